@@ -1,0 +1,53 @@
+# The commands of the project. `make` alone lists them.
+#   PYTHON=python3.12 make env     another interpreter (3.11 or newer)
+#   make test TESTS=tests/core     part of the tests
+
+PYTHON ?= python3
+TESTS ?= tests
+BIN := .venv/bin
+STAMP := .venv/.installed
+COMPARE := raw$(shell command -v nats-server >/dev/null 2>&1 && echo ,nats)
+
+export PYTHON
+
+.PHONY: help env demo test check soak bench docs clean
+
+help:
+	@echo "make demo    a real cluster on this machine, shown at work; ends by itself"
+	@echo "make test    all tests"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make bench   requests across the bus, beside a plain pyzmq program (and NATS where installed)"
+	@echo "make soak    the long rounds of the tests"
+	@echo "make docs    write docs/reference/ again from the code"
+	@echo "make env     only .venv"
+	@echo "make clean   remove .venv, caches and build products"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt tools/env.sh
+	@tools/env.sh
+	@touch $@
+
+demo: env
+	@$(BIN)/zcluster demo --once
+
+test: env
+	@$(BIN)/pytest -m "not soak" $(TESTS)
+
+check: env
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+soak: env
+	@$(BIN)/pytest -m soak $(TESTS)
+
+bench: env
+	@$(BIN)/zcluster bench dapi --compare $(COMPARE)
+
+docs: env
+	@$(BIN)/python tools/docs_reference.py
+
+clean:
+	rm -rf .venv build dist zcluster.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ PYTHON ?= python3
 TESTS ?= tests
 BIN := .venv/bin
 STAMP := .venv/.installed
-COMPARE := raw$(shell command -v nats-server >/dev/null 2>&1 && echo ,nats)
+COMPARE := raw$(shell PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null 2>&1 && echo ,nats)
 
 export PYTHON
 

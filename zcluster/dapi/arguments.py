@@ -1,0 +1,219 @@
+"""A request's body becomes the arguments of a function.
+
+Rules kept here:
+- a body is one JSON object of keyword arguments; an empty body and ``null`` mean no arguments;
+- types are checked while decoding, strictly: text is never taken for a number, nor a boolean for an integer;
+- an unknown name, a missing one, a wrong type and a name given twice are each InvalidArguments that says which;
+- argument names are ASCII, so that the same name has one spelling in JSON: it cannot be given twice in disguise.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from zcluster.dapi.context import Context
+from zcluster.errors import ConfigError, InvalidArguments
+
+_astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
+_RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PLACE = re.compile(r"^(?P<what>.*) - at (?P<key>`key` in )?`\$(?P<path>.*)`$", re.DOTALL)
+_ARGUMENT = re.compile(r"^\.(?P<name>\w+)(?P<rest>.*)$", re.DOTALL)
+_FIELD = re.compile(r"^Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
+_PLAIN_DEFAULTS = (type(None), bool, int, float, str, bytes)
+_COLON = ord(":")
+_BACKSLASH = ord("\\")
+_REFUSED_KINDS = {
+    inspect.Parameter.VAR_POSITIONAL: "is *args",
+    inspect.Parameter.VAR_KEYWORD: "is **kwargs",
+    inspect.Parameter.POSITIONAL_ONLY: "is positional-only",
+}
+
+
+def check_signature(name: str, call: Callable[..., Any]) -> inspect.Signature:
+    """The signature of function ``name``; raises ConfigError when requests cannot fill it by keyword."""
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"function {name}: its signature cannot be read: {error}", hint="wrap it in a def") from error
+    for parameter in signature.parameters.values():
+        if parameter.kind in _REFUSED_KINDS:
+            raise ConfigError(
+                f"function {name}: parameter '{parameter.name}' {_REFUSED_KINDS[parameter.kind]}",
+                hint="arguments travel by name: declare each one, without * and /",
+            )
+        if not parameter.name.isascii():
+            raise ConfigError(f"function {name}: parameter '{parameter.name}' is not ASCII", hint="rename it")
+    return signature
+
+
+class Arguments:
+    """Decodes the arguments of one function.
+
+    Attributes:
+        names: the arguments in the order of the signature, without the context.
+        context_name: the parameter that takes the Context, or None.
+        by_position: whether the decoded tuple can be passed as it is (``call(*values)``).
+        returns: the annotation of the result, or Any.
+        decode: ``decode(body)`` gives the values in the order of ``names``; raises InvalidArguments.
+    """
+
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        self._name = name
+        signature = check_signature(name, call)
+        hints = _hints(name, call)
+        self.returns: Any = hints.get("return", Any)
+        self.context_name: str | None = None
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            if hints.get(parameter.name) is not Context:
+                parameters.append(parameter)
+            elif self.context_name is None:
+                self.context_name = parameter.name
+            else:
+                raise ConfigError(f"function {name}: two parameters take the Context", hint="declare it once")
+        self.names = tuple(parameter.name for parameter in parameters)
+        self.by_position = self.context_name is None and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._tokens = [f'"{name}"'.encode() for name in self.names]
+        self._struct = self._make_struct([(p.name, hints.get(p.name, Any)) for p in parameters])
+        try:
+            self._schema = self._make_schema()
+            self._decoder = msgspec.json.Decoder(self._struct)
+        except (TypeError, NotImplementedError) as error:
+            text = str(error).splitlines()[-1]
+            raise ConfigError(
+                f"function {name}: its arguments cannot come from JSON: {text}",
+                hint="annotate with JSON-able types, dataclasses or msgspec.Struct, or leave the annotation out",
+            ) from error
+        self.decode = self._make_decode()
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments object."""
+        return dict(self._schema)
+
+    def _make_struct(self, parameters: list[tuple[str, Any]]) -> type[msgspec.Struct]:
+        # Fields get names of our own (f0, f1...): a parameter may have any name without touching the struct's attributes.
+        fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+        for number, (name, hint) in enumerate(parameters):
+            if name not in self._defaults:
+                fields.append((f"f{number}", hint))
+                continue
+            default = self._defaults[name]
+            if isinstance(default, _PLAIN_DEFAULTS):
+                fields.append((f"f{number}", hint, msgspec.field(default=default)))
+            else:  # the same object for each call, as in Python
+                fields.append((f"f{number}", hint, msgspec.field(default_factory=partial(_same, default))))
+        renamed = {f"f{number}": name for number, (name, _) in enumerate(parameters)}
+        return msgspec.defstruct(self._name, fields, rename=renamed, forbid_unknown_fields=True, kw_only=True)
+
+    def _make_schema(self) -> dict[str, Any]:
+        (reference,), components = msgspec.json.schema_components([self._struct], ref_template="#/$defs/{name}")
+        own = components.pop(reference["$ref"].rpartition("/")[2])
+        own["title"] = self._name
+        return {**own, "$defs": components} if components else own
+
+    def _make_decode(self) -> Callable[[bytes], tuple[Any, ...]]:
+        # A closure, not a method: this runs for every request.
+        decode = self._decoder.decode
+        required = len(self.names) - len(self._defaults)
+        explain = self._explain
+        refuse_duplicates = self._refuse_duplicates
+
+        def decode_body(body: bytes) -> tuple[Any, ...]:
+            try:
+                values = _astuple(decode(body))
+            except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+                values = explain(body, error)
+            # As many colons as required arguments, which are all there: no room for a name given twice.
+            if body.count(_COLON) != required:
+                refuse_duplicates(body)
+            return values
+
+        return decode_body
+
+    def _explain(self, body: bytes, error: ValueError | RecursionError) -> tuple[Any, ...]:
+        """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""
+        wrong: ValueError | RecursionError = error
+        if body.strip() in (b"", b"null"):
+            try:
+                return _astuple(self._decoder.decode(b"{}"))
+            except msgspec.ValidationError as missing:
+                wrong = missing
+        raise InvalidArguments(
+            f"{self._name}: {self._what_is_wrong(wrong)}", hint=f"see: zcluster dapi describe {self._name}"
+        ) from wrong
+
+    def _what_is_wrong(self, error: ValueError | RecursionError) -> str:
+        if isinstance(error, RecursionError):
+            return "the arguments are nested too deep"
+        if not isinstance(error, msgspec.ValidationError):
+            return f"the arguments are not valid JSON: {error}"
+        text = str(error)
+        if field := _FIELD.match(text):
+            if field["what"] == "missing required":
+                return f"missing argument '{field['name']}'"
+            return f"unknown argument '{field['name']}' (it takes {', '.join(self.names) or 'none'})"
+        place = _PLACE.match(text)
+        argument = _ARGUMENT.match(place["path"]) if place else None
+        if place is None or argument is None:
+            return f"the arguments must be one JSON object: {_plain(text)}"
+        rest = argument["rest"]
+        where = f" at {rest}" if rest else ""
+        key = " key" if place["key"] else ""
+        return f"argument '{argument['name']}'{key}{where}: {_plain(place['what'])}"
+
+    def _refuse_duplicates(self, body: bytes) -> None:
+        """Raise InvalidArguments when a name is given twice. ``body`` has been decoded, so it is valid."""
+        suspicious = body.find(_BACKSLASH) >= 0
+        for token in self._tokens:
+            if body.count(token) > 1:
+                suspicious = True
+        if not suspicious:
+            return
+        if not body.lstrip().startswith(b"{"):
+            return
+        # What is not inside a value is a name: so count what the values hold and see what is left.
+        values = [bytes(raw) for raw in _RAW_OBJECT.decode(body).values()]
+        for name, token in zip(self.names, self._tokens, strict=True):
+            if body.count(token) - sum(value.count(token) for value in values) > 1:
+                raise InvalidArguments(f"{self._name}: argument '{name}' is given twice", hint="give it once")
+        if body.count(b"\\") != sum(value.count(b"\\") for value in values):
+            raise InvalidArguments(
+                f"{self._name}: an argument is given twice, or its name is written with escapes",
+                hint="write each argument's name once, in plain letters",
+            )
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _plain(text: str) -> str:
+    """msgspec's sentence in our style: no capital, no back quotes."""
+    return (text[:1].lower() + text[1:]).replace("`", "")
+
+
+def _hints(name: str, call: Callable[..., Any]) -> dict[str, Any]:
+    target = inspect.unwrap(call)
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception as error:
+        raise ConfigError(
+            f"function {name}: its annotations cannot be read: {type(error).__name__}: {error}",
+            hint="import the names that the annotations use at run time, not under TYPE_CHECKING",
+        ) from error
+
+
+def schema_of(annotation: Any) -> dict[str, Any]:
+    """The JSON schema of a result's annotation; empty (anything) when it has none. Results are not checked."""
+    try:
+        return msgspec.json.schema(annotation, ref_template="#/$defs/{name}")
+    except (TypeError, NotImplementedError):
+        return {}

@@ -1,0 +1,146 @@
+"""How a call's value or exception becomes the body that travels back.
+
+Rules kept here:
+- a value travels as one JSON value; what JSON cannot hold is FunctionFailed, never a guess;
+- an exception travels as FunctionFailed ``TypeName: text``; only InvalidArguments keeps its class, because the others
+  (NotAllowed, NodeLost...) would claim that the cluster itself refused or lost the request;
+- SystemExit and KeyboardInterrupt in a function are failures of that function, not of the node;
+- a traceback goes to the log, with the request's id, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from zcluster.dapi.context import Context
+from zcluster.dapi.jobs import Job
+from zcluster.errors import FunctionFailed, InvalidArguments, TooLarge, ZClusterError
+
+_dumps = orjson.dumps
+
+
+def text_of(error: BaseException) -> str:
+    """``TypeName: text`` of any exception, also of one whose own ``__str__`` raises."""
+    try:
+        text = str(error)
+    except BaseException as second:
+        text = f"(its text cannot be read: {type(second).__name__})"
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def failure(error: BaseException) -> ZClusterError:
+    """The error that travels for ``error``, which a function raised."""
+    if isinstance(error, InvalidArguments | FunctionFailed):
+        return error
+    return FunctionFailed(text_of(error), hint="the traceback is in the log of the node, under the request's id")
+
+
+def encode(name: str, value: Any) -> bytes:
+    """``value``, which function ``name`` returned, as JSON; raises FunctionFailed when JSON cannot hold it."""
+    try:
+        return _dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise FunctionFailed(
+            f"{name} returned a {type(value).__name__} that is not JSON: {error}",
+            hint="return None, booleans, numbers within 64 bits, text, lists, and dictionaries with text keys",
+        ) from error
+
+
+def error_body(error: ZClusterError, node: str, request_id: str) -> bytes:
+    """``error`` as JSON, saying where it happened unless it already does."""
+    data = error.to_dict()
+    data["request_id"] = error.request_id or request_id
+    data["node"] = error.node or node
+    # Text with lone surrogates (a file name, say) is not UTF-8; the error must arrive all the same.
+    data["message"] = error.message.encode("utf-8", "backslashreplace").decode("utf-8")
+    data["hint"] = error.hint.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _dumps(data)
+
+
+class Outcomes:
+    """Makes the bodies of one node, keeps its limits, and writes its tracebacks; used from any thread.
+
+    Args:
+        node: this node's name.
+        logger: where tracebacks go.
+        clock: the runner's clock, seconds.
+        body_bytes: the largest result.
+        item_bytes: the largest item of a stream.
+    """
+
+    __slots__ = ("_body_bytes", "_clock", "_item_bytes", "_logger", "_node")
+
+    def __init__(
+        self, node: str, logger: logging.Logger, clock: Callable[[], float], *, body_bytes: int, item_bytes: int
+    ) -> None:
+        self._node = node
+        self._logger = logger
+        self._clock = clock
+        self._body_bytes = body_bytes
+        self._item_bytes = item_bytes
+
+    def context(self, job: Job, deadline_s: float) -> Context:
+        """The context of ``job``."""
+        return Context(
+            caller=job.caller,
+            role=job.role,
+            node=self._node,
+            request_id=job.request_id,
+            deadline_s=deadline_s,
+            clock=self._clock,
+        )
+
+    def result(self, job: Job, body: bytes) -> tuple[bool, bytes]:
+        """``body`` when it is within the limit, else the TooLarge that says so."""
+        if len(body) <= self._body_bytes:
+            return True, body
+        return False, self.refused(job, self._too_large(job, "result", len(body), self._body_bytes))
+
+    def item(self, job: Job, value: Any) -> tuple[bool, bytes]:
+        """One item of a stream: (True, JSON), or (False, the error that ends the stream)."""
+        try:
+            body = encode(job.function.name, value)
+        except FunctionFailed as error:
+            return False, self.failed(job, error)
+        if len(body) <= self._item_bytes:
+            return True, body
+        return False, self.refused(job, self._too_large(job, "item", len(body), self._item_bytes))
+
+    def failed(self, job: Job, error: BaseException) -> bytes:
+        """The body for what ``job`` raised; FunctionFailed leaves its traceback in the log."""
+        seen = failure(error)
+        if isinstance(seen, FunctionFailed):
+            cause = error.__cause__ or error if seen is error else error
+            self._logger.error(
+                "%s failed: %s", job.function.name, seen.message, exc_info=cause, extra={"request_id": job.request_id}
+            )
+        return self.refused(job, seen)
+
+    def failed_elsewhere(self, job: Job, body: bytes, traceback: str) -> bytes:
+        """The body that a process of ours made for ``job``; its traceback, if it left one, goes to the log here."""
+        if traceback:
+            self._logger.error("%s failed in its process\n%s", job.function.name, traceback, extra={"request_id": job.request_id})
+        return body
+
+    def refused(self, job: Job, error: ZClusterError) -> bytes:
+        """The body for an error of our own making."""
+        return error_body(error, self._node, job.request_id)
+
+    def run(self, job: Job, context: Context | None) -> tuple[bool, bytes]:
+        """Run a plain function here and now: (whether it succeeded, the body). Never raises."""
+        try:
+            body = job.function.run(job.body, context)
+        except BaseException as error:
+            return False, self.failed(job, error)
+        return self.result(job, body)
+
+    def _too_large(self, job: Job, what: str, size_bytes: int, limit_bytes: int) -> TooLarge:
+        return TooLarge(
+            f"{job.function.name}: {what} of {size_bytes} bytes; the limit is {limit_bytes}",
+            hint="return less, or stream it in pieces from a generator",
+        )

@@ -1,0 +1,228 @@
+"""Calls in processes of their own: for work that holds the interpreter, leaks, or must be killed at its deadline.
+
+Rules kept here:
+- at most ``processes`` processes, made at first use (spawned) and kept; a call beyond that waits here, in order, so that
+  "never started" is known and not guessed;
+- a call that is stopped takes its process with it; a process that dies takes its call with it; no other call notices.
+
+Each process is a pebble pool of one. A pool of several shares one pipe and one lock among its processes, and is broken
+as a whole when an idle one of them is killed; and after a cancel it could take the next call for the cancelled one. A
+pool of one is thrown away and made anew after anything unusual, and only the call that it ran is concerned.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zcluster.dapi import child
+from zcluster.dapi.executors import Inbox, Report
+from zcluster.dapi.jobs import Job
+from zcluster.dapi.outcome import Outcomes
+from zcluster.errors import FunctionFailed
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+CLOSE_S = 2.0
+"""How long close() waits for killed processes to be gone."""
+
+_Answer = tuple[bool, bytes, str]
+
+
+class ProcessCall:
+    """A plain function in a process."""
+
+    __slots__ = ("_executor", "deadline_s", "job", "slot", "started", "stopped")
+
+    def __init__(self, job: Job, deadline_s: float, executor: Processes) -> None:
+        self.job = job
+        self.deadline_s = deadline_s
+        self._executor = executor
+        self.slot: _Slot | None = None
+        self.started = False
+        self.stopped = False
+
+    def stop(self) -> bool:
+        """Kill its process."""
+        self.stopped = True
+        self._executor.withdraw(self)
+        return self.started
+
+    def grant(self, items_upto: int) -> None:
+        """Not a stream."""
+
+
+class _Slot:
+    """A place for one process; ``pool`` is None when there is none yet."""
+
+    __slots__ = ("pool",)
+
+    def __init__(self) -> None:
+        self.pool: ProcessPool | None = None
+
+
+class Processes:
+    """The processes of one runner. All methods belong to the loop's thread.
+
+    Args:
+        processes: how many at once.
+        modules: what the processes load, see :func:`zcluster.dapi.loader.load_functions`.
+        entry_points: whether they load the installed entry points too.
+        node: this node's name.
+        outcomes: makes the bodies.
+        inbox: takes the reports.
+        clock: the runner's clock, seconds.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        modules: Sequence[str],
+        entry_points: bool,
+        *,
+        node: str,
+        outcomes: Outcomes,
+        inbox: Inbox,
+        clock: Callable[[], float],
+    ) -> None:
+        self._modules = tuple(modules)
+        self._entry_points = entry_points
+        self._node = node
+        self._outcomes = outcomes
+        self._inbox = inbox
+        self._clock = clock
+        self._slots = [_Slot() for _ in range(processes)]
+        self._idle = list(self._slots)
+        self._waiting: deque[ProcessCall] = deque()
+        self._closed = False
+
+    def submit(self, call: ProcessCall) -> None:
+        """Run ``call`` when a process is free."""
+        self._waiting.append(call)
+        self._advance()
+
+    def released(self, call: ProcessCall) -> None:
+        """The end of ``call`` was reported: its process is free for the next."""
+        if call.slot is not None:
+            self._idle.append(call.slot)
+            call.slot = None
+        self._advance()
+
+    def withdraw(self, call: ProcessCall) -> None:
+        """Forget a call that waits, kill the process of one that runs."""
+        if not call.started:
+            self._waiting.remove(call)
+        elif call.slot is not None and call.slot.pool is not None:
+            pool, call.slot.pool = call.slot.pool, None
+
+            def gone() -> None:
+                _kill(pool)
+                self._inbox.post(call, Report.STOPPED)  # only now: never more processes than allowed
+
+            threading.Thread(target=gone, name="zcluster-kill", daemon=True).start()
+
+    def close(self) -> None:
+        """Kill all processes; returns after at most CLOSE_S."""
+        self._closed = True
+        self._waiting.clear()
+        until_s = time.monotonic() + CLOSE_S
+        killers = []
+        for slot in self._slots:
+            if slot.pool is not None:
+                killers.append(threading.Thread(target=_kill, args=(slot.pool,), name="zcluster-kill", daemon=True))
+                slot.pool = None
+                killers[-1].start()
+        for killer in killers:
+            killer.join(max(0.0, until_s - time.monotonic()))
+
+    def _advance(self) -> None:
+        while self._waiting and self._idle and not self._closed:
+            call = self._waiting.popleft()
+            call.slot = self._idle.pop()
+            call.started = True
+            try:
+                future = self._schedule(call.slot, call)
+            except (OSError, RuntimeError) as error:
+                self._discard(call.slot)
+                self._fail(call, f"no process could be started for it: {error}")
+                continue
+            future.add_done_callback(partial(self._done, call))
+
+    def _schedule(self, slot: _Slot, call: ProcessCall) -> Future[_Answer]:
+        job = call.job
+        order = child.Order(
+            name=job.function.name,
+            body=job.body,
+            caller=job.caller,
+            role=job.role,
+            node=self._node,
+            request_id=job.request_id,
+            remaining_s=call.deadline_s - self._clock(),
+        )
+        if slot.pool is not None and not slot.pool.active:  # it died while it had nothing to do
+            self._discard(slot)
+        if slot.pool is None:
+            slot.pool = _new_pool(self._modules, self._entry_points)
+        future: Future[_Answer] = slot.pool.schedule(child.run, args=(order,))
+        return future
+
+    def _discard(self, slot: _Slot) -> None:
+        pool, slot.pool = slot.pool, None
+        if pool is not None:
+            threading.Thread(target=_kill, args=(pool,), name="zcluster-kill", daemon=True).start()
+
+    def _done(self, call: ProcessCall, future: Future[_Answer]) -> None:
+        # In a thread of pebble's. A stopped call is reported by its killer.
+        if call.stopped:
+            return
+        error = future.exception()
+        if error is not None:
+            self._fail(call, _death(error))
+            return
+        ok, body, traceback = future.result()
+        if ok:
+            ok, body = self._outcomes.result(call.job, body)
+        else:
+            body = self._outcomes.failed_elsewhere(call.job, body, traceback)
+        self._inbox.post(call, Report.OK if ok else Report.FAILED, body)
+
+    def _fail(self, call: ProcessCall, message: str) -> None:
+        error = FunctionFailed(message, hint="the other calls and the node go on; look for memory or a crash in C code")
+        self._inbox.post(call, Report.FAILED, self._outcomes.refused(call.job, error))
+
+
+def _new_pool(modules: Sequence[str], entry_points: bool) -> ProcessPool:
+    # Imported at first use: a node that runs no such function does not pay for it in memory or start-up time.
+    from pebble import ProcessPool
+
+    return ProcessPool(
+        max_workers=1,
+        initializer=child.start,
+        initargs=(modules, entry_points),
+        context=multiprocessing.get_context("spawn"),
+    )
+
+
+def _kill(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()
+
+
+def _death(error: BaseException) -> str:
+    """What to tell of a call whose process is gone."""
+    code = getattr(error, "exitcode", None)
+    if isinstance(code, int) and code < 0:
+        return f"the process running it died (signal {-code})"
+    if isinstance(code, int):
+        return f"the process running it died (exit code {code})"
+    if isinstance(error, BrokenProcessPool):
+        return "the process running it died"
+    return f"the process running it could not answer: {type(error).__name__}: {error}"

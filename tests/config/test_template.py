@@ -1,0 +1,60 @@
+"""The texts made from the declarations: they load, and they leave nothing out."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from zcluster.config import SETTINGS, TABLES, Settings, load, reference_markdown, template
+from zcluster.config.settings import PRESETS
+
+
+def load_template(home: Path, text: str) -> Settings:
+    (home / "zcluster.toml").write_text(text)
+    return load(home, {}, {}).settings
+
+
+def test_the_template_loads_and_sets_only_the_name(tmp_path: Path) -> None:
+    (tmp_path / "zcluster.toml").write_text(template("prod"))
+    loaded = load(tmp_path, {}, {})
+    assert loaded.settings.cluster.name == "prod"
+    assert [name for name, origin in loaded.origins.items() if origin.kind == "file"] == ["cluster.name"]
+
+
+def test_every_commented_setting_is_the_default(tmp_path: Path) -> None:
+    text = re.sub(r"^#([a-z_]+ = )", r"\1", template("zcluster"), flags=re.MULTILINE)
+    assert load_template(tmp_path, text) == Settings()
+    assert {str(origin.kind) for origin in load(tmp_path, {}, {}).origins.values()} == {"file"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_explained_in_both(name: str) -> None:
+    declared = SETTINGS[name]
+    flat = " ".join(re.sub(r"^# ", "", line) for line in template("x").splitlines())
+    assert declared.spec.doc in flat
+    assert f"| `{name}` |" in reference_markdown()
+    assert declared.spec.doc.replace("|", "\\|") in reference_markdown()
+
+
+def test_every_table_and_preset_is_in_the_reference() -> None:
+    page = reference_markdown()
+    for table in TABLES:
+        assert f"## [{table}]\n" in page
+        assert f"\n[{table}]" in template("x")
+    for preset, meaning in PRESETS.items():
+        assert f"- `{preset}`: {meaning}" in page
+    assert "| `session.heartbeat_s` | `0.5` | `1.0` | `5.0` |" in page
+
+
+def test_the_reference_tables_are_well_formed() -> None:
+    lines = reference_markdown().splitlines()
+    for above, line in pairwise(lines):
+        if above.startswith("|") and line.startswith("|"):
+            assert line.replace("\\|", "").count("|") == above.replace("\\|", "").count("|"), line
+
+
+def test_lines_of_the_template_fit_a_screen() -> None:
+    assert max(map(len, template("x" * 64).splitlines())) <= 115

@@ -1,0 +1,76 @@
+"""Settings: declared once, read from flags, environment and file, checked, and explained.
+
+Rules kept here:
+- importing this package and loading a configuration needs the standard library only, and neither asyncio nor sockets:
+  every command pays for it at its start;
+- settings are immutable values: a process that re-reads them gets new ones (:func:`reload`).
+"""
+
+from __future__ import annotations
+
+from zcluster.config.addresses import Address, Advertised, advertised, parse_address
+from zcluster.config.home import Home, absolute, default_home
+from zcluster.config.load import Loaded, Origin, Reloaded, Row, load, reload, rows
+from zcluster.config.names import MAX_NAME_CHARS, RESERVED_NAMES, name_fault, nearest
+from zcluster.config.settings import (
+    LIVE,
+    SETTINGS,
+    TABLES,
+    ClientSettings,
+    ClusterSettings,
+    FunctionSettings,
+    LimitSettings,
+    LogSettings,
+    MasterSettings,
+    NodeSettings,
+    QueueSettings,
+    SessionSettings,
+    Settings,
+    WorkerSettings,
+)
+from zcluster.config.template import reference_markdown, template
+from zcluster.config.tomltext import TomlFault, parse_toml, toml_value
+from zcluster.config.units import format_bytes, parse_bytes, parse_duration_s
+
+__all__ = [
+    "Address",
+    "Advertised",
+    "ClientSettings",
+    "ClusterSettings",
+    "FunctionSettings",
+    "Home",
+    "LIVE",
+    "LimitSettings",
+    "Loaded",
+    "LogSettings",
+    "MAX_NAME_CHARS",
+    "MasterSettings",
+    "NodeSettings",
+    "Origin",
+    "QueueSettings",
+    "RESERVED_NAMES",
+    "Reloaded",
+    "Row",
+    "SETTINGS",
+    "SessionSettings",
+    "Settings",
+    "TABLES",
+    "TomlFault",
+    "WorkerSettings",
+    "absolute",
+    "advertised",
+    "default_home",
+    "format_bytes",
+    "load",
+    "name_fault",
+    "nearest",
+    "parse_address",
+    "parse_bytes",
+    "parse_duration_s",
+    "parse_toml",
+    "reference_markdown",
+    "reload",
+    "rows",
+    "template",
+    "toml_value",
+]

@@ -1,0 +1,58 @@
+"""What must hold between settings, so that each limit makes sense beside the others.
+
+Rules kept here:
+- a rule names the two settings that it is about, and reads as a sentence;
+- the defaults of every preset keep all rules (a test holds that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zcluster.config.settings import KIB, Settings
+
+FRAME_HEADROOM_BYTES = 16 * KIB
+"""What a frame holds besides a chunk or an inline body: headers, and the rest of a batch."""
+
+
+class CrossRule(NamedTuple):
+    """What must hold between two settings, and how to say it."""
+
+    first: str
+    second: str
+    text: str
+    holds: Callable[[Settings], bool]
+
+
+def _at_most(first: str, second: str, headroom_bytes: int = 0) -> CrossRule:
+    def holds(settings: Settings) -> bool:
+        small, large = settings.value(first), settings.value(second)
+        assert isinstance(small, int | float)
+        assert isinstance(large, int | float)
+        return small + headroom_bytes <= large
+
+    room = f" minus {headroom_bytes} bytes for headers" if headroom_bytes else ""
+    return CrossRule(first, second, f"{first} must be at most {second}{room}", holds)
+
+
+CROSS_RULES: tuple[CrossRule, ...] = (
+    CrossRule(
+        "master.bind",
+        "master.publish",
+        "master.bind and master.publish must be different addresses",
+        lambda settings: settings.master.bind != settings.master.publish or settings.master.bind.endswith(":*"),
+    ),
+    _at_most("session.reconnect_base_s", "session.reconnect_max_s"),
+    _at_most("session.max_sessions_per_key", "session.max_sessions"),
+    _at_most("limits.chunk_bytes", "limits.frame_bytes", FRAME_HEADROOM_BYTES),
+    _at_most("limits.inline_bytes", "limits.frame_bytes", FRAME_HEADROOM_BYTES),
+    _at_most("limits.inline_bytes", "limits.body_bytes"),
+    _at_most("limits.chunk_bytes", "limits.window_bytes"),
+    _at_most("limits.window_bytes", "limits.transfer_bytes"),
+    _at_most("limits.body_bytes", "limits.transfer_bytes"),
+    _at_most("limits.frame_bytes", "limits.outbox_bytes"),
+    _at_most("queue.per_client", "queue.total"),
+    _at_most("client.timeout_s", "queue.max_timeout_s"),
+)
+"""Checked after each load, in this order."""

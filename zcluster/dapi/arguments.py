@@ -129,7 +129,7 @@ class Arguments:
         def decode_body(body: bytes) -> tuple[Any, ...]:
             try:
                 values = _astuple(decode(body))
-            except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 values = explain(body, error)
             # As many colons as required arguments, which are all there: no room for a name given twice.
             if body.count(_COLON) != required:
@@ -138,9 +138,9 @@ class Arguments:
 
         return decode_body
 
-    def _explain(self, body: bytes, error: ValueError | RecursionError) -> tuple[Any, ...]:
+    def _explain(self, body: bytes, error: Exception) -> tuple[Any, ...]:
         """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""
-        wrong: ValueError | RecursionError = error
+        wrong: Exception = error
         if body.strip() in (b"", b"null"):
             try:
                 return _astuple(self._decoder.decode(b"{}"))
@@ -150,7 +150,7 @@ class Arguments:
             f"{self._name}: {self._what_is_wrong(wrong)}", hint=f"see: zcluster dapi describe {self._name}"
         ) from wrong
 
-    def _what_is_wrong(self, error: ValueError | RecursionError) -> str:
+    def _what_is_wrong(self, error: Exception) -> str:
         if isinstance(error, RecursionError):
             return "the arguments are nested too deep"
         if not isinstance(error, msgspec.ValidationError):

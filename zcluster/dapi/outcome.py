@@ -137,6 +137,8 @@ class Outcomes:
             body = job.function.run(job.body, context)
         except BaseException as error:
             return False, self.failed(job, error)
+        if len(body) <= self._body_bytes:  # as result() does; here to spare the hot path a call
+            return True, body
         return self.result(job, body)
 
     def _too_large(self, job: Job, what: str, size_bytes: int, limit_bytes: int) -> TooLarge:

@@ -122,10 +122,11 @@ class Runner:
         """
         function = job.function
         now = self._clock()
-        refusal = self._refusal(job, now)
-        if refusal is not None:
-            self._finished(job.id, False, self._outcomes.refused(job, refusal))
-            return
+        if now >= job.deadline_s or self._stopping or len(self._table) >= self._limit:
+            refusal = self._refusal(job, now)
+            if refusal is not None:
+                self._finished(job.id, False, self._outcomes.refused(job, refusal))
+                return
         deadline_s = job.deadline_s
         if function.timeout_s is not None and now + function.timeout_s < deadline_s:
             deadline_s = now + function.timeout_s

@@ -1,0 +1,165 @@
+"""A node's end of the bus without the bus: the core's WorkEnd and the Runner, put together.
+
+Rules kept here:
+- what comes in is a message of the master; what goes out is taken with :meth:`take`; who carries them does not matter
+  (a worker's link, or the master's own loop for the master as a node);
+- everything happens on the loop's thread; ``wake`` is called when there is something to take outside of a receive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+
+from zcluster.core.batch import Outgoing
+from zcluster.core.work import Effect, Job, Limits, More, Stop, WorkEnd
+from zcluster.dapi.builtins import ResourceSampler
+from zcluster.dapi.function import Function
+from zcluster.dapi.runner import Runner
+from zcluster.wire import Beat, Cancel, Chunk, Credit, FunctionInfo, Message, Work
+
+
+class NodeEnd:
+    """Runs the functions of one node for the master."""
+
+    def __init__(
+        self,
+        name: str,
+        functions: Mapping[str, Function],
+        may_call: Callable[[str, str], bool],
+        limits: Limits,
+        *,
+        slots: int,
+        processes: int,
+        modules: Sequence[str],
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+        sampler: ResourceSampler,
+        logger: logging.Logger,
+    ) -> None:
+        self.name = name
+        self.slots = slots
+        self._functions = functions
+        self._clock = clock
+        self._wake = wake
+        self._sampler = sampler
+        self._receiving = False
+        self._end = WorkEnd(name, functions, may_call, limits, slots)
+        self._runner = Runner(
+            name,
+            functions,
+            slots=slots,
+            processes=processes,
+            modules=modules,
+            clock=clock,
+            finished=self._finished,
+            item=self._item,
+            logger=logger,
+            body_bytes=limits.body_bytes,
+            item_bytes=limits.inline_bytes,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are running or being gathered here."""
+        return self._end.in_flight
+
+    def infos(self) -> list[FunctionInfo]:
+        """What HELLO says of the functions."""
+        return [_info(function) for function in self._functions.values()]
+
+    def beat(self) -> Beat:
+        """What a heartbeat says. Functions that outlived their request still hold a slot, and are counted off."""
+        slots = max(0, self.slots - self._runner.abandoned)
+        cpu_percent, _ = self._sampler.cpu_percent()
+        return Beat(
+            slots=slots,
+            in_flight=self._end.in_flight,
+            load=round(self._end.in_flight / self.slots, 4),
+            cpu_percent=round(cpu_percent, 1),
+            memory_percent=round(self._sampler.memory_percent(), 1),
+        )
+
+    def receive(self, message: Message, data: bytes, offset: int) -> None:
+        """A message of the master; those that do not concern requests are ignored here."""
+        effects: list[Effect] = []
+        match message:
+            case Work():
+                effects = self._end.work(message, data, offset, self._clock())
+            case Cancel():
+                effects = self._end.cancel(message)
+            case Credit():
+                effects = self._end.credit(message)
+            case Chunk():
+                effects = self._end.chunk(message, memoryview(data)[offset:])
+        self._receiving = True
+        self._perform(effects)
+        self._receiving = False
+
+    def session_lost(self) -> None:
+        """The master is gone: what runs for it is stopped."""
+        self._perform(self._end.session_lost())
+
+    def take(self) -> list[Outgoing]:
+        """What is to be sent to the master now."""
+        return self._end.take()
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_deadline` has to be called."""
+        times = [time for time in (self._end.next_deadline(), self._runner.next_deadline()) if time is not None]
+        return min(times) if times else None
+
+    def handle_deadline(self, now: float) -> None:
+        """End what is past its deadline."""
+        self._end.handle_deadline(now)
+        self._runner.handle_deadline(now)
+
+    def refuse_new(self) -> None:
+        """Take no new requests from now on."""
+        self._end.draining = True
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait for running requests; false when some were not done in time."""
+        self.refuse_new()
+        return await self._runner.drain(timeout_s)
+
+    def close(self) -> None:
+        """End everything; what still ran is answered with an error, to be taken."""
+        self._runner.close()
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Job():
+                    self._runner.start(effect)
+                case Stop():
+                    self._runner.cancel(effect.id, effect.error)
+                case More():
+                    self._runner.grant(effect.id, effect.upto)
+
+    def _finished(self, job_id: int, ok: bool, body: bytes) -> None:
+        self._end.finished(job_id, ok, body)
+        if not self._receiving:
+            self._wake()
+
+    def _item(self, job_id: int, body: bytes) -> None:
+        self._end.item(job_id, body)
+        if not self._receiving:
+            self._wake()
+
+
+def _info(function: Function) -> FunctionInfo:
+    told = function.describe()
+    return FunctionInfo(
+        name=function.name,
+        doc=function.doc[:4000],
+        role=function.role,
+        timeout_s=function.timeout_s,
+        idempotent=function.idempotent,
+        stream=function.stream,
+        pool=function.pool,
+        parameters=orjson.dumps(told["parameters"]).decode(),
+        returns=orjson.dumps(told["returns"]).decode()[:4000],
+    )

@@ -16,7 +16,7 @@ from zcluster.cli.main import cli
 
 HEAD = """# Commands
 
-`zcluster COMMAND --help` says the same. Data goes to stdout, talk and errors to stderr; an error is one line there, and
+Every command has `--help`, which says the same. Data goes to stdout, talk and errors to stderr; an error is one line there, and
 `--debug` adds the traceback. [errors.md](errors.md) lists the exit codes.
 """
 
@@ -47,7 +47,7 @@ def section(ctx: click.Context) -> str:
         parts.append(paragraphs(command.help) + "\n")
     if isinstance(command, click.Group):
         parts.append(table(("command", "does"), [_command_row(ctx, command, name) for name in command.list_commands(ctx)]))
-    options = [param for param in command.get_params(ctx) if isinstance(param, click.Option) and not param.hidden]
+    options = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
     parts.append(table(("option", "means"), [_option_row(ctx, option) for option in options]))
     if command.epilog:
         parts.append(paragraphs(command.epilog) + "\n")
@@ -93,10 +93,17 @@ def _command_row(ctx: click.Context, group: click.Group, name: str) -> tuple[str
 def _option_row(ctx: click.Context, option: click.Option) -> tuple[str, str]:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     if not option.is_flag and not option.count:
-        names += f" `{option.make_metavar(ctx)}`"
+        names += f" `{_metavar(option, ctx)}`"
     notes = [plain(option.help or "")]
     if option.required:
         notes.append("Required.")
     if option.show_default and option.default is not None and not callable(option.default):
         notes.append(f"Default: `{option.default}`.")
     return names, " ".join(note for note in notes if note)
+
+
+def _metavar(option: click.Option, ctx: click.Context) -> str:
+    if isinstance(option.type, click.IntRange) and option.type.min is not None:
+        high = "" if option.type.max is None else f"{option.type.max:g}"
+        return f"{option.type.min:g}..{high}"
+    return option.make_metavar(ctx)

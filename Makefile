@@ -37,6 +37,7 @@ test: env
 check: env
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy tools
 	@$(BIN)/lint-imports
 
 soak: env

@@ -57,6 +57,7 @@ def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pyt
 def test_flags_that_were_not_given_change_nothing(tmp_path: Path) -> None:
     loaded = load(tmp_path, {"master.bind": None, "functions.modules": (), "worker.master": []}, {})
     assert loaded.settings == Settings()
+    assert loaded.flags == {"master.bind": None, "functions.modules": (), "worker.master": []}
 
 
 def test_lists_come_as_lists_as_one_text_and_comma_separated(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -39,11 +39,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings, the home that they are for, and the origin of each by its name ("master.bind")."""
+    """Settings, the home that they are for, the origin of each by its name ("master.bind"), and the flags given."""
 
     settings: Settings
     home: Path
     origins: Mapping[str, Origin]
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Row(NamedTuple):
@@ -111,7 +112,7 @@ def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, envir
         values[name] = declared.default_under(preset)
     settings = _settings(values)
     check_together(settings, {name: str(origin) for name, origin in origins.items()})
-    return Loaded(settings, root, MappingProxyType(origins))
+    return Loaded(settings, root, MappingProxyType(origins), dict(flags or {}))
 
 
 def rows(loaded: Loaded) -> list[Row]:

@@ -1,0 +1,49 @@
+"""What each role may send and call: the whole table, written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from zcluster.errors import InvalidKey
+from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send
+
+CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests"}
+NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
+MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": NODE, "master": NODE, "agent": {"hello", "beat", "bye"}}
+MAY_CALL = {"admin": {"client", "admin"}, "client": {"client"}, "worker": set(), "agent": set(), "master": {"client", "admin"}}
+
+
+@pytest.mark.parametrize(("role", "kind"), list(itertools.product(ROLES, sorted(KINDS))))
+def test_what_a_role_may_send(role: str, kind: str) -> None:
+    assert may_send(role, kind) == (kind in MAY_SEND[role])
+
+
+@pytest.mark.parametrize(("role", "function_role"), list(itertools.product(ROLES, FUNCTION_ROLES)))
+def test_what_a_role_may_call(role: str, function_role: str) -> None:
+    assert may_call(role, function_role) == (function_role in MAY_CALL[role])
+
+
+@pytest.mark.parametrize("odd", ["", "root", "ADMIN", "admin ", "nobody"])
+def test_what_is_unknown_is_not_allowed(odd: str) -> None:
+    assert not any(may_send(odd, kind) for kind in KINDS)
+    assert not any(may_send(role, odd) for role in ROLES)
+    assert not may_call(odd, "client")
+    assert not may_call("client", odd)
+    assert not may_call("worker", odd)
+
+
+def test_only_a_master_sends_answers() -> None:
+    for kind in ("welcome", "catalog", "work", "replies", "refusal"):
+        assert not any(may_send(role, kind) for role in ROLES)
+
+
+def test_an_unknown_role_is_an_error_with_the_nearest() -> None:
+    assert [check_role(role) for role in ROLES] == list(ROLES)
+    with pytest.raises(InvalidKey, match="'wroker'") as caught:
+        check_role("wroker")
+    assert caught.value.hint == "did you mean 'worker'?"
+    with pytest.raises(InvalidKey) as caught:
+        check_role("zzz")
+    assert "admin, client, worker, agent, master" in caught.value.hint

@@ -1,0 +1,42 @@
+"""Keys: who may join, under which name, with which rights.
+
+Rules kept here:
+- identity is the key: a name is what the ring calls a public key, and a role is what the ring says of it;
+- secrets live in key files of mode 0600 and nowhere else;
+- zmq is loaded only where a pair is made or compared.
+"""
+
+from __future__ import annotations
+
+from zcluster.keys.homes import InitialisedHome, init_home, new_key, worker_key_path
+from zcluster.keys.keyfile import KeyFile
+from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
+from zcluster.keys.rights import FUNCTION_ROLES, KINDS, ROLES, SENDS, check_role, may_call, may_send
+from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
+from zcluster.keys.ringfile import Entry, Revoked
+
+__all__ = [
+    "FUNCTION_ROLES",
+    "KINDS",
+    "MAX_ENTRIES",
+    "MAX_REVOKED",
+    "ROLES",
+    "SENDS",
+    "Entry",
+    "InitialisedHome",
+    "KeyFile",
+    "KeyPair",
+    "NewKey",
+    "Revoked",
+    "Ring",
+    "check_public",
+    "check_role",
+    "fingerprint",
+    "generate",
+    "init_home",
+    "may_call",
+    "may_send",
+    "new_key",
+    "public_of",
+    "worker_key_path",
+]

@@ -1,0 +1,164 @@
+"""The key file: all that its owner needs to join a cluster, in one private TOML file.
+
+Rules kept here:
+- a key file that other users may read is refused, with the command that repairs it;
+- the pair must fit: the public key is the secret's own;
+- no message quotes the content of a key file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zcluster.config import TomlFault, name_fault, nearest, parse_address, parse_toml, toml_value
+from zcluster.config.addresses import MAX_ADDRESSES
+from zcluster.errors import ConfigError, InvalidKey
+from zcluster.keys.pair import KeyPair, check_public, public_of
+from zcluster.keys.private import read_private, replace, write_new
+from zcluster.keys.rights import check_role
+
+SCHEMA = 1
+MAX_KEY_FILE_BYTES = 64 << 10
+
+_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master")
+_MASTER_FIELDS = ("public", "addresses", "publish")
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """The content of a key file.
+
+    Attributes:
+        name: the key's name in the ring.
+        role: its role there.
+        cluster: the cluster's name.
+        pair: its own key pair; the repr hides the secret.
+        master_public: the public key of the master, which proves that it is the right one.
+        addresses: where the master takes requests, the preferred one first.
+        publish: where it publishes.
+    """
+
+    name: str
+    role: str
+    cluster: str
+    pair: KeyPair
+    master_public: str
+    addresses: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> KeyFile:
+        """The key file at ``path``.
+
+        Raises:
+            InvalidKey: it is missing, open to other users, or malformed; the message says which part.
+        """
+        try:
+            data, _found = read_private(path, MAX_KEY_FILE_BYTES, forbid=0o077)
+        except FileNotFoundError:
+            raise InvalidKey(
+                f"there is no key file {path}", hint="make one on the master: zcluster keys new NAME --role ROLE"
+            ) from None
+        return _read_document(path, data)
+
+    def write(self, path: Path) -> None:
+        """Write the file ``path``, mode 0600; it must not exist.
+
+        Raises:
+            InvalidKey: it exists already, or cannot be written.
+        """
+        write_new(path, self.text().encode())
+
+    def rewrite(self, path: Path) -> None:
+        """Write the file ``path`` in place of an older one, in one step.
+
+        Raises:
+            InvalidKey: it cannot be written; the older one is still there.
+        """
+        replace(path, self.text().encode())
+
+    def text(self) -> str:
+        """The content of the file, with the secret in it."""
+        return "\n".join(
+            [
+                f"# zcluster key of {self.name}. It holds a secret: keep it private (mode 0600), never send it in the clear.",
+                f"schema = {SCHEMA}",
+                f"name = {toml_value(self.name)}",
+                f"role = {toml_value(self.role)}",
+                f"cluster = {toml_value(self.cluster)}",
+                f"public = {toml_value(self.pair.public)}",
+                f"secret = {toml_value(self.pair.secret)}",
+                "",
+                "[master]",
+                f"public = {toml_value(self.master_public)}",
+                f"addresses = {toml_value(self.addresses)}",
+                f"publish = {toml_value(self.publish)}",
+                "",
+            ]
+        )
+
+
+def _read_document(path: Path, data: bytes) -> KeyFile:
+    try:
+        document = parse_toml(data)
+    except TomlFault as fault:
+        line = f":{fault.line}" if fault.line else ""
+        raise InvalidKey(f"{path}{line}: not a key file (not valid TOML)", hint="restore it, or make a new key") from None
+    try:
+        return _read_fields(document)
+    except (InvalidKey, ConfigError) as error:
+        raise InvalidKey(f"{path}: {error.message}", hint=error.hint or "restore it, or make a new key") from None
+
+
+def _read_fields(document: dict[str, Any]) -> KeyFile:
+    schema = document.get("schema", SCHEMA)
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise InvalidKey("the key file is of another version", hint="use the zcluster that made it, or make a new key")
+    master = document.get("master", {})
+    if not isinstance(master, dict):
+        raise InvalidKey("master must be a table")
+    _only_known(document, _FIELDS)
+    _only_known(master, _MASTER_FIELDS)
+    name, cluster = _text(document, "name"), _text(document, "cluster")
+    for each in (name, cluster):
+        fault = name_fault(each)
+        if fault:
+            raise InvalidKey(fault)
+    role = check_role(_text(document, "role"))
+    pair = KeyPair(check_public(_text(document, "public")), _text(document, "secret"))
+    if public_of(pair.secret) != pair.public:
+        raise InvalidKey("the public key does not belong to the secret key")
+    return KeyFile(
+        name,
+        role,
+        cluster,
+        pair,
+        check_public(_text(master, "public", "master.")),
+        _addresses(master, "addresses"),
+        _addresses(master, "publish"),
+    )
+
+
+def _only_known(table: dict[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            near = nearest(key, known)
+            raise InvalidKey("the key file has an unknown field", hint=f"did you mean {near!r}?" if near else "")
+
+
+def _text(table: dict[str, Any], key: str, where: str = "") -> str:
+    value = table.get(key)
+    if not isinstance(value, str):
+        raise InvalidKey(f"{where}{key} is {'missing' if value is None else 'not a text'}")
+    return value
+
+
+def _addresses(master: dict[str, Any], key: str) -> tuple[str, ...]:
+    value = master.get(key, [])
+    if not isinstance(value, list) or len(value) > MAX_ADDRESSES or not all(isinstance(item, str) for item in value):
+        raise InvalidKey(f"master.{key} must be a list of at most {MAX_ADDRESSES} addresses")
+    for item in value:
+        parse_address(item)
+    return tuple(value)

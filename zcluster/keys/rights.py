@@ -1,0 +1,69 @@
+"""Roles, and what each may do.
+
+Rules kept here:
+- what is not listed is not allowed: an unknown role or kind gets nothing;
+- a right belongs to the role of the key, never to what a message says about itself;
+- the broker asks before it handles a message, and the node asks again before it runs a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from zcluster.config import nearest
+from zcluster.errors import InvalidKey
+
+ROLES: tuple[str, ...] = ("admin", "client", "worker", "agent", "master")
+"""The roles that a key may have."""
+
+FUNCTION_ROLES: tuple[str, ...] = ("client", "admin")
+"""The roles that a function may ask of its caller, the weaker first."""
+
+KINDS: frozenset[str] = frozenset(
+    {"hello", "welcome", "catalog", "beat", "bye", "cancel", "credit", "chunk"}
+    | {"requests", "replies", "work", "results", "refusal"}
+)
+"""The kinds of messages, by name."""
+
+_SESSION = frozenset({"hello", "beat", "bye"})
+_CALLER = _SESSION | {"cancel", "credit", "chunk", "requests"}
+_NODE = _SESSION | {"credit", "chunk", "results"}
+
+SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"admin": _CALLER, "client": _CALLER, "worker": _NODE, "master": _NODE, "agent": _SESSION}
+)
+"""What a peer of each role may send to a master. The other kinds only a master sends."""
+
+_CALLS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "admin": frozenset(FUNCTION_ROLES),
+        "client": frozenset({"client"}),
+        "worker": frozenset(),
+        "agent": frozenset(),
+        "master": frozenset(FUNCTION_ROLES),
+    }
+)
+
+
+def may_send(role: str, kind: str) -> bool:
+    """Whether a key of ``role`` may send a message of ``kind`` to a master."""
+    return kind in SENDS.get(role, ())
+
+
+def may_call(caller_role: str, function_role: str) -> bool:
+    """Whether a key of ``caller_role`` may call a function that asks for ``function_role``."""
+    return function_role in _CALLS.get(caller_role, ())
+
+
+def check_role(role: str) -> str:
+    """``role`` itself.
+
+    Raises:
+        InvalidKey: it is none of ROLES.
+    """
+    if role not in ROLES:
+        near = nearest(role, ROLES)
+        hint = f"did you mean {near!r}?" if near else f"the roles are {', '.join(ROLES)}"
+        raise InvalidKey(f"unknown role {role[:80]!r}", hint=hint)
+    return role

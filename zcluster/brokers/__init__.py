@@ -1,0 +1,1 @@
+"""The master: the ROUTER front, the publisher, and the broker of requests."""

@@ -1,0 +1,208 @@
+"""The master's sockets: ROUTER for sessions, XPUB for broadcasts, ZAP for admission, a monitor for lost connections.
+
+Rules kept here:
+- who sent a message is its connection's User-Id (the public key that ZAP admitted), read anew for each message;
+- a message is one frame behind the route; more frames, or an unknown User-Id, is counted and dropped;
+- ends of connections are read before messages: a file descriptor that was reused must not end the new session;
+- sends never block: a full pipe keeps that one frame here, and the machine keeps the rest;
+- routing ids stay in this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+import zmq
+
+from zcluster.core.batch import Body
+from zcluster.errors import UsageError
+from zcluster.net.context import Socket, server_socket
+from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
+from zcluster.net.reader import Reader
+from zcluster.net.zap import Zap
+from zcluster.wire import Message, encode
+
+TURN = 64
+MAX_TOPIC_BYTES = 256
+RETRY_S = 0.005
+"""How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
+
+
+class Owner(Protocol):
+    """What the front tells."""
+
+    def front_message(self, route: bytes, public: str, data: bytes) -> None: ...
+    def front_malformed(self, route: bytes, reason: str) -> None: ...
+    def front_disconnected(self, route: bytes) -> None: ...
+    def front_unblocked(self, route: bytes) -> None: ...
+    def front_turn_over(self) -> None: ...
+    def front_admits(self, public: str) -> bool: ...
+    def front_denied(self, address: str, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class FrontKeys:
+    """The master's pair, Z85."""
+
+    public: str
+    secret: str
+
+
+class Front:
+    """The sockets of a master, bound."""
+
+    def __init__(
+        self, context: zmq.Context[Socket], owner: Owner, keys: FrontKeys, bind: str, publish: str, frame_bytes: int,
+        logger: logging.Logger,
+    ) -> None:  # fmt: skip
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._owner = owner
+        self._routes: dict[int, bytes] = {}
+        self._fds: dict[bytes, int] = {}
+        self._stuck: dict[bytes, bytes] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
+        self._zap = Zap(loop, context, owner.front_admits, owner.front_denied, logger)
+        pair = (keys.secret.encode(), keys.public.encode())
+        self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES)
+        self._pair = watch(context, self._router, SERVER_EVENTS)
+        try:
+            _bind(self._router, bind, "master.bind")
+            _bind(self._publisher, publish, "master.publish")
+        except UsageError:
+            for socket in (self._router, self._publisher, self._pair):
+                socket.close(linger=0)
+            self._zap.close()
+            raise
+        self._router_reader = Reader(loop, self._router, self._turn)
+        self._publisher_reader = Reader(loop, self._publisher, self._subscriptions)
+        self._monitor = Reader(loop, self._pair, self._ends)
+
+    def send(self, route: bytes, message: Message, bodies: list[Body]) -> bool:
+        """Send; false when the peer's pipe is full: the message is kept and goes first, the caller keeps the rest."""
+        return self._send(route, encode(message, bodies))
+
+    def sent(self) -> None:
+        """The owner has sent what it had: look at the socket again, its descriptor tells no edge twice."""
+        self._router_reader.look_again()
+
+    def forget(self, route: bytes) -> None:
+        """The session on ``route`` is over."""
+        fd = self._fds.pop(route, None)
+        if fd is not None and self._routes.get(fd) == route:
+            del self._routes[fd]
+        self._stuck.pop(route, None)
+
+    def publish(self, topic: bytes, body: bytes) -> None:
+        """Send to everyone who subscribed; a subscriber that does not read loses messages (and sees the gap)."""
+        self._publisher.send_multipart([topic, body], zmq.NOBLOCK)
+        self._publisher_reader.look_again()
+
+    def close(self, linger_ms: int) -> None:
+        """Stop; what was sent may still leave for ``linger_ms``."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._router.disable_monitor()
+        self._monitor.close()
+        self._router_reader.close(linger_ms)
+        self._publisher_reader.close(linger_ms)
+        self._zap.close()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        self._ends()
+        router, owner = self._router, self._owner
+        more = True
+        for _ in range(TURN):
+            try:
+                route = router.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                more = False
+                break
+            frame = router.recv(zmq.NOBLOCK, copy=False)
+            if frame.more:
+                self._skip(route)
+                continue
+            try:
+                public = str(frame.get("User-Id"))
+            except zmq.ZMQError:
+                owner.front_malformed(route, "a connection without a User-Id")
+                continue
+            if route not in self._fds:
+                self._remember(route, frame)
+            owner.front_message(route, public, frame.bytes)
+        owner.front_turn_over()
+        return more
+
+    def _remember(self, route: bytes, frame: zmq.Frame) -> None:
+        fd = int(frame.get(zmq.SRCFD))
+        self._fds[route] = fd
+        self._routes[fd] = route
+
+    def _skip(self, route: bytes) -> None:
+        count = 1
+        while self._router.getsockopt(zmq.RCVMORE):
+            self._router.recv(zmq.NOBLOCK, copy=False)
+            count += 1
+        self._owner.front_malformed(route, f"a message of {count} frames, one is allowed")
+
+    def _ends(self) -> bool:
+        while (found := read_event(self._pair)) is not None:
+            route = self._routes.get(found[1])
+            if route is not None:
+                self.forget(route)
+                self._owner.front_disconnected(route)
+        return False
+
+    def _subscriptions(self) -> bool:
+        for _ in range(TURN):
+            try:
+                self._publisher.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+        return True
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def _send(self, route: bytes, data: bytes) -> bool:
+        try:
+            self._router.send(route, zmq.NOBLOCK | zmq.SNDMORE)
+            self._router.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            self._stuck[route] = data
+            self._retry_later()
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self.forget(route)
+            self._owner.front_disconnected(route)
+        return True
+
+    def _retry_later(self) -> None:
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_S, self._retry_stuck)
+
+    def _retry_stuck(self) -> None:
+        self._retry = None
+        stuck, self._stuck = self._stuck, {}
+        for route, data in stuck.items():
+            if self._send(route, data):
+                self._owner.front_unblocked(route)
+        self._owner.front_turn_over()
+
+
+def _bind(socket: Socket, address: str, setting: str) -> None:
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        raise UsageError(f"cannot listen on {address}: {error.strerror}", hint=f"choose another {setting}") from None
+
+

@@ -1,0 +1,319 @@
+"""The master's process: the front's sockets, the core's machine, the master as a node, signals, and the ring.
+
+Rules kept here:
+- everything happens on the loop's thread; after each turn what the machine decided is sent, its events are logged and
+  published, and the next deadline is set;
+- the ring is looked at before each admission and every RING_POLL_S, so a change takes effect at once;
+- SIGTERM: no new requests, running ones may finish within session.drain_s, the rest is answered with an error, then BYE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import orjson
+
+from zcluster import __version__
+from zcluster.brokers.cluster_functions import cluster_functions
+from zcluster.brokers.front import Front, FrontKeys
+from zcluster.brokers.limits import machine_limits
+from zcluster.brokers.records import Records
+from zcluster.config import Home, Loaded, load, reload
+from zcluster.core.master import LOCAL, Master
+from zcluster.core.peers import Event, Identity
+from zcluster.dapi.builtins import ResourceSampler, node_functions
+from zcluster.dapi.loader import load_functions
+from zcluster.dapi.node import NodeEnd
+from zcluster.errors import EXIT_OK, InvalidKey, PeerError, ZClusterError
+from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
+from zcluster.net.context import new_context
+from zcluster.net.reader import Alarm
+from zcluster.process import Lifetime, OneProcess, set_level, start_logging
+from zcluster.wire import VERSIONS, Hello, Message, WireLimits, decode
+
+RING_POLL_S = 0.05
+LAST_WORDS_MS = 500
+DENIALS_LOGGED_PER_S = 10
+LOCAL_ROUNDS = 16
+"""How often in one turn the machine and its own node may answer each other before others get their turn."""
+
+
+@dataclass(frozen=True)
+class MasterInfo:
+    """What a started master tells: its name, cluster, addresses and the fingerprint of its key."""
+
+    name: str
+    cluster: str
+    bind: str
+    publish: str
+    fingerprint: str
+    epoch: int
+
+
+def serve(loaded: Loaded, *, ready: Callable[[MasterInfo], None] | None = None) -> int:
+    """Run the master of the home in ``loaded`` until it is told to stop; returns its exit code.
+
+    Args:
+        loaded: its configuration; the home has been made (keys.init_home).
+        ready: called when it listens.
+
+    Raises:
+        UsageError: the home is in use, an address cannot be bound, or a configured function is wrong.
+        InvalidKey: the home's keys cannot be read.
+    """
+    home = Home.of(loaded.home)
+    key_file = KeyFile.read(home.master_key)
+    logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, key_file.name)
+    lock = OneProcess(home.run_dir / "master.lock")
+    try:
+        return asyncio.run(MasterProcess(loaded, key_file, logger, ready).run())
+    finally:
+        lock.close()
+
+
+class MasterProcess:
+    """One master in the current event loop."""
+
+    def __init__(
+        self, loaded: Loaded, key_file: KeyFile, logger: logging.Logger, ready: Callable[[MasterInfo], None] | None = None
+    ) -> None:
+        home = Home.of(loaded.home)
+        self._loaded = loaded
+        self._logger = logger
+        self._ready = ready
+        self._key_file = key_file
+        self._ring = Ring(home.ring_file)
+        self._records = Records(home.data_dir, logger)
+        self._identities: dict[str, Identity] = {}
+        self._me = Identity(key_file.pair.public, key_file.name, "master")
+        self._sampler = ResourceSampler(home.path)
+        functions = node_functions(key_file.name, "master", version=__version__, sampler=self._sampler)
+        functions.update(load_functions(loaded.settings.functions.modules))
+        self._functions = functions
+        self._wire_limits = WireLimits(frame_bytes=loaded.settings.limits.frame_bytes)
+        self._waking = False
+        self._denials = 0
+        self._sequence = 0
+
+    async def run(self) -> int:
+        """Serve until told to stop."""
+        settings = self._loaded.settings
+        loop = self._loop = asyncio.get_running_loop()
+        epoch = self._records.next_epoch()
+        self._machine = Master(
+            self._key_file.name, self._key_file.cluster, epoch, machine_limits(settings), may_send, may_call, loop.time(),
+            software=__version__, expected=self._records.nodes(),
+        )  # fmt: skip
+        self._functions.update(cluster_functions(self._machine, loop.time, time.time()))
+        self._node = NodeEnd(
+            self._key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
+            processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
+            sampler=self._sampler, logger=self._logger,
+        )  # fmt: skip
+        self._alarm = Alarm(loop, self._due)
+        context = new_context()
+        keys = FrontKeys(self._key_file.pair.public, self._key_file.pair.secret)
+        self._front = Front(
+            context, self, keys, settings.master.bind, settings.master.publish, settings.limits.frame_bytes, self._logger
+        )
+        lifetime = Lifetime(loop, self._reload)
+        self._join_myself()
+        self._tick()
+        self._started(epoch)
+        await lifetime.stopped()
+        await self._drain(lifetime)
+        self._front.close(LAST_WORDS_MS)
+        context.term()
+        return EXIT_OK
+
+    # -- the front's owner ------------------------------------------------------------------------------------------
+
+    def front_message(self, route: bytes, public: str, data: bytes) -> None:
+        identity = self._identities.get(public) or self._identify(public)
+        if identity is None:
+            self._machine.counters.add("revoked_key")
+            return
+        try:
+            message, offset = decode(data, self._wire_limits)
+        except PeerError as error:
+            self._machine.malformed(route, error)
+            return
+        self._machine.receive(route, identity, message, data, offset, self._loop.time())
+
+    def front_malformed(self, route: bytes, reason: str) -> None:
+        self._machine.malformed(route, PeerError(reason))
+
+    def front_disconnected(self, route: bytes) -> None:
+        self._machine.disconnected(route, self._loop.time())
+        self._wake()
+
+    def front_unblocked(self, route: bytes) -> None:
+        self._machine.unblock(route)
+
+    def front_turn_over(self) -> None:
+        self._flush()
+
+    def front_admits(self, public: str) -> bool:
+        self._look_at_ring()
+        return self._ring.by_public(public) is not None
+
+    def front_denied(self, address: str, reason: str) -> None:
+        self._machine.counters.add("zap_denied")
+        self._denials += 1
+        if self._denials <= DENIALS_LOGGED_PER_S:
+            self._logger.warning("connection denied", extra={"fields": {"address": address, "reason": reason}})
+
+    # -- turns ------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what was decided. The master's own node answers in the same turn, a bounded number of times."""
+        self._waking = False
+        now = self._loop.time()
+        machine = self._machine
+        for _ in range(LOCAL_ROUNDS):
+            for route, outgoing in machine.take(now):
+                if isinstance(route, bytes):
+                    self._send(route, outgoing)
+                else:
+                    for message, bodies in outgoing:
+                        self._node.receive(message, b"".join(bodies), 0)
+            mine = self._node.take()
+            if not mine:
+                break
+            for message, bodies in mine:
+                machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
+        else:
+            self._wake()
+        self._front.sent()
+        if machine.events:
+            self._tell_events()
+        self._alarm.set(machine.next_deadline())
+        self._alarm.set(self._node.next_deadline())
+
+    def _send(self, route: bytes, outgoing: list[tuple[Message, list[bytes | bytearray | memoryview]]]) -> None:
+        for index, (message, bodies) in enumerate(outgoing):
+            if not self._front.send(route, message, bodies):
+                self._machine.block(route, outgoing[index + 1 :])
+                return
+
+    def _due(self) -> None:
+        now = self._loop.time()
+        self._machine.handle_deadline(now)
+        self._node.handle_deadline(now)
+        self._flush()
+
+    def _tick(self) -> None:
+        self._look_at_ring()
+        self._loop.call_later(RING_POLL_S, self._tick)
+
+    def _beat_myself(self) -> None:
+        self._machine.receive(LOCAL, self._me, self._node.beat(), b"", 0, self._loop.time())
+        heartbeat_s = self._loaded.settings.session.heartbeat_s
+        self._sequence += 1
+        beat = {"sequence": self._sequence, "cluster": self._machine.cluster, "epoch": self._machine.epoch}
+        self._front.publish(b"beat", orjson.dumps(beat))
+        self._denials = 0
+        self._loop.call_later(heartbeat_s, self._beat_myself)
+        self._flush()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _join_myself(self) -> None:
+        hello = Hello(
+            versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8),
+            slots=self._loaded.settings.worker.slots, functions=self._node.infos(),
+        )  # fmt: skip
+        self._machine.receive(LOCAL, self._me, hello, b"", 0, self._loop.time())
+        self._beat_myself()
+
+    def _identify(self, public: str) -> Identity | None:
+        entry = self._ring.by_public(public)
+        if entry is None:
+            return None
+        identity = self._identities[public] = Identity(public, entry.name, entry.role)
+        return identity
+
+    def _look_at_ring(self) -> None:
+        try:
+            if not self._ring.reload_if_changed():
+                return
+        except InvalidKey as error:
+            self._logger.error("the ring cannot be read, the keys admitted before stay: %s", error)
+            return
+        self._identities.clear()
+        self._machine.keys_changed(self._still_admitted, self._loop.time())
+        self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
+        self._wake()
+
+    def _still_admitted(self, identity: Identity) -> bool:
+        return identity == self._me or self._identify(identity.key) == identity
+
+    def _tell_events(self) -> None:
+        events, self._machine.events = self._machine.events, []
+        nodes_changed = False
+        for event in events:
+            self._logger.log(logging.WARNING if event.level == "warning" else logging.INFO, event.name, extra={"fields": event.fields})
+            if event.name.startswith("node_") and "node" in event.fields:
+                nodes_changed = True
+                self._publish_node(event)
+        if nodes_changed:
+            here = {name: node.role for name, node in self._machine.roster.nodes.items() if node.state in ("ready", "silent", "joining")}
+            here.pop(self._machine.name, None)
+            self._records.save_nodes(here)
+
+    def _publish_node(self, event: Event) -> None:
+        self._sequence += 1
+        state = event.name.removeprefix("node_")
+        body = {"sequence": self._sequence, "state": state, "at_s": round(time.time(), 3), **event.fields}
+        self._front.publish(b"nodes", orjson.dumps(body))
+
+    def _started(self, epoch: int) -> None:
+        settings, key_file = self._loaded.settings, self._key_file
+        mark = fingerprint(key_file.pair.public)
+        info = MasterInfo(key_file.name, key_file.cluster, settings.master.bind, settings.master.publish, mark, epoch)
+        fields = {"cluster": info.cluster, "bind": info.bind, "publish": info.publish, "key": mark, "epoch": epoch}
+        self._logger.info("master listens", extra={"fields": fields})
+        if self._ready is not None:
+            self._ready(info)
+
+    async def _drain(self, lifetime: Lifetime) -> None:
+        self._logger.info("draining", extra={"fields": {"running": self._machine.dispatch.running}})
+        self._machine.drain()
+        self._node.refuse_new()
+        self._flush()
+        drain_s = self._loaded.settings.session.drain_s
+        await lifetime.wait(asyncio.ensure_future(self._quiet()), drain_s)
+        self._node.close()
+        self._flush()
+        self._machine.close(self._loop.time())
+        self._flush()
+        self._logger.info("master ends")
+
+    async def _quiet(self) -> None:
+        while self._machine.dispatch.running or self._machine.dispatch.waiting:
+            await asyncio.sleep(RING_POLL_S)
+
+    def _reload(self) -> None:
+        try:
+            fresh = load(self._loaded.home, self._loaded.flags)
+            outcome = reload(self._loaded.settings, fresh.settings)
+        except ZClusterError as error:
+            self._logger.error("the configuration was not applied, the old one stays: %s", error)
+            return
+        self._loaded = replace(self._loaded, settings=outcome.settings)
+        set_level(outcome.settings.log.level)
+        self._machine.apply(machine_limits(outcome.settings))
+        fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
+        self._logger.info("configuration read again", extra={"fields": fields})
+
+

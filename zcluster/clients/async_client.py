@@ -1,0 +1,316 @@
+"""AsyncClient: requests to a cluster from asyncio.
+
+    async with zcluster.AsyncClient(home="...") as c:
+        await c.call("math.add", {"a": 1, "b": 2}, target="worker-1", timeout=5.0)   # -> 3, or raises
+        async for r in c.fan_out("node.info"): ...                                    # Result(node, ok, value, ...)
+        async for line in c.stream("log.tail", {"lines": 10}, target="worker-1"): ...
+        await c.nodes()
+
+Rules kept here:
+- every call returns or raises by its deadline; a timeout does not say that nothing ran;
+- cancelling the awaiting task cancels the request where it is;
+- one client may be shared by any number of tasks of one event loop; it reconnects by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from zcluster.clients.link import ClientLink
+from zcluster.clients.result import Result
+from zcluster.config import Home, default_home, parse_address
+from zcluster.core.calls import Call, decode_error
+from zcluster.core.link import LinkPolicy
+from zcluster.errors import InvalidArguments, UsageError, ZClusterError
+from zcluster.keys import KeyFile
+from zcluster.wire import Status
+from zcluster.wire.messages import RequestFlag
+
+DEFAULT_TIMEOUT_S = 30.0
+MAX_TIMEOUT_S = 86_400.0
+_logger = logging.getLogger("zcluster.client")
+
+
+class AsyncClient:
+    """A client of one cluster; use it with ``async with``, or ``await connect()`` and ``close()``.
+
+    Args:
+        home: a master's home on this machine; its admin key is used.
+        key: a key file (as ``zcluster keys new`` writes it); it holds all that is needed.
+        master: address or addresses, instead of those in the key file.
+        timeout: default deadline of calls, in seconds.
+
+    With neither home nor key: ``ZCLUSTER_KEY``, else ``ZCLUSTER_HOME`` or the default home.
+    """
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        key: str | Path | None = None,
+        master: str | Sequence[str] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._timeout_s = _checked_timeout(timeout)
+        self._home, self._key = home, key
+        self._masters = [master] if isinstance(master, str) else list(master or ())
+        self._link: ClientLink | None = None
+        self.key_file: KeyFile | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def connect(self) -> None:
+        """Connect and be admitted.
+
+        Raises:
+            InvalidKey: no usable key file. NotAllowed: the master refuses the key. Unreachable: no answer in time.
+        """
+        if self._link is not None:
+            return
+        key_file = self.key_file = KeyFile.read(_key_path(self._home, self._key))
+        addresses = [str(parse_address(address)) for address in self._masters] or list(key_file.addresses)
+        self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
+        try:
+            await link.opened(self._timeout_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Leave the cluster; open calls end with Unreachable."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    @property
+    def session(self) -> int:
+        """The number of the current session (the first part of request ids)."""
+        return self._open_link().session
+
+    async def call(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "any",
+        timeout: float | None = None,
+        priority: int = 5,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """Call ``function`` on one node and return its value.
+
+        Args:
+            function: its name. args: its arguments by name; JSON values.
+            target: ``any``, ``master`` or a node's name.
+            timeout: the deadline in seconds from now; default: the client's.
+            priority: 0 to 9; 9 is served first.
+            idempotent: whether it may be run again when its node or the master is lost; default: as the function is declared.
+
+        Raises:
+            ZClusterError: any error of zcluster.errors; see docs/reference/errors.md.
+        """
+        link = self._link
+        if link is None:
+            link = self._open_link()
+        call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
+        future: asyncio.Future[bytes] = link.loop.create_future()
+        link.submit(call, future)
+        try:
+            body = await future
+        except asyncio.CancelledError:
+            link.calls.cancel(call)
+            link.wake()
+            raise
+        return orjson.loads(body) if body else None
+
+    async def stream(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "any",
+        timeout: float | None = None,
+        priority: int = 5,
+    ) -> AsyncIterator[Any]:
+        """Call a generator function and yield its items as they arrive (a plain function yields its one value).
+
+        The generator is held back while its items are not taken. Leaving the loop cancels it.
+        """
+        link = self._open_link()
+        call = self._open_call(link, function, args, target, timeout, priority, None, 0)
+        sink = _Queue()
+        link.submit(call, sink)
+        try:
+            while True:
+                status, node, leg, body = await sink.get()
+                if status == Status.ITEM:
+                    link.calls.consumed(call, leg)
+                    link.wake()
+                    yield orjson.loads(body)
+                elif status == Status.ERROR:
+                    raise decode_error(body, node)
+                else:
+                    if status == Status.VALUE:
+                        yield orjson.loads(body)
+                    return
+        finally:
+            link.calls.cancel(call)
+            link.wake()
+
+    async def fan_out(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "all",
+        timeout: float | None = None,
+        priority: int = 5,
+    ) -> AsyncIterator[Result]:
+        """Call ``function`` on every node that ``target`` means and yield a :class:`Result` per node, as they arrive.
+
+        Nodes that are silent or dead come first, with the reason; it ends when every other node has answered, or at the
+        deadline, when those that have not answered yield TimedOut.
+
+        Raises:
+            NoSuchNode: the target matches nothing. ZClusterError: the call as a whole was refused.
+        """
+        link = self._open_link()
+        began_s = link.loop.time()
+        call = self._open_call(link, function, args, target, timeout, priority, None, RequestFlag.FAN_OUT)
+        sink = _Queue()
+        link.submit(call, sink)
+        items: dict[int, list[Any]] = {}
+        try:
+            while True:
+                status, node, leg, body = await sink.get()
+                elapsed_s = link.loop.time() - began_s
+                if status == Status.ITEM:
+                    items.setdefault(leg, []).append(orjson.loads(body))
+                    link.calls.consumed(call, leg)
+                    link.wake()
+                elif status == Status.VALUE:
+                    yield Result(node, True, orjson.loads(body), None, elapsed_s)
+                elif status == Status.END:
+                    yield Result(node, True, items.pop(leg, []), None, elapsed_s)
+                elif status == Status.ERROR:
+                    error = decode_error(body, node)
+                    if not node:
+                        raise error
+                    yield Result(node, False, None, error, elapsed_s)
+                else:
+                    return
+        finally:
+            link.calls.cancel(call)
+            link.wake()
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Every node: name, role, state, version, last_seen_s, load, in_flight, cpu_percent, memory_percent and more."""
+        found: list[dict[str, Any]] = await self.call("cluster.nodes", target="master")
+        return found
+
+    async def functions(self) -> list[dict[str, Any]]:
+        """Every function that a live node has: name, doc, parameters, nodes and more."""
+        found: list[dict[str, Any]] = await self.call("cluster.functions", target="master")
+        return found
+
+    async def status(self) -> dict[str, Any]:
+        """The master's account of the cluster."""
+        found: dict[str, Any] = await self.call("cluster.status", target="master")
+        return found
+
+    async def subscribe_nodes(self) -> AsyncIterator[dict[str, Any]]:
+        """Changes of nodes' states as the master publishes them: node, role, state, reason, sequence, at_s.
+
+        A gap in ``sequence`` means that some were lost (a slow reader); ask :meth:`nodes` then.
+        """
+        from zcluster.clients.subscription import Subscription
+
+        key_file = self.key_file
+        if key_file is None:
+            raise UsageError("the client is not connected", hint="use it with `async with`")
+        async with Subscription(key_file, b"nodes") as subscription:
+            async for event in subscription:
+                yield event
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _open_link(self) -> ClientLink:
+        if self._link is None:
+            raise UsageError("the client is not connected", hint="use it with `async with`, or await connect() first")
+        return self._link
+
+    def _open_call(
+        self, link: ClientLink, function: str, args: Mapping[str, Any] | None, target: str, timeout: float | None,
+        priority: int, idempotent: bool | None, flags: int,
+    ) -> Call:  # fmt: skip
+        try:
+            body = orjson.dumps(args) if args else b""
+        except (orjson.JSONEncodeError, TypeError) as error:
+            raise InvalidArguments(f"{function}: the arguments are not JSON: {error}") from None
+        timeout_s = self._timeout_s if timeout is None else _checked_timeout(timeout)
+        if not 0 <= priority <= 9:
+            raise UsageError(f"priority {priority} is not between 0 and 9", hint="9 is served first, the default is 5")
+        if idempotent:
+            flags |= RequestFlag.IDEMPOTENT
+        call = link.calls.open(function, target, body, link.loop.time(), timeout_s, priority, flags)
+        call.resendable = idempotent
+        return call
+
+
+class _Queue:
+    """The sink of a stream or fan-out: bounded by the credit that the client gives."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[int, str, int, bytes | bytearray] | ZClusterError] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, status: int, node: str, leg: int, body: bytes | bytearray) -> None:
+        self._items.append((status, node, leg, body))
+        self._notify()
+
+    def fail(self, error: ZClusterError) -> None:
+        self._items.append(error)
+        self._notify()
+
+    async def get(self) -> tuple[int, str, int, bytes | bytearray]:
+        while not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        item = self._items.popleft()
+        if isinstance(item, ZClusterError):
+            raise item
+        return item
+
+    def _notify(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _checked_timeout(timeout: float) -> float:
+    if not 0 < timeout <= MAX_TIMEOUT_S:
+        raise UsageError(f"a timeout of {timeout} s is not between 0 and {MAX_TIMEOUT_S:g} s", hint="seconds, such as 5.0")
+    return timeout
+
+
+def _key_path(home: str | Path | None, key: str | Path | None) -> Path:
+    if key is not None:
+        return Path(key)
+    from_environment = os.environ.get("ZCLUSTER_KEY")
+    if home is None and from_environment:
+        return Path(from_environment)
+    return Home.of(default_home() if home is None else Path(home)).admin_key
+

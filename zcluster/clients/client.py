@@ -1,0 +1,150 @@
+"""Client: AsyncClient for programs without an event loop. Its loop runs in a thread of its own.
+
+Rules kept here:
+- every method is AsyncClient's, blocking; iterators yield as answers arrive;
+- a client may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from zcluster.clients.result import Result
+from zcluster.errors import UsageError
+
+T = TypeVar("T")
+_END = object()
+
+
+class Client:
+    """The blocking client; see :class:`AsyncClient` for the arguments. Use it with ``with``."""
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        key: str | Path | None = None,
+        master: str | Sequence[str] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        self._client = AsyncClient(home, key, master, timeout=timeout)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Client:
+        self.connect()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Connect and be admitted; see AsyncClient.connect."""
+        if self._loop is not None:
+            return
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="zcluster-client", daemon=True)
+        self._thread.start()
+        try:
+            self._run(self._client.connect())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        self._run(self._client.close())
+        self._run(loop.shutdown_asyncgens())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        self._loop = self._thread = None
+
+    def call(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "any",
+        timeout: float | None = None,
+        priority: int = 5,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """See AsyncClient.call."""
+        return self._run(
+            self._client.call(function, args, target=target, timeout=timeout, priority=priority, idempotent=idempotent)
+        )
+
+    def stream(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "any",
+        timeout: float | None = None,
+        priority: int = 5,
+    ) -> Iterator[Any]:
+        """See AsyncClient.stream."""
+        return self._iterate(self._client.stream(function, args, target=target, timeout=timeout, priority=priority))
+
+    def fan_out(
+        self,
+        function: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        target: str = "all",
+        timeout: float | None = None,
+        priority: int = 5,
+    ) -> Iterator[Result]:
+        """See AsyncClient.fan_out."""
+        return self._iterate(self._client.fan_out(function, args, target=target, timeout=timeout, priority=priority))
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """See AsyncClient.nodes."""
+        return self._run(self._client.nodes())
+
+    def functions(self) -> list[dict[str, Any]]:
+        """See AsyncClient.functions."""
+        return self._run(self._client.functions())
+
+    def status(self) -> dict[str, Any]:
+        """See AsyncClient.status."""
+        return self._run(self._client.status())
+
+    def subscribe_nodes(self) -> Iterator[dict[str, Any]]:
+        """See AsyncClient.subscribe_nodes."""
+        return self._iterate(self._client.subscribe_nodes())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise UsageError("the client is not connected", hint="use it with `with`, or call connect() first")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+        async def step() -> Any:
+            return await anext(source, _END)
+
+        async def end() -> None:
+            await source.aclose()  # type: ignore[attr-defined]
+
+        try:
+            while (item := self._run(step())) is not _END:
+                yield item
+        finally:
+            if self._loop is not None:
+                self._run(end())

@@ -1,0 +1,187 @@
+"""A client's connection: the core's Calls and Link in the loop. The API on top is async_client.py.
+
+Rules kept here:
+- what is called in one turn of the loop leaves in one batch at its end;
+- an outcome goes to the call's sink: a future, or a queue of a stream or fan-out;
+- when the link is lost for good every open call ends with that error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from zcluster import __version__
+from zcluster.core.batch import Outgoing
+from zcluster.core.calls import Call, Calls, decode_error
+from zcluster.core.link import Link, LinkPolicy
+from zcluster.errors import NotAllowed, SessionReplaced, Unreachable, UnsupportedVersion, UsageError, ZClusterError
+from zcluster.keys import KeyFile
+from zcluster.net.context import new_context
+from zcluster.net.link import LinkDriver
+from zcluster.net.reader import Alarm
+from zcluster.wire import VERSIONS, Beat, Catalog, Chunk, Credit, Hello, Message, Replies, Status, Welcome, WireLimits
+
+FATAL = (SessionReplaced, UnsupportedVersion, NotAllowed)
+_random = secrets.SystemRandom()
+
+
+class Sink(Protocol):
+    """Where the outcomes of a call go."""
+
+    def put(self, status: int, node: str, leg: int, body: bytes | bytearray) -> None: ...
+    def fail(self, error: ZClusterError) -> None: ...
+
+
+class ClientLink:
+    """One client's session, kept open."""
+
+    def __init__(self, key_file: KeyFile, addresses: Sequence[str], policy: LinkPolicy, logger: logging.Logger) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.calls = Calls()
+        self.session = 0
+        self.cluster = ""
+        self.master = ""
+        self._flushing = False
+        self._closed = False
+        self._opened: asyncio.Future[None] = self.loop.create_future()
+        self._last_error: ZClusterError | None = None
+        self._alarm = Alarm(self.loop, self._due)
+        self._context = new_context()
+        hello = Hello(versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8))
+        self._driver = LinkDriver(
+            self._context, Link(hello, addresses, policy), self, public=key_file.pair.public, secret=key_file.pair.secret,
+            master_public=key_file.master_public, jitter=_random.random, logger=logger, wire_limits=WireLimits(),
+        )  # fmt: skip
+        self._driver.start()
+
+    async def opened(self, timeout_s: float) -> None:
+        """Wait for the first session.
+
+        Raises:
+            Unreachable: no master answered in time. NotAllowed: the master refuses the key.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._opened)
+        except TimeoutError:
+            error = self._last_error
+            if error is None:
+                error = Unreachable(f"no master answered in {timeout_s:g} s", hint="is it running, and is the address right?")
+            raise error from None
+
+    def submit(self, call: Call, sink: Sink | asyncio.Future[Any]) -> None:
+        """``call`` was opened: its outcome goes to ``sink``; it leaves at the end of this turn."""
+        call.sink = sink
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def wake(self) -> None:
+        """Something is to be sent (credit, a cancel)."""
+        if not self._flushing and not self._closed:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Leave: open calls end with an error."""
+        if self._closed:
+            return
+        self._closed = True
+        self._alarm.cancel()
+        self._driver.close()
+        self._context.term()
+        self._fail_all(Unreachable("the client was closed"))
+        if not self._opened.done():
+            self._opened.cancel()
+
+    # -- the link's owner -------------------------------------------------------------------------------------------
+
+    def link_up(self, welcome: Welcome) -> None:
+        self.session, self.cluster, self.master = welcome.session, welcome.cluster, welcome.master
+        self.calls.session_up(welcome, self.loop.time())
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
+        self._last_error = error
+        if isinstance(error, FATAL) and not self._opened.done():
+            self._opened.set_exception(error)
+        if was_up:
+            for call, lost in self.calls.session_lost():
+                _fail(call, lost)
+
+    def link_ended(self, error: ZClusterError) -> None:
+        self._last_error = error
+        self.calls.session_lost()
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        self._fail_all(error)
+
+    def link_message(self, message: Message, data: bytes, offset: int) -> None:
+        calls = self.calls
+        match message:
+            case Replies():
+                for call, status, node, leg, body in calls.replies(message, data, offset):
+                    sink = call.sink
+                    if isinstance(sink, asyncio.Future):
+                        if not sink.done():
+                            if status == Status.VALUE:
+                                sink.set_result(body)
+                            else:
+                                sink.set_exception(self._error(call, status, node, body))
+                    elif sink is not None:
+                        sink.put(status, node, leg, body)
+            case Credit():
+                calls.credit(message.grants)
+            case Chunk():
+                for call, status, node, leg, body in calls.chunk(message, memoryview(data)[offset:]):
+                    if isinstance(call.sink, asyncio.Future):
+                        if not call.sink.done():
+                            call.sink.set_result(body)
+                    elif call.sink is not None:
+                        call.sink.put(status, node, leg, body)
+            case Catalog():
+                calls.idempotent = frozenset(message.idempotent)
+
+    def link_beat(self) -> Beat:
+        return Beat()
+
+    def link_take(self) -> list[Outgoing]:
+        return self.calls.take()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _error(self, call: Call, status: int, node: str, body: bytes | bytearray) -> ZClusterError:
+        if status == Status.ERROR:
+            return decode_error(body, node)
+        self.calls.cancel(call)
+        return UsageError(f"{call.function} answers with a stream", node=node, hint="use stream() or fan_out() for it")
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self._closed:
+            self._driver.flush()
+            self._alarm.set(self.calls.next_deadline())
+
+    def _due(self) -> None:
+        for call, error in self.calls.handle_deadline(self.loop.time()):
+            _fail(call, error)
+        self._flush()
+
+    def _fail_all(self, error: ZClusterError) -> None:
+        for call in list(self.calls.open_calls.values()):
+            self.calls.cancel(call)
+            _fail(call, error)
+
+
+def _fail(call: Call, error: ZClusterError) -> None:
+    sink = call.sink
+    if isinstance(sink, asyncio.Future):
+        if not sink.done():
+            sink.set_exception(error)
+    elif sink is not None:
+        sink.fail(error)

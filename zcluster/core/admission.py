@@ -1,0 +1,167 @@
+"""What the master checks before a request waits for a node.
+
+Rules kept here:
+- ids of a session grow; one that does not is a duplicate, is not admitted, and is counted;
+- the caller's role must permit the function (checked here and again where it runs);
+- full is Busy at once, with how long to wait; nothing is dropped in silence;
+- a call means one node; a fan-out names its nodes now, and those that cannot answer are told at once, with the reason;
+- a node that was here before the master started is expected (``joining``) for a grace period: requests wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zcluster.core.counters import Counters
+from zcluster.core.dispatch import Dispatch, no_such_function
+from zcluster.core.peers import Fan, Node, Peer, Request
+from zcluster.core.targets import ANY, MASTER, is_single, select
+from zcluster.errors import Busy, Draining, NodeUnavailable, NotAllowed, TooLarge, UsageError, ZClusterError
+from zcluster.wire import RequestGroup, Requests
+from zcluster.wire.messages import RequestFlag
+
+DEFAULT_TIMEOUT_S = 30.0
+HERE = frozenset({"ready", "joining"})
+
+
+class Admission:
+    """Turns the requests of a message into waiting requests or errors."""
+
+    def __init__(
+        self,
+        nodes: dict[str, Node],
+        master: str,
+        dispatch: Dispatch,
+        may_call: Callable[[str, str], bool],
+        body_bytes: int,
+        inline_bytes: int,
+        counters: Counters,
+    ) -> None:
+        self.nodes = nodes
+        self.draining = False
+        self.grace_until_s = 0.0
+        """Until then a function that no node has may still come with a node that is expected."""
+        self.body_bytes = body_bytes
+        self.inline_bytes = inline_bytes
+        self._master = master
+        self._dispatch = dispatch
+        self._may_call = may_call
+        self._count = counters.add
+
+    def admit(self, peer: Peer, message: Requests, data: bytes, offset: int, now: float) -> None:
+        """Admit what may be admitted; every other request is answered with its error."""
+        self._dispatch.touched[peer] = None
+        for group in message.groups:
+            large = bool(group.flags & RequestFlag.LARGE)
+            nodes, error = self._plan(peer, group, now)
+            timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
+            deadline_s = now + min(timeout_s, self._dispatch.limits.max_timeout_s)
+            id_ = group.first_id
+            for size in group.sizes:
+                end = offset if large else offset + size
+                if id_ <= peer.last_id:
+                    self._count("duplicate_request")
+                else:
+                    peer.last_id = id_
+                    request = Request(peer, id_, group, data[offset:end], size, deadline_s, now)
+                    self._admit_one(request, nodes, error)
+                id_, offset = id_ + 1, end
+            self._count("requests", len(group.sizes))
+
+    def _admit_one(self, request: Request, nodes: list[Node] | None, error: ZClusterError | None) -> None:
+        peer, dispatch = request.caller, self._dispatch
+        if error is None:
+            error = self._too_much(peer, request.size, 1 if nodes is None else len(nodes))
+        if error is not None:
+            peer.requests[request.id] = request
+            dispatch.answer_error(request, error)
+        elif request.group.flags & RequestFlag.FAN_OUT:
+            self._fan_out(request, nodes)
+        else:
+            peer.requests[request.id] = request
+            if nodes is None:
+                request.pinned = False
+                dispatch.enqueue(request, None)
+            else:
+                dispatch.enqueue(request, nodes[0])
+
+    def _fan_out(self, request: Request, nodes: list[Node] | None) -> None:
+        peer = request.caller
+        fan = Fan(peer, request.id)
+        peer.requests[request.id] = fan
+        parts: list[tuple[Request, Node | None]] = []
+        for node in nodes if nodes is not None else [None]:
+            part = Request(peer, request.id, request.group, request.body, request.size, request.deadline_s, request.queued_s)
+            part.fan, part.pinned = fan, node is not None
+            fan.left[part] = None
+            parts.append((part, node))
+        missing = [(part, node) for part, node in parts if node is not None and node.state not in HERE]
+        for part, node in missing:
+            part.node = node
+            self._dispatch.answer_error(part, _unavailable(node))
+        for part, node in parts:
+            if part in fan.left:
+                self._dispatch.enqueue(part, node)
+
+    def _plan(self, peer: Peer, group: RequestGroup, now: float) -> tuple[list[Node] | None, ZClusterError | None]:
+        """The nodes of a group's requests (None: any), or the error that all of them get."""
+        try:
+            self._check(peer, group)
+            return self._nodes(group, now), None
+        except ZClusterError as error:
+            self._count(f"refused_{error.code}", len(group.sizes))
+            return None, error
+
+    def _check(self, peer: Peer, group: RequestGroup) -> None:
+        if self.draining:
+            raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
+        role = peer.identity.role
+        providers = self._dispatch.providers.get(group.function, {})
+        roles = {node.functions[group.function].role for node in providers.values()} or {"client"}
+        if not all(self._may_call(role, needed) for needed in roles):
+            raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
+        limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
+        if max(group.sizes) > limit:
+            raise TooLarge(f"a body of {max(group.sizes)} bytes, at most {limit} are allowed", hint="limits.body_bytes")
+
+    def _nodes(self, group: RequestGroup, now: float) -> list[Node] | None:
+        target, fan_out = group.target, group.flags & RequestFlag.FAN_OUT
+        if target == ANY:
+            if not self._dispatch.providers.get(group.function) and now >= self.grace_until_s:
+                raise no_such_function(group.function, "")
+            return None
+        if not fan_out and not is_single(target):
+            raise UsageError(f"target {target!r} may mean several nodes", hint="use fan_out for lists, globs and 'all'")
+        if not fan_out:
+            node = self.nodes.get(self._master if target == MASTER else target)
+            if node is not None and (node.state != "left"):
+                return [self._available(node, group.function)]
+        here = [name for name, node in self.nodes.items() if node.state != "left"]
+        return [self.nodes[name] for name in select(target, here, self._master)]
+
+    def _available(self, node: Node, function: str) -> Node:
+        if node.state not in HERE or (node.peer is not None and node.peer.draining):
+            raise _unavailable(node)
+        if node.state == "ready" and function not in node.functions:
+            raise no_such_function(function, node.name)
+        return node
+
+    def _too_much(self, peer: Peer, size: int, count: int) -> ZClusterError | None:
+        dispatch, limits = self._dispatch, self._dispatch.limits
+        if peer.waiting + count > limits.per_client:
+            what, wait = f"{peer.waiting} requests of this client wait", peer.waiting
+        elif dispatch.waiting + count > limits.total:
+            what, wait = f"{dispatch.waiting} requests wait", dispatch.waiting
+        elif dispatch.waiting_bytes + size > limits.total_bytes:
+            what, wait = f"{dispatch.waiting_bytes} bytes wait", dispatch.waiting
+        else:
+            return None
+        self._count("busy")
+        retry_after_s = min(30.0, max(0.05, wait / max(dispatch.rate_s, 100.0)))
+        return Busy(f"the queue is full: {what}", hint=f"try again in {retry_after_s:.2g} s", retry_after_s=retry_after_s)
+
+
+def _unavailable(node: Node) -> NodeUnavailable:
+    state = "leaving" if node.peer is not None and node.peer.draining else node.state
+    reason = f": {node.reason}" if node.reason else ""
+    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint="`zcluster nodes` shows the state of each node")

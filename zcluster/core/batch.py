@@ -1,0 +1,137 @@
+"""Batches: what waits for one destination and leaves together.
+
+Rules kept here:
+- what is there when the loop comes round leaves; nothing waits to fill a batch;
+- a message holds at most ``max_bytes`` of bodies (one larger body goes alone) and MAX_MEMBERS members, so that a batch
+  never becomes bulk;
+- lanes: control goes before requests and results, and these before bulk, each time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from zcluster.wire import Message
+
+MAX_MEMBERS = 4096
+
+Body = bytes | bytearray | memoryview
+Outgoing = tuple[Message, list[Body]]
+
+
+class Group(Protocol):
+    """A group of a batch message: it has a size for each member."""
+
+    sizes: list[int]
+
+
+G = TypeVar("G", bound=Group)
+
+
+class Batch(Generic[G]):
+    """Groups and their bodies, sealed into messages."""
+
+    __slots__ = ("_bodies", "_bytes", "_groups", "_make", "_max_bytes", "_members", "_sealed", "last", "waiting_bytes")
+
+    def __init__(self, make: Callable[[list[G]], Message], max_bytes: int) -> None:
+        self._make = make
+        self._max_bytes = max_bytes
+        self._groups: list[G] = []
+        self._bodies: list[Body] = []
+        self._bytes = 0
+        self._members = 0
+        self._sealed: list[Outgoing] = []
+        self.last: G | None = None
+        """The group that the next member may join, or None."""
+        self.waiting_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._groups or self._sealed)
+
+    def begin(self, group: G, body: Body, header_bytes: int = 64) -> None:
+        """Begin ``group``, whose first member has ``body``; ``header_bytes`` is about what its header takes."""
+        self._room_for(len(body) + header_bytes)
+        self._groups.append(group)
+        self.last = group
+        self._bytes += header_bytes
+        self._add(body)
+
+    def join(self, body: Body) -> None:
+        """Add a member to the last group."""
+        group = self.last
+        assert group is not None
+        group.sizes.append(len(body))
+        self._add(body)
+
+    def take(self) -> list[Outgoing]:
+        """Everything as messages, in order."""
+        self._seal()
+        out, self._sealed = self._sealed, []
+        self.waiting_bytes = 0
+        return out
+
+    def _add(self, body: Body) -> None:
+        self._bodies.append(body)
+        self._bytes += len(body)
+        self.waiting_bytes += len(body)
+        self._members += 1
+        if self._bytes >= self._max_bytes or self._members >= MAX_MEMBERS:
+            self._seal()
+
+    def _room_for(self, size: int) -> None:
+        if self._members and self._bytes + size > self._max_bytes:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._groups:
+            self._sealed.append((self._make(self._groups), self._bodies))
+        self._groups, self._bodies, self._bytes, self._members = [], [], 0, 0
+        self.last = None
+
+
+class Lanes(Generic[G]):
+    """What waits for one peer: control, the batch, and bulk."""
+
+    __slots__ = ("batch", "bulk", "bulk_bytes", "control", "returned", "returned_bytes")
+
+    def __init__(self, make: Callable[[list[G]], Message], max_bytes: int) -> None:
+        self.control: list[Message] = []
+        self.batch: Batch[G] = Batch(make, max_bytes)
+        self.bulk: deque[tuple[Message, Body]] = deque()
+        self.bulk_bytes = 0
+        self.returned: list[Outgoing] = []
+        self.returned_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.control or self.batch or self.bulk or self.returned)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.batch.waiting_bytes + self.bulk_bytes + self.returned_bytes
+
+    def put_back(self, unsent: list[Outgoing]) -> None:
+        """What was taken and could not be sent goes first the next time (after control)."""
+        self.returned = [*unsent, *self.returned]
+        self.returned_bytes += sum(len(body) for _, bodies in unsent for body in bodies)
+
+    def add_bulk(self, message: Message, data: Body) -> None:
+        """Queue a piece of a large body (or what may not overtake one)."""
+        self.bulk.append((message, data))
+        self.bulk_bytes += len(data)
+
+    def take(self) -> list[Outgoing]:
+        """Everything, lane by lane."""
+        out: list[Outgoing] = [(message, []) for message in self.control]
+        self.control = []
+        if self.returned:
+            out += self.returned
+            self.returned, self.returned_bytes = [], 0
+        if self.batch:
+            out += self.batch.take()
+        if self.bulk:
+            out += [(message, [data]) for message, data in self.bulk]
+            self.bulk.clear()
+            self.bulk_bytes = 0
+        return out

@@ -1,0 +1,319 @@
+"""A client's requests: from the call to its one outcome.
+
+Rules kept here:
+- a call ends exactly once: with the master's answer, at its deadline, by being cancelled, or when its master is lost;
+  an answer to anything else (late, twice, never asked) completes nothing and is counted as stray;
+- when the master is lost, calls that were sent fail with MasterLost, except those known to be idempotent, which are
+  sent again to the next session; calls that were not sent yet just wait for it;
+- ids grow within the life of the machine, so a session never sees one twice;
+- at most ``max_calls`` are open at once; the next one is Busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from zcluster.core.batch import Lanes, Outgoing
+from zcluster.core.transfer import Inbound, Outbound
+from zcluster.core.wheel import Wheel
+from zcluster.errors import Busy, MasterLost, PeerError, TimedOut, TooLarge, ZClusterError, error_from_dict
+from zcluster.wire import Cancel, Chunk, Credit, Grant, Of, Replies, RequestGroup, Requests, Status, Welcome
+from zcluster.wire.messages import RequestFlag
+
+MAX_CALLS = 131_072
+INITIAL_ITEMS = 16
+"""Items that a stream may send before the first grant (docs/protocol.md)."""
+ITEMS_AHEAD = 64
+"""Items of a stream that the master may send ahead of the reader."""
+
+
+class Call:
+    """One open request. ``sink`` is the owner's: where its outcome goes."""
+
+    __slots__ = (
+        "body", "deadline_s", "fan_out", "flags", "function", "id", "inbound", "items_upto", "items_used", "outbound",
+        "priority", "resendable", "sent", "sink", "target", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, id_: int, function: str, target: str, body: bytes, deadline_s: float, timeout_s: float, priority: int, flags: int
+    ) -> None:
+        self.id = id_
+        self.function = function
+        self.target = target
+        self.body = body
+        self.deadline_s = deadline_s
+        self.timeout_s = timeout_s
+        self.priority = priority
+        self.flags = flags
+        self.fan_out = bool(flags & RequestFlag.FAN_OUT)
+        self.resendable: bool | None = None
+        self.sent = False
+        self.sink: Any = None
+        self.outbound: dict[int, Outbound] | None = None
+        self.inbound: dict[int, tuple[Inbound, str]] | None = None
+        self.items_upto: dict[int, int] | None = None
+        self.items_used: dict[int, int] | None = None
+
+
+Outcome = tuple[Call, int, str, int, bytes | bytearray]
+"""A call, a Status, the node that says it, its leg (for items, else 0), and the body."""
+
+
+class Calls:
+    """The table of a client's open calls."""
+
+    def __init__(self) -> None:
+        # The master's WELCOME says what holds in its cluster; until then nothing is sent.
+        self.inline_bytes = 65_536
+        self.chunk_bytes = 262_144
+        self.body_bytes = 67_108_864
+        self.window_bytes = 1_048_576
+        self.max_calls = MAX_CALLS
+        self.up = False
+        self.stray = 0
+        self.idempotent: frozenset[str] = frozenset()
+        self.open_calls: dict[int, Call] = {}
+        self._last_id = 0
+        self._lanes: Lanes[RequestGroup] = Lanes(Requests, self.chunk_bytes)
+        self._wheel: Wheel[Call] = Wheel()
+        self._last_call: Call | None = None
+        self._cancels: list[int] = []
+        self._grants: list[Grant] = []
+
+    # -- the caller's side ------------------------------------------------------------------------------------------
+
+    def open(
+        self, function: str, target: str, body: bytes, now: float, timeout_s: float, priority: int = 5, flags: int = 0
+    ) -> Call:
+        """Open a call; it leaves with the next :meth:`take`.
+
+        Raises:
+            Busy: max_calls are open.
+            TooLarge: the body is over the limit.
+        """
+        if len(self.open_calls) >= self.max_calls:
+            raise Busy(f"{self.max_calls} calls are open", hint="await some of them first", retry_after_s=0.1)
+        if len(body) > self.body_bytes:
+            raise TooLarge(f"arguments of {len(body)} bytes, at most {self.body_bytes} are allowed", hint="limits.body_bytes")
+        self._last_id = id_ = self._last_id + 1
+        call = Call(id_, function, target, body, now + timeout_s, timeout_s, priority, flags)
+        self.open_calls[id_] = call
+        self._wheel.add(call.deadline_s, call)
+        if self.up:
+            self._send(call, timeout_s)
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """The caller no longer wants the answer."""
+        if self._close(call) and call.sent and self.up:
+            self._cancels.append(call.id)
+
+    def consumed(self, call: Call, leg: int) -> None:
+        """The reader took an item of ``leg``: the master may send one more."""
+        if call.items_upto is None or call.items_used is None or leg not in call.items_upto:
+            return
+        call.items_used[leg] = used = call.items_used.get(leg, 0) + 1
+        if call.items_upto[leg] - used <= ITEMS_AHEAD // 2:
+            call.items_upto[leg] = used + ITEMS_AHEAD
+            self._grants.append(Grant(call.id, leg, Of.ITEMS, call.items_upto[leg]))
+
+    # -- the session's side -----------------------------------------------------------------------------------------
+
+    def session_up(self, welcome: Welcome, now: float) -> None:
+        """A session is open: send what waits, and again what may be sent again."""
+        self.inline_bytes, self.chunk_bytes = welcome.inline_bytes, welcome.chunk_bytes
+        self.body_bytes, self.window_bytes = welcome.body_bytes, welcome.window_bytes
+        self._lanes = Lanes(Requests, welcome.chunk_bytes)
+        self._last_call = None
+        self.up = True
+        for call in self.open_calls.values():
+            self._send(call, max(call.deadline_s - now, 0.001))
+
+    def session_lost(self) -> list[tuple[Call, ZClusterError]]:
+        """The session ended: the calls that end with it."""
+        self.up = False
+        self._lanes = Lanes(Requests, self.chunk_bytes)
+        self._cancels, self._grants, self._last_call = [], [], None
+        lost: list[tuple[Call, ZClusterError]] = []
+        for call in list(self.open_calls.values()):
+            if call.sent and not self._may_resend(call):
+                self._close(call)
+                error = MasterLost(
+                    f"the connection to the master ended before {call.function} was answered; whether it ran is unknown",
+                    hint="mark the function idempotent to have it retried",
+                )
+                lost.append((call, error))
+            else:
+                call.sent, call.outbound, call.inbound = False, None, None
+        return lost
+
+    def replies(self, message: Replies, data: bytes, offset: int) -> list[Outcome]:
+        """Replies from the master: what they mean, in order."""
+        out: list[Outcome] = []
+        open_calls = self.open_calls
+        for group in message.groups:
+            id_, status, node = group.first_id, group.status, group.node
+            for size in group.sizes:
+                call = open_calls.get(id_)
+                end = offset if status == Status.LARGE_VALUE else offset + size
+                if call is None:
+                    self.stray += 1
+                elif status <= Status.ERROR:
+                    if not call.fan_out or not node:
+                        self._close(call)
+                    out.append((call, status, node, 0, data[offset:end]))
+                else:
+                    self._other_reply(call, group.leg, status, node, size, data[offset:end], out)
+                if status != Status.ITEM:
+                    id_ += 1
+                offset = end
+        return out
+
+    def credit(self, grants: Iterable[Grant]) -> None:
+        """The receiver of a large argument grants credit."""
+        for grant in grants:
+            call = self.open_calls.get(grant.id)
+            if call is None or not call.flags & RequestFlag.LARGE or grant.of != Of.REQUEST_BODY:
+                self.stray += 1
+                continue
+            if call.outbound is None or (not call.fan_out and grant.leg not in call.outbound):
+                call.outbound = {}
+            outbound = call.outbound.setdefault(grant.leg, Outbound(call.body, grant.leg))
+            outbound.grant(grant.leg, grant.upto)
+            while (piece := outbound.next_chunk(self.chunk_bytes)) is not None:
+                self._lanes.add_bulk(Chunk(call.id, grant.leg, piece[0]), piece[1])
+
+    def chunk(self, message: Chunk, data: memoryview) -> list[Outcome]:
+        """A piece of a large value; a complete one is an outcome."""
+        call = self.open_calls.get(message.id)
+        entry = call.inbound.get(message.leg) if call is not None and call.inbound is not None else None
+        if call is None or entry is None or call.inbound is None:
+            self.stray += 1
+            return []
+        inbound, node = entry
+        try:
+            inbound.accept(message.offset, data)
+        except PeerError:
+            self.stray += 1
+            return []
+        if not inbound.complete:
+            self._grant_more(call, message.leg, inbound)
+            return []
+        del call.inbound[message.leg]
+        if not call.fan_out:
+            self._close(call)
+        return [(call, Status.VALUE, node, 0, inbound.body)]
+
+    # -- time and output --------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        return self._wheel.next_deadline()
+
+    def handle_deadline(self, now: float) -> list[tuple[Call, ZClusterError]]:
+        """The calls whose deadline has passed, with their error."""
+        out: list[tuple[Call, ZClusterError]] = []
+        for call in self._wheel.expired(now):
+            if self.open_calls.pop(call.id, None) is None:
+                continue
+            if call.sent and self.up:
+                self._cancels.append(call.id)
+            state = "; whether it ran is unknown" if call.sent else "; it was never sent: no master could be reached"
+            out.append((call, TimedOut(f"{call.function} at {call.target}: no answer in {call.timeout_s:g} s{state}")))
+        return out
+
+    def take(self) -> list[Outgoing]:
+        """What is to be sent now, in order."""
+        if not self.up:
+            return []
+        if self._cancels:
+            for start in range(0, len(self._cancels), 1024):
+                self._lanes.control.append(Cancel(ids=self._cancels[start : start + 1024]))
+            self._cancels = []
+        if self._grants:
+            for start in range(0, len(self._grants), 1024):
+                self._lanes.control.append(Credit(grants=self._grants[start : start + 1024]))
+            self._grants = []
+        return self._lanes.take()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _send(self, call: Call, ttl_s: float) -> None:
+        call.sent = True
+        batch, last, flags, body = self._lanes.batch, self._last_call, call.flags, call.body
+        if len(body) > self.inline_bytes:
+            call.flags = flags = flags | RequestFlag.LARGE
+            batch.begin(self._group(call, ttl_s), b"", 64 + len(call.target))
+            batch.last = self._last_call = None
+            return
+        if (
+            last is not None and batch.last is not None and call.id == last.id + 1 and call.function == last.function
+            and call.target == last.target and call.timeout_s == last.timeout_s and call.priority == last.priority
+            and flags == last.flags
+        ):  # fmt: skip
+            batch.join(body)
+        else:
+            batch.begin(self._group(call, ttl_s), body, 64 + len(call.target))
+        self._last_call = call
+
+    def _group(self, call: Call, ttl_s: float) -> RequestGroup:
+        ttl_ms = max(1, int(ttl_s * 1000))
+        return RequestGroup(call.function, call.target, ttl_ms, call.priority, call.flags, call.id, [len(call.body)])
+
+    def _other_reply(
+        self, call: Call, leg: int, status: int, node: str, size: int, body: bytes, out: list[Outcome]
+    ) -> None:
+        match status:
+            case Status.LARGE_VALUE:
+                if size > self.body_bytes:
+                    self.cancel(call)
+                    error = TooLarge(f"a value of {size} bytes, at most {self.body_bytes} are allowed", node=node)
+                    out.append((call, Status.ERROR, node, 0, msgspec.json.encode(error.to_dict())))
+                    return
+                inbound = Inbound(size, self.window_bytes)
+                if call.inbound is None:
+                    call.inbound = {}
+                call.inbound[leg] = (inbound, node)
+                self._grant_more(call, leg, inbound)
+            case Status.ITEM:
+                if call.items_upto is None:
+                    call.items_upto, call.items_used = {}, {}
+                call.items_upto.setdefault(leg, INITIAL_ITEMS)
+                out.append((call, status, node, leg, body))
+            case Status.END:
+                if not call.fan_out:
+                    self._close(call)
+                out.append((call, status, node, leg, b""))
+            case _:
+                self._close(call)
+                out.append((call, status, node, leg, b""))
+
+    def _grant_more(self, call: Call, leg: int, inbound: Inbound) -> None:
+        upto = inbound.next_grant()
+        if upto is not None:
+            self._grants.append(Grant(call.id, leg, Of.REPLY_BODY, upto))
+
+    def _may_resend(self, call: Call) -> bool:
+        if call.fan_out or call.items_upto is not None:
+            return False
+        if call.resendable is not None:
+            return call.resendable
+        return bool(call.flags & RequestFlag.IDEMPOTENT) or call.function in self.idempotent
+
+    def _close(self, call: Call) -> bool:
+        if self.open_calls.pop(call.id, None) is None:
+            return False
+        self._wheel.remove(call.deadline_s, call)
+        return True
+
+
+def decode_error(body: bytes | bytearray, node: str) -> ZClusterError:
+    """The error in the body of an ERROR reply."""
+    try:
+        data = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return PeerError("the master sent an error that cannot be read", node=node)
+    return error_from_dict({"node": node, **data})

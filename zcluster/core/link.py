@@ -1,0 +1,174 @@
+"""One end of a session: how a worker, client or agent gets to the master and notices when it has lost it.
+
+Rules kept here:
+- the link is up from WELCOME to the first of: BYE, a broken connection, silence of the master for a lease;
+- a beat leaves each heartbeat interval while the link is up;
+- reconnection is ours: after the n-th failure in a row it waits between 0 and min(max, base * 2^n) seconds
+  (full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so a herd spreads out;
+- two answers end it for good: a newer session of this key (``session_replaced``) and an unsupported version.
+  A refused key does not: the key may be admitted in a moment.
+
+Effects, in the order in which they are to be done: Connect (a fresh connection to this address, dropping the old
+one), Say (send this message), Up, Down (with the reason), Ended (for good, with the error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zcluster.errors import SessionReplaced, Unreachable, UnsupportedVersion, ZClusterError, error_from_dict
+from zcluster.wire import Beat, Bye, Hello, Message, Refusal, Welcome
+
+FINAL_CODES = frozenset({SessionReplaced.code, UnsupportedVersion.code})
+MAX_DOUBLINGS = 16
+
+
+@dataclass(frozen=True)
+class LinkPolicy:
+    """Times of a link, in seconds."""
+
+    hello_timeout_s: float = 5.0
+    reconnect_base_s: float = 0.1
+    reconnect_max_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Connect:
+    """Make a fresh connection to ``address``; drop the old one."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Say:
+    """Send ``message`` on the current connection."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class Up:
+    """The session is open."""
+
+    welcome: Welcome
+
+
+@dataclass(frozen=True)
+class Down:
+    """The session, or the attempt to open one, has ended; another attempt follows after ``retry_s``."""
+
+    error: ZClusterError
+    was_up: bool
+    retry_s: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The session has ended and is not tried again."""
+
+    error: ZClusterError
+
+
+Effect = Connect | Say | Up | Down | Ended
+
+
+class Link:
+    """The machine. Call :meth:`start`, then feed it; each call returns the effects to perform."""
+
+    def __init__(self, hello: Hello, addresses: Sequence[str], policy: LinkPolicy) -> None:
+        self.hello = hello
+        self.state = "down"
+        """``down``, ``greeting`` (connecting, HELLO sent), ``up`` or ``ended``."""
+        self.welcome: Welcome | None = None
+        self.beat = Beat()
+        """What the next heartbeat says; the owner keeps it current."""
+        self._addresses = list(addresses)
+        self._policy = policy
+        self._attempt = 0
+        self._failures = 0
+        self._deadline_s: float | None = None
+        self._beat_due_s = 0.0
+        self._last_seen_s = 0.0
+
+    def start(self, now: float) -> list[Effect]:
+        """Begin: connect and greet."""
+        return self._connect(now)
+
+    def received(self, message: Message, now: float, jitter: float) -> list[Effect]:
+        """A message from the master. Any message is a sign of life; only session messages have effects here."""
+        self._last_seen_s = now
+        match message:
+            case Welcome() if self.state == "greeting":
+                return self._welcomed(message, now)
+            case Bye(draining=False) | Refusal(code="unsupported_version"):
+                error = error_from_dict({"code": message.code, "message": message.message, "hint": message.hint})
+                if message.code in FINAL_CODES:
+                    return self._end(error)
+                return self._lost(error, now, jitter)
+        return []
+
+    def disconnected(self, error: ZClusterError, now: float, jitter: float) -> list[Effect]:
+        """The connection broke, or could not be made."""
+        if self.state in ("greeting", "up"):
+            return self._lost(error, now, jitter)
+        return []
+
+    def close(self) -> list[Effect]:
+        """Leave: says BYE when there is someone to say it to."""
+        was_up, self.state, self._deadline_s = self.state == "up", "ended", None
+        return [Say(Bye())] if was_up else []
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`handle_deadline` has to be called."""
+        if self.state == "up":
+            return min(self._beat_due_s, self._lease_end_s())
+        return self._deadline_s
+
+    def handle_deadline(self, now: float, jitter: float) -> list[Effect]:
+        """Beat, give up a silent master, or try again, whichever is due."""
+        if self.state == "up":
+            return self._handle_up(now, jitter)
+        if self._deadline_s is None or now < self._deadline_s:
+            return []
+        if self.state == "greeting":
+            address = self._addresses[self._attempt % len(self._addresses)]
+            return self._lost(Unreachable(f"no answer from {address} in {self._policy.hello_timeout_s:g} s"), now, jitter)
+        return self._connect(now)
+
+    def _connect(self, now: float) -> list[Effect]:
+        self.state = "greeting"
+        self._deadline_s = now + self._policy.hello_timeout_s
+        return [Connect(self._addresses[self._attempt % len(self._addresses)]), Say(self.hello)]
+
+    def _welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
+        self.state, self.welcome, self._deadline_s, self._failures = "up", welcome, None, 0
+        self._beat_due_s = now + welcome.heartbeat_s
+        return [Up(welcome)]
+
+    def _handle_up(self, now: float, jitter: float) -> list[Effect]:
+        assert self.welcome is not None
+        if now >= self._lease_end_s():
+            silence = f"the master was silent for {now - self._last_seen_s:.1f} s"
+            return self._lost(Unreachable(silence), now, jitter)
+        if now >= self._beat_due_s:
+            self._beat_due_s = now + self.welcome.heartbeat_s
+            return [Say(self.beat)]
+        return []
+
+    def _lease_end_s(self) -> float:
+        assert self.welcome is not None
+        return self._last_seen_s + self.welcome.heartbeat_s * self.welcome.lease_heartbeats
+
+    def _lost(self, error: ZClusterError, now: float, jitter: float) -> list[Effect]:
+        was_up, self.state = self.state == "up", "down"
+        ceiling_s = min(self._policy.reconnect_max_s, self._policy.reconnect_base_s * 2 ** min(self._failures, MAX_DOUBLINGS))
+        retry_s = jitter * ceiling_s
+        self._failures += 1
+        self._attempt += 1
+        self._deadline_s = now + retry_s
+        return [Down(error, was_up, retry_s)]
+
+    def _end(self, error: ZClusterError) -> list[Effect]:
+        self.state, self._deadline_s = "ended", None
+        return [Ended(error)]

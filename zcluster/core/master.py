@@ -1,0 +1,349 @@
+"""The master: sessions, queues and answers put together.
+
+Rules kept here:
+- before HELLO nothing is served; a message of a kind that the peer's role may not send is refused and counted;
+- every message that is refused as a whole is answered with a REFUSAL, so that nobody waits for silence;
+- what a call changes leaves with the next :meth:`Master.take`: first control, then batches, then bulk, for each peer;
+- a peer that does not read has at most ``outbox_bytes`` waiting for it; beyond that its session ends.
+
+Events in: connections' messages, their ends, the ring's changes, time. Out: messages by route, and Events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from zcluster.core.admission import Admission
+from zcluster.core.batch import Outgoing
+from zcluster.core.counters import Counters
+from zcluster.core.dispatch import Dispatch, QueueLimits
+from zcluster.core.flow import Flow
+from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request, Route
+from zcluster.core.roster import NODE_ROLES, Roster, SessionLimits
+from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
+from zcluster.wire import (
+    KINDS,
+    VERSION,
+    VERSIONS,
+    Beat,
+    Bye,
+    Cancel,
+    Catalog,
+    Chunk,
+    Credit,
+    Hello,
+    Message,
+    Refusal,
+    Requests,
+    Results,
+    Welcome,
+)
+
+RATE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class MasterLimits:
+    """All bounds of a master in one value."""
+
+    session: SessionLimits = field(default_factory=SessionLimits)
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    body_bytes: int = 67_108_864
+    inline_bytes: int = 65_536
+    window_bytes: int = 1_048_576
+    outbox_bytes: int = 67_108_864
+    transfer_bytes: int = 268_435_456
+
+
+class Master:
+    """The machine of the master."""
+
+    def __init__(
+        self,
+        name: str,
+        cluster: str,
+        epoch: int,
+        limits: MasterLimits,
+        may_send: Callable[[str, str], bool],
+        may_call: Callable[[str, str], bool],
+        now: float,
+        software: str = "",
+        expected: dict[str, str] | None = None,
+    ) -> None:
+        self.name, self.cluster, self.epoch, self.software = name, cluster, epoch, software
+        self.limits = limits
+        self.counters = Counters()
+        self.events: list[Event] = []
+        self._may_send = may_send
+        self._kinds_of_role: dict[str, frozenset[int]] = {}
+        self.roster = Roster(limits.session, self.counters, self._emit, self._gone)
+        self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, self.counters)
+        self.flow = Flow(self.dispatch, limits.body_bytes, self.counters)
+        self.admission = Admission(
+            self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
+        )
+        grace_s = limits.session.heartbeat_s * limits.session.lease_heartbeats
+        self.admission.grace_until_s = now + grace_s
+        self._grace_over = False
+        self.roster.nodes[name] = Node(name, "master", "joining", now)
+        self.roster.expect(expected or {}, now)
+        self._rate_due_s = now + RATE_EVERY_S
+        self._done_before = 0
+        self._catalog_changed = False
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def receive(self, route: Route, identity: Identity, message: Message, data: bytes, offset: int, now: float) -> None:
+        """A message from the connection ``route``, whose key belongs to ``identity``; its bodies begin at ``offset``."""
+        peer = self.roster.peers.get(route)
+        if isinstance(message, Hello):
+            self._hello(route, identity, message, now)
+            return
+        if peer is None or peer.identity != identity:
+            self.counters.add("no_session")
+            self.roster.farewells[route] = Bye(code="no_session", message="say HELLO first")
+            return
+        self.roster.seen(peer, now)
+        if message.kind not in peer.kinds:
+            self._refuse(peer, NotAllowed(f"a {peer.identity.role} may not send {type(message).__name__.upper()}"))
+            return
+        self._handle(peer, message, data, offset, now)
+
+    def malformed(self, route: Route, error: PeerError) -> None:
+        """A message of ``route`` could not be read."""
+        self.counters.add("unsupported_version" if isinstance(error, UnsupportedVersion) else "malformed")
+        refusal = Refusal(code=error.code, message=error.message, hint=error.hint, versions=list(VERSIONS))
+        peer = self.roster.peers.get(route)
+        if peer is None:
+            self.roster.farewells[route] = refusal
+        else:
+            self._say(peer, refusal)
+
+    def disconnected(self, route: Route, now: float) -> None:
+        """The connection is gone."""
+        peer = self.roster.peers.get(route)
+        if peer is not None:
+            self.roster.leave(peer, "its connection ended", now)
+
+    def keys_changed(self, admitted: Callable[[Identity], bool], now: float) -> list[Route]:
+        """The ring changed: sessions of keys that are out end now; returns their routes."""
+        return [peer.route for peer in self.roster.drop_keys(admitted, now)]
+
+    def drain(self) -> None:
+        """Take no new requests; peers are told."""
+        self.admission.draining = True
+        for peer in self.roster.peers.values():
+            self._say(peer, Bye(code="draining", message="the master is shutting down", draining=True))
+
+    def close(self, now: float) -> None:
+        """End everything that is left, with an error that says so, and say BYE to everyone."""
+        error = Unreachable("the master shut down before the answer; whether it ran is unknown", hint="call again")
+        for peer in list(self.roster.peers.values()):
+            for entry in list(peer.requests.values()):
+                for request in list(entry.left) if isinstance(entry, Fan) else [entry]:
+                    self.dispatch.end_early(request)
+                    self.dispatch.answer_error(request, error)
+            self._say(peer, Bye(code="unreachable", message="the master shut down"))
+
+    # -- time and output --------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """When :meth:`handle_deadline` has to be called at the latest."""
+        mine = min(self.roster.next_deadline(), self._rate_due_s)
+        theirs = self.dispatch.next_deadline()
+        return mine if theirs is None else min(mine, theirs)
+
+    def handle_deadline(self, now: float) -> None:
+        """End what is due: deadlines of requests, leases of sessions, the grace after the start."""
+        self.dispatch.handle_deadline(now)
+        self.roster.handle_deadline(now)
+        if not self._grace_over and now >= self.admission.grace_until_s:
+            self._grace_over = True
+            for node in self.roster.end_expectation(now):
+                self.dispatch.fail_queue(node, f"{node.name} is not back since the master's start")
+            self.dispatch.fail_unprovided()
+        if now >= self._rate_due_s:
+            done = self.counters.values.get("done", 0) + self.counters.values.get("failed", 0)
+            self.dispatch.rate_s, self._done_before = float(done - self._done_before), done
+            self._rate_due_s = now + RATE_EVERY_S
+
+    def take(self, now: float) -> list[tuple[Route, list[Outgoing]]]:
+        """What is to be sent now, by route. Peers that are blocked keep theirs."""
+        if self._catalog_changed:
+            self._tell_catalog()
+        self.dispatch.dispatch(now)
+        out: list[tuple[Route, list[Outgoing]]] = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
+        self.roster.farewells.clear()
+        touched, self.dispatch.touched = self.dispatch.touched, {}
+        for peer in touched:
+            if peer.blocked:
+                self._check_outbox(peer, now)
+            elif peer.lanes:
+                bulk_bytes = peer.lanes.bulk_bytes
+                out.append((peer.route, peer.lanes.take()))
+                if bulk_bytes:
+                    self._released(bulk_bytes)
+        return out
+
+    def unblock(self, route: Route) -> None:
+        """The driver can send to ``route`` again."""
+        peer = self.roster.peers.get(route)
+        if peer is not None:
+            peer.blocked = False
+            self.dispatch.touched[peer] = None
+
+    def block(self, route: Route, unsent: list[Outgoing]) -> None:
+        """The driver could not send to ``route``: ``unsent`` comes back, and waits here until :meth:`unblock`."""
+        peer = self.roster.peers.get(route)
+        if peer is not None:
+            peer.blocked = True
+            peer.lanes.put_back(unsent)
+            self.counters.add("peer_blocked")
+
+    def apply(self, limits: MasterLimits) -> None:
+        """Take new limits; those of sessions hold for sessions opened from now on."""
+        self.limits = limits
+        self.roster.limits = limits.session
+        self.dispatch.limits = limits.queue
+        self.dispatch.gate.limit_bytes = limits.transfer_bytes
+        self.flow.body_bytes = self.admission.body_bytes = limits.body_bytes
+        self.admission.inline_bytes = limits.inline_bytes
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _handle(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
+        node = peer.node
+        match message:
+            case Requests():
+                self.admission.admit(peer, message, data, offset, now)
+            case Results() if node is not None:
+                self.flow.results(node, message, data, offset)
+            case Beat():
+                self.roster.beat(peer, message)
+                self._say(peer, Beat())
+                if node is not None:
+                    self.dispatch.offer(node)
+            case Cancel():
+                for id_ in message.ids:
+                    entry = peer.requests.get(id_)
+                    if entry is not None:
+                        self.dispatch.cancel(entry)
+            case Credit() if node is not None:
+                self.flow.node_credit(node, message)
+            case Credit():
+                self.flow.client_credit(peer, message)
+            case Chunk() if node is not None:
+                self.flow.node_chunk(node, message, data[offset:])
+            case Chunk():
+                self.flow.client_chunk(peer, message, data[offset:])
+            case Bye(draining=True):
+                peer.draining = True
+                if node is not None:
+                    self.dispatch.fail_queue(node, f"{node.name} is shutting down")
+                    self._emit(Event("node_draining", {"node": node.name}))
+            case Bye():
+                self.roster.leave(peer, "left", now, state="left")
+            case _:
+                self._refuse(peer, PeerError(f"{type(message).__name__.upper()} makes no sense here"))
+
+    def _hello(self, route: Route, identity: Identity, hello: Hello, now: float) -> None:
+        kinds = self._kinds(identity.role)
+        try:
+            if Hello.kind not in kinds:
+                raise NotAllowed(f"a key of role {identity.role} opens no session here")
+            if VERSION not in hello.versions:
+                raise UnsupportedVersion(f"the peer speaks {hello.versions}, this master {list(VERSIONS)}", hint="upgrade the older")
+            if identity.role in NODE_ROLES and identity.name == self.name and route != LOCAL:
+                raise NotAllowed(f"{identity.name} is this master", hint="give the node a key of its own")
+            peer = self.roster.join(route, identity, hello, kinds, now)
+        except ZClusterError as error:
+            self.counters.add(f"hello_{error.code}")
+            self._emit(Event("hello_refused", {"name": identity.name, "code": error.code, "reason": error.message}, "warning"))
+            self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
+            return
+        self._say(peer, self._welcome(peer))
+        if peer.node is not None:
+            for name in peer.node.functions:
+                self.dispatch.providers.setdefault(name, {})[peer.node.name] = peer.node
+            self.dispatch.offer(peer.node)
+            self._catalog_changed = True
+        else:
+            self._say(peer, self._catalog())
+
+    def _gone(self, peer: Peer, reason: str, now: float) -> None:
+        for entry in list(peer.requests.values()):
+            self.dispatch.cancel(entry)
+        if peer.lanes.bulk_bytes:
+            self._released(peer.lanes.bulk_bytes)
+        node = peer.node
+        if node is None or node.peer is not None:
+            return
+        for name in node.functions:
+            providers = self.dispatch.providers.get(name, {})
+            providers.pop(node.name, None)
+            if not providers:
+                self.dispatch.providers.pop(name, None)
+        self.dispatch.node_lost(node, reason, now)
+        if now >= self.admission.grace_until_s:
+            self.dispatch.fail_unprovided()
+        self._catalog_changed = True
+
+    def _released(self, length: int) -> None:
+        for relay in self.dispatch.gate.release(length):
+            self.dispatch.grant(relay)
+
+    def _check_outbox(self, peer: Peer, now: float) -> None:
+        if peer.lanes.waiting_bytes > self.limits.outbox_bytes:
+            self.counters.add("slow_reader")
+            self._emit(Event("slow_reader", {"name": peer.identity.name, "waiting_bytes": peer.lanes.waiting_bytes}, "warning"))
+            self.roster.leave(peer, "it does not read what is sent to it", now)
+
+    def _kinds(self, role: str) -> frozenset[int]:
+        known = self._kinds_of_role.get(role)
+        if known is None:
+            known = frozenset(kind for kind, cls in KINDS.items() if self._may_send(role, cls.__name__.lower()))
+            self._kinds_of_role[role] = known
+        return known
+
+    def _welcome(self, peer: Peer) -> Welcome:
+        limits = self.limits
+        return Welcome(
+            version=VERSION, session=peer.no, name=peer.identity.name, role=peer.identity.role, cluster=self.cluster,
+            master=self.name, epoch=self.epoch, software=self.software, heartbeat_s=limits.session.heartbeat_s,
+            lease_heartbeats=limits.session.lease_heartbeats, body_bytes=limits.body_bytes, inline_bytes=limits.inline_bytes,
+            chunk_bytes=limits.session.chunk_bytes, window_bytes=limits.window_bytes,
+        )  # fmt: skip
+
+    def _catalog(self) -> Catalog:
+        names = [
+            name
+            for name, providers in self.dispatch.providers.items()
+            if all(node.functions[name].idempotent for node in providers.values())
+        ]
+        return Catalog(idempotent=sorted(names)[:65536])
+
+    def _tell_catalog(self) -> None:
+        self._catalog_changed = False
+        catalog = self._catalog()
+        for peer in self.roster.peers.values():
+            if peer.node is None:
+                self._say(peer, catalog)
+
+    def _refuse(self, peer: Peer, error: ZClusterError) -> None:
+        self.counters.add(f"refused_{error.code}")
+        self._say(peer, Refusal(code=error.code, message=error.message, hint=error.hint))
+
+    def _say(self, peer: Peer, message: Message) -> None:
+        peer.lanes.control.append(message)
+        self.dispatch.touched[peer] = None
+
+    def _emit(self, event: Event) -> None:
+        self.counters.add(f"event_{event.name}")
+        self.events.append(event)
+
+
+LOCAL: Route = "local"
+"""The route of the master's own node: it has no connection."""
+
+__all__ = ["LOCAL", "Master", "MasterLimits", "Request"]

@@ -1,0 +1,156 @@
+"""What the master knows of the others: sessions, nodes, and the requests between them. Plain state, no behaviour.
+
+Words: a *peer* is one session (a connection that said HELLO); a *node* is a master or worker by name, which outlives
+its sessions; a *leg* is one dispatch of a request to one node (a retry and each part of a fan-out have their own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from zcluster.core.batch import Lanes
+from zcluster.core.fairqueue import FairQueue
+from zcluster.wire import FunctionInfo, RequestGroup
+
+Route = Hashable
+"""Where a connection is: the driver's own handle, never on the wire."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a connection is, as its key proves: the ring's name and role for the public key."""
+
+    key: str
+    name: str
+    role: str
+
+
+class Node:
+    """A master or worker, whether it is here or not."""
+
+    __slots__ = (
+        "by_caller", "cpu_percent", "functions", "last_seen_s", "load", "memory_percent", "name", "peer", "queue",
+        "reason", "role", "running", "since_s", "slots", "state", "version",
+    )  # fmt: skip
+
+    def __init__(self, name: str, role: str, state: str, now: float) -> None:
+        self.name = name
+        self.role = role
+        self.state = state
+        """``joining``, ``ready``, ``silent``, ``dead`` or ``left``."""
+        self.reason = ""
+        self.since_s = now
+        self.last_seen_s: float | None = None
+        self.peer: Peer | None = None
+        self.slots = 0
+        self.functions: dict[str, FunctionInfo] = {}
+        self.version = ""
+        self.load = 0.0
+        self.cpu_percent = 0.0
+        self.memory_percent = 0.0
+        self.queue: FairQueue[Request] = FairQueue()
+        self.running: dict[int, Request] = {}
+        self.by_caller: dict[int, int] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more requests it may be given."""
+        if self.state != "ready" or self.peer is None or self.peer.draining:
+            return 0
+        return self.slots - len(self.running)
+
+    def allowance(self, caller_no: int) -> int:
+        """How many more requests of this caller it may be given.
+
+        With n callers served, each may hold 1/(n+1) of the slots: there is always room for one more caller, however
+        many requests the others have and however slow they are.
+        """
+        mine = self.by_caller.get(caller_no, 0)
+        others = len(self.by_caller) - (1 if mine else 0)
+        return max(1, self.slots // (others + 2)) - mine
+
+
+class Peer:
+    """One session."""
+
+    __slots__ = (
+        "blocked", "draining", "identity", "instance", "kinds", "lanes", "last_id", "last_seen_s", "no", "node",
+        "requests", "route", "since_s", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, no: int, route: Route, identity: Identity, instance: str, kinds: frozenset[int], lanes: Lanes[Any], now: float
+    ) -> None:
+        self.no = no
+        self.route = route
+        self.identity = identity
+        self.instance = instance
+        self.kinds = kinds
+        """Kinds of message that its role may send."""
+        self.lanes = lanes
+        self.since_s = self.last_seen_s = now
+        self.node: Node | None = None
+        self.last_id = 0
+        self.requests: dict[int, Request | Fan] = {}
+        self.waiting = 0
+        self.blocked = False
+        """The driver could not send to it: what is for it stays in its lanes."""
+        self.draining = False
+
+
+class Request:
+    """One request of a caller for one node (a part of a fan-out is one too)."""
+
+    __slots__ = (
+        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "leg", "node", "pinned", "priority", "queue",
+        "queued_s", "relay", "size", "started",
+    )  # fmt: skip
+
+    def __init__(self, caller: Peer, id_: int, group: RequestGroup, body: bytes, size: int, deadline_s: float, now: float) -> None:
+        self.caller = caller
+        self.id = id_
+        self.group = group
+        self.body = body
+        self.size = size
+        self.deadline_s = deadline_s
+        self.priority = group.priority
+        self.queued_s = now
+        self.queue: FairQueue[Request] | None = None
+        """Where it waits, or None once it has been given to a node."""
+        self.node: Node | None = None
+        """The node that it is for; None for ``any`` while it waits."""
+        self.pinned = True
+        """It is for this one node; one for ``any`` may move to another."""
+        self.leg = 0
+        self.attempts = 0
+        self.fan: Fan | None = None
+        self.relay: Any = None
+        self.started = False
+        """An item or value of it has been passed on: it cannot be run again unseen."""
+
+    @property
+    def caller_no(self) -> int:
+        return self.caller.no
+
+
+class Fan:
+    """A request to several nodes: open until each part has its answer."""
+
+    __slots__ = ("by_leg", "caller", "id", "left")
+
+    def __init__(self, caller: Peer, id_: int) -> None:
+        self.caller = caller
+        self.id = id_
+        self.left: dict[Request, None] = {}
+        self.by_leg: dict[int, Request] = {}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that an operator may want to know: named, counted, logged."""
+
+    name: str
+    fields: dict[str, Any]
+    level: str = "info"

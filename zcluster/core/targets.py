@@ -1,0 +1,65 @@
+"""What a target means.
+
+Rules kept here:
+- ``master``, ``any`` and ``all`` are words; everything else is a node's name, a glob, or a comma list of these;
+- what matches nothing is NoSuchNode, never everyone;
+- each part of a list has to match something, so that a typing error in a list is not silently a smaller list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from zcluster.errors import NoSuchNode, UsageError
+
+ANY = "any"
+ALL = "all"
+MASTER = "master"
+MAX_PARTS = 1000
+_GLOB = frozenset("*?[")
+
+
+def is_single(target: str) -> bool:
+    """Whether ``target`` means exactly one node: ``any``, ``master`` or a plain name."""
+    return target != ALL and "," not in target and not _GLOB.intersection(target)
+
+
+def select(target: str, names: Iterable[str], master: str) -> list[str]:
+    """The node names that ``target`` means, each once, in the order of ``names``.
+
+    Args:
+        target: anything but ``any``.
+        names: all nodes there are.
+        master: the name of the master, which the word ``master`` means.
+
+    Raises:
+        NoSuchNode: the target, or one part of its list, matches nothing.
+        UsageError: the list has more than MAX_PARTS parts.
+    """
+    known = list(names)
+    if target == ALL:
+        return known
+    parts = [part.strip() for part in target.split(",")]
+    if len(parts) > MAX_PARTS:
+        raise UsageError(f"a target of {len(parts)} parts, at most {MAX_PARTS} are allowed", hint="use a glob or 'all'")
+    chosen: set[str] = set()
+    for part in parts:
+        matched = _match(part, known, master)
+        if not matched:
+            raise NoSuchNode(
+                f"no node matches {part!r}" if part else "an empty target matches no node",
+                hint="`zcluster nodes` lists the nodes; a target is any, master, all, a name, a glob, or a comma list",
+            )
+        chosen.update(matched)
+    return [name for name in known if name in chosen]
+
+
+def _match(part: str, names: list[str], master: str) -> list[str]:
+    if part == MASTER:
+        return [master]
+    if part == ALL:
+        return names
+    if _GLOB.intersection(part):
+        return [name for name in names if fnmatchcase(name, part)]
+    return [part] if part in names else []

@@ -1,0 +1,371 @@
+"""A node's side of requests: from WORK to exactly one result of each leg.
+
+Rules kept here:
+- legs of a session grow; a leg that is not larger than all before is a duplicate and is not run again;
+- rights are checked here too, with the origin's role: the master's check is not taken on trust;
+- what is refused (draining, unknown function, no right) was never started, and the result says so;
+- a large body is gathered against credit; all bodies being gathered together hold at most ``transfer_bytes``;
+  those beyond wait for credit in their order, until their deadline;
+- a leg has one result; what a function says after that is dropped and counted.
+
+Effects: Job (run this), Stop (cancel this), More (a stream may go on).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from zcluster.core.batch import Lanes, Outgoing
+from zcluster.core.transfer import Inbound, Outbound
+from zcluster.core.wheel import Wheel
+from zcluster.errors import (
+    Busy,
+    Cancelled,
+    Draining,
+    NoSuchFunction,
+    NotAllowed,
+    PeerError,
+    TimedOut,
+    TooLarge,
+    ZClusterError,
+)
+from zcluster.wire import (
+    Cancel,
+    Chunk,
+    Credit,
+    Grant,
+    Of,
+    ResultGroup,
+    Results,
+    Status,
+    Work,
+    WorkGroup,
+)
+from zcluster.wire.messages import RequestFlag
+
+
+class Runnable(Protocol):
+    """What this machine needs to know of a function."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+
+
+class Job:
+    """Run ``function`` on ``body``: one leg. ``deadline_s`` is on the clock of the events' ``now``."""
+
+    __slots__ = ("body", "caller", "deadline_s", "function", "id", "request", "role", "session")
+
+    def __init__(
+        self,
+        id_: int,
+        function: Any,
+        body: bytes | bytearray,
+        deadline_s: float,
+        caller: str,
+        role: str,
+        session: int,
+        request: int,
+    ) -> None:
+        self.id = id_
+        self.function = function
+        self.body = body
+        self.deadline_s = deadline_s
+        self.caller = caller
+        self.role = role
+        self.session = session
+        self.request = request
+
+    @property
+    def request_id(self) -> str:
+        """The id that errors and all nodes' logs carry."""
+        return f"{self.session}.{self.request}"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop the job: its answer is no longer wanted."""
+
+    id: int
+    error: ZClusterError
+
+
+@dataclass(frozen=True)
+class More:
+    """A stream may have produced up to ``upto`` items in all."""
+
+    id: int
+    upto: int
+
+
+Effect = Job | Stop | More
+
+
+class Limits(Protocol):
+    """The limits that a node keeps (see config: limits.*)."""
+
+    @property
+    def body_bytes(self) -> int: ...
+    @property
+    def inline_bytes(self) -> int: ...
+    @property
+    def chunk_bytes(self) -> int: ...
+    @property
+    def window_bytes(self) -> int: ...
+    @property
+    def transfer_bytes(self) -> int: ...
+
+
+class WorkEnd:
+    """The table of a node's legs."""
+
+    def __init__(
+        self,
+        node: str,
+        functions: Mapping[str, Runnable],
+        may_call: Callable[[str, str], bool],
+        limits: Limits,
+        slots: int,
+    ) -> None:
+        self.node = node
+        self.slots = slots
+        self.draining = False
+        self.dropped_results = 0
+        self.stray = 0
+        self._functions = functions
+        self._may_call = may_call
+        self._limits = limits
+        self._lanes: Lanes[ResultGroup] = Lanes(Results, limits.chunk_bytes)
+        self._last_leg = 0
+        self._next_result = 0
+        self._running: dict[int, Job] = {}
+        self._gathering: dict[int, tuple[Job, Inbound]] = {}
+        self._gathering_bytes = 0
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._wheel: Wheel[Job] = Wheel()
+        self._leaving: dict[int, Outbound] = {}
+        self._grants: list[Grant] = []
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._running) + len(self._gathering) + len(self._waiting)
+
+    # -- from the master --------------------------------------------------------------------------------------------
+
+    def work(self, message: Work, data: bytes, offset: int, now: float) -> list[Effect]:
+        """Requests to run; returns the jobs to start, in order."""
+        out: list[Effect] = []
+        for group in message.groups:
+            error = self._group_error(group)
+            function = self._functions.get(group.function)
+            large = group.flags & RequestFlag.LARGE
+            deadline_s = now + group.ttl_ms / 1000
+            leg, request = group.first_leg, group.first_request
+            for size in group.sizes:
+                end = offset if large else offset + size
+                if leg <= self._last_leg:
+                    self.stray += 1
+                else:
+                    self._last_leg = leg
+                    if error is None and len(self._running) >= self.slots:
+                        error = Busy("all slots of the node are taken", node=self.node, retry_after_s=0.1)
+                    if error is not None:
+                        self._refuse(leg, error, f"{group.session}.{request}")
+                    else:
+                        job = Job(leg, function, data[offset:end], deadline_s, group.caller, group.role, group.session, request)
+                        if large:
+                            self._gather(job, size)
+                        else:
+                            self._running[leg] = job
+                            out.append(job)
+                leg, request, offset = leg + 1, request + 1, end
+        return out
+
+    def cancel(self, message: Cancel) -> list[Effect]:
+        """The master no longer wants these."""
+        out: list[Effect] = []
+        for leg in message.ids:
+            self._leaving.pop(leg, None)
+            if self._running.pop(leg, None) is not None:
+                out.append(Stop(leg, Cancelled("cancelled by its caller", node=self.node)))
+            elif self._forget_gathering(leg) is None:
+                self._forget_waiting(leg)
+        return out
+
+    def credit(self, message: Credit) -> list[Effect]:
+        """Credit for large results and for streams."""
+        out: list[Effect] = []
+        for grant in message.grants:
+            outbound = self._leaving.get(grant.leg)
+            if grant.of == Of.ITEMS and grant.leg in self._running:
+                out.append(More(grant.leg, grant.upto))
+            elif grant.of == Of.REPLY_BODY and outbound is not None:
+                outbound.grant(grant.leg, grant.upto)
+                while (piece := outbound.next_chunk(self._limits.chunk_bytes)) is not None:
+                    self._lanes.add_bulk(Chunk(0, grant.leg, piece[0]), piece[1])
+                if outbound.sent == len(outbound.body):
+                    del self._leaving[grant.leg]
+            else:
+                self.stray += 1
+        return out
+
+    def chunk(self, message: Chunk, data: memoryview) -> list[Effect]:
+        """A piece of a large body; a complete one starts its job."""
+        entry = self._gathering.get(message.leg)
+        if entry is None:
+            self.stray += 1
+            return []
+        job, inbound = entry
+        try:
+            inbound.accept(message.offset, data)
+        except PeerError as error:
+            self._forget_gathering(message.leg)
+            self._result(message.leg, Status.ERROR, self._error_body(error, job.request_id))
+            return []
+        if not inbound.complete:
+            self._grant_more(message.leg, inbound)
+            return []
+        self._forget_gathering(message.leg)
+        job.body = inbound.body
+        self._running[job.id] = job
+        return [job]
+
+    def session_lost(self) -> list[Effect]:
+        """The session ended: nobody waits for these any more. Legs begin again with the next session."""
+        stopped: list[Effect] = [Stop(leg, Cancelled("the session with the master ended")) for leg in self._running]
+        self._lanes = Lanes(Results, self._limits.chunk_bytes)
+        self._gathering.clear()
+        self._waiting.clear()
+        self._leaving.clear()
+        self._running.clear()
+        self._wheel = Wheel()
+        self._grants, self._gathering_bytes = [], 0
+        self._last_leg = self._next_result = 0
+        return stopped
+
+    # -- from the runner --------------------------------------------------------------------------------------------
+
+    def finished(self, leg: int, ok: bool, body: bytes) -> None:
+        """The job ended: with a value, an error, or the end of its stream."""
+        job = self._running.pop(leg, None)
+        if job is None:
+            self.dropped_results += 1
+        elif not ok:
+            self._result(leg, Status.ERROR, body)
+        elif job.function.stream:
+            self._result(leg, Status.END, b"")
+        elif len(body) <= self._limits.inline_bytes:
+            self._result(leg, Status.VALUE, body)
+        elif len(body) > self._limits.body_bytes:
+            limit = self._limits.body_bytes
+            error = TooLarge(f"a result of {len(body)} bytes, at most {limit} are allowed", hint="limits.body_bytes")
+            self._result(leg, Status.ERROR, self._error_body(error, job.request_id))
+        else:
+            self._leaving[leg] = Outbound(body, leg)
+            self._wheel.add(job.deadline_s, job)
+            self._lanes.batch.begin(ResultGroup(leg, Status.LARGE_VALUE, [len(body)]), b"")
+            self._lanes.batch.last = None
+
+    def item(self, leg: int, body: bytes) -> None:
+        """An item of a stream; the runner has seen to it that there is credit and that it is not too large."""
+        if leg not in self._running:
+            self.dropped_results += 1
+            return
+        self._lanes.batch.begin(ResultGroup(leg, Status.ITEM, [len(body)]), body)
+        self._lanes.batch.last = None
+
+    # -- time and output --------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        return self._wheel.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        """Give up bodies that did not arrive, and results that nobody fetched, by their deadline."""
+        for job in self._wheel.expired(now):
+            self._leaving.pop(job.id, None)
+            if self._forget_waiting(job.id) or self._forget_gathering(job.id) is not None:
+                error = TimedOut("its arguments did not arrive by the deadline; it was never started", node=self.node)
+                self._result(job.id, Status.ERROR, self._error_body(error, job.request_id))
+
+    def take(self) -> list[Outgoing]:
+        """What is to be sent now, in order."""
+        for start in range(0, len(self._grants), 1024):
+            self._lanes.control.append(Credit(grants=self._grants[start : start + 1024]))
+        self._grants = []
+        return self._lanes.take() if self._lanes else []
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _group_error(self, group: WorkGroup) -> ZClusterError | None:
+        if self.draining:
+            return Draining(f"{self.node} is shutting down; it was never started", node=self.node)
+        function = self._functions.get(group.function)
+        if function is None:
+            return NoSuchFunction(
+                f"{self.node} has no function {group.function!r}", node=self.node, hint="`zcluster dapi ls` lists the functions"
+            )
+        if not self._may_call(group.role, function.role):
+            return NotAllowed(f"{group.caller} ({group.role}) may not call {group.function}", node=self.node)
+        if group.flags & RequestFlag.LARGE and group.sizes[0] > self._limits.body_bytes:
+            return TooLarge(f"a body of {group.sizes[0]} bytes, at most {self._limits.body_bytes}", node=self.node)
+        return None
+
+    def _gather(self, job: Job, size: int) -> None:
+        self._wheel.add(job.deadline_s, job)
+        if self._gathering and self._gathering_bytes + size > self._limits.transfer_bytes:
+            self._waiting.append((job, size))
+            return
+        self._gathering_bytes += size
+        inbound = Inbound(size, self._limits.window_bytes)
+        self._gathering[job.id] = (job, inbound)
+        self._grant_more(job.id, inbound)
+
+    def _forget_gathering(self, leg: int) -> Job | None:
+        entry = self._gathering.pop(leg, None)
+        if entry is None:
+            return None
+        job, inbound = entry
+        self._wheel.remove(job.deadline_s, job)
+        self._gathering_bytes -= len(inbound.body)
+        while self._waiting and (
+            not self._gathering or self._gathering_bytes + self._waiting[0][1] <= self._limits.transfer_bytes
+        ):
+            next_job, size = self._waiting.popleft()
+            self._gather(next_job, size)
+        return job
+
+    def _forget_waiting(self, leg: int) -> bool:
+        for entry in self._waiting:
+            if entry[0].id == leg:
+                self._waiting.remove(entry)
+                self._wheel.remove(entry[0].deadline_s, entry[0])
+                return True
+        return False
+
+    def _grant_more(self, leg: int, inbound: Inbound) -> None:
+        upto = inbound.next_grant()
+        if upto is not None:
+            self._grants.append(Grant(0, leg, Of.REQUEST_BODY, upto))
+
+    def _refuse(self, leg: int, error: ZClusterError, request_id: str) -> None:
+        status = Status.REFUSED if isinstance(error, Draining | Busy) else Status.ERROR
+        self._result(leg, status, self._error_body(error, request_id))
+
+    def _error_body(self, error: ZClusterError, request_id: str) -> bytes:
+        return msgspec.json.encode({**error.to_dict(), "node": self.node, "request_id": request_id})
+
+    def _result(self, leg: int, status: int, body: bytes) -> None:
+        batch = self._lanes.batch
+        last = batch.last
+        if last is not None and leg == self._next_result and last.status == status:
+            batch.join(body)
+        else:
+            batch.begin(ResultGroup(leg, status, [len(body)]), body)
+        self._next_result = leg + 1

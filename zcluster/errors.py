@@ -1,0 +1,243 @@
+"""The one error tree of zcluster.
+
+Rules kept here:
+- every error has a stable ``code``; it is the same in Python, on the wire, in the CLI and over HTTP;
+- an error says what happened (``message``), where (``node``, ``request_id``) and what to do next (``hint``);
+- ``exit_code`` is the CLI's exit status for it (docs/reference/errors.md lists them all);
+- an error travels as a plain dictionary (:meth:`ZClusterError.to_dict`) and comes back as the same class
+  (:func:`error_from_dict`); an unknown code comes back as the base class, so that an older client still reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+EXIT_NOT_ALLOWED = 4
+EXIT_NO_MATCH = 5
+EXIT_UNREACHABLE = 6
+EXIT_TIMED_OUT = 7
+
+MAX_TEXT_CHARS = 2000
+"""The longest message or hint that is carried: an error is a line, not a document."""
+
+
+class ZClusterError(Exception):
+    """Base of all errors that zcluster raises on purpose.
+
+    Args:
+        message: what happened, one line.
+        hint: what to do next, one line, or empty.
+        node: the node where it happened, or empty.
+        request_id: ``SESSION.ID`` of the request it belongs to, or empty; node logs carry the same id.
+        retry_after_s: how long to wait before a retry makes sense, or None.
+    """
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        node: str = "",
+        request_id: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.message = one_line(message)
+        self.hint = one_line(hint)
+        self.node = node
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        where = f" [{self.node}]" if self.node else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.message}{where}{hint}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as it travels: code, message, hint, request_id, and node and retry_after_s when set."""
+        out: dict[str, Any] = {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "request_id": self.request_id,
+        }
+        if self.node:
+            out["node"] = self.node
+        if self.retry_after_s is not None:
+            out["retry_after_s"] = self.retry_after_s
+        return out
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, control characters escaped, at most MAX_TEXT_CHARS long."""
+    flat = "".join(c if c.isprintable() else ("\\n" if c == "\n" else repr(c)[1:-1]) for c in text)
+    return flat if len(flat) <= MAX_TEXT_CHARS else flat[: MAX_TEXT_CHARS - 1] + "…"
+
+
+class UsageError(ZClusterError):
+    """zcluster was called wrongly; the caller has to change the call."""
+
+    code = "usage"
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """A setting is unknown, has the wrong type, or is out of its range."""
+
+    code = "invalid_config"
+
+
+class InvalidKey(UsageError):
+    """A key file, a key or a ring entry is missing, malformed or readable by others."""
+
+    code = "invalid_key"
+
+
+class InvalidArguments(UsageError):
+    """The arguments do not fit the function's signature; the message says which."""
+
+    code = "invalid_arguments"
+
+
+class TooLarge(UsageError):
+    """A body, a header or an item is larger than its limit."""
+
+    code = "too_large"
+
+
+class NotAllowed(ZClusterError):
+    """The key's role does not permit this."""
+
+    code = "not_allowed"
+    exit_code = EXIT_NOT_ALLOWED
+
+
+class SessionReplaced(NotAllowed):
+    """A newer session of the same key took this one's place."""
+
+    code = "session_replaced"
+
+
+class NoSuchNode(ZClusterError):
+    """The target matches no node; a target never falls back to everyone."""
+
+    code = "no_such_node"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchFunction(ZClusterError):
+    """No eligible node has a function of this name."""
+
+    code = "no_such_function"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchKey(ZClusterError):
+    """The ring has no key of this name."""
+
+    code = "no_such_key"
+    exit_code = EXIT_NO_MATCH
+
+
+class Unreachable(ZClusterError):
+    """No master answers at the given addresses."""
+
+    code = "unreachable"
+    exit_code = EXIT_UNREACHABLE
+
+
+class NodeUnavailable(ZClusterError):
+    """The node is known but silent, dead or leaving; the request was never started."""
+
+    code = "node_unavailable"
+    exit_code = EXIT_UNREACHABLE
+
+
+class NodeLost(ZClusterError):
+    """The node died or went silent with the request on it: whether it ran is unknown."""
+
+    code = "node_lost"
+    exit_code = EXIT_UNREACHABLE
+
+
+class MasterLost(ZClusterError):
+    """The connection to the master ended before the answer: whether the request ran is unknown."""
+
+    code = "master_lost"
+    exit_code = EXIT_UNREACHABLE
+
+
+class Draining(ZClusterError):
+    """The node is shutting down and takes no new work."""
+
+    code = "draining"
+    exit_code = EXIT_UNREACHABLE
+
+
+class TimedOut(ZClusterError):
+    """The deadline passed. Unless the message says it never started, whether it ran is unknown."""
+
+    code = "timed_out"
+    exit_code = EXIT_TIMED_OUT
+
+
+class Busy(ZClusterError):
+    """A bounded queue is full; ``retry_after_s`` says how long to wait."""
+
+    code = "busy"
+
+
+class Cancelled(ZClusterError):
+    """The request was cancelled before it ended."""
+
+    code = "cancelled"
+
+
+class FunctionFailed(ZClusterError):
+    """The function raised; the message is ``TypeName: text``. The traceback is in the node's log."""
+
+    code = "function_failed"
+
+
+class PeerError(ZClusterError):
+    """The peer broke the protocol; the connection or the message is dropped and counted."""
+
+    code = "protocol_error"
+
+
+class UnsupportedVersion(PeerError):
+    """The peer speaks no protocol version that we speak."""
+
+    code = "unsupported_version"
+
+
+def _subclasses(cls: type[ZClusterError]) -> list[type[ZClusterError]]:
+    found = [cls]
+    for sub in cls.__subclasses__():
+        found.extend(_subclasses(sub))
+    return found
+
+
+ERRORS: dict[str, type[ZClusterError]] = {cls.code: cls for cls in _subclasses(ZClusterError)}
+"""Every error class by its code."""
+
+
+def error_from_dict(data: Mapping[str, Any]) -> ZClusterError:
+    """The error that ``data`` (see :meth:`ZClusterError.to_dict`) describes; never raises on odd fields."""
+    retry = data.get("retry_after_s")
+    cls = ERRORS.get(str(data.get("code", "")), ZClusterError)
+    return cls(
+        str(data.get("message", "an error without a message")),
+        hint=str(data.get("hint", "")),
+        node=str(data.get("node", "")),
+        request_id=str(data.get("request_id", "")),
+        retry_after_s=float(retry) if isinstance(retry, int | float) else None,
+    )

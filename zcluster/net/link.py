@@ -1,0 +1,230 @@
+"""Drives one end of a session: a DEALER socket, its monitor and its timer, for a core Link.
+
+Rules kept here:
+- a connection is used once: a lost one is closed and a fresh one made, so nothing of an old session can leave late;
+- sends never block: what does not fit waits here, and nothing more is taken from the owner until it has left;
+- the owner is told of the link's state by its methods, in the order in which the machine decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import zmq
+
+from zcluster.core.batch import Outgoing
+from zcluster.core.link import Connect, Down, Effect, Ended, Link, Say, Up
+from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
+from zcluster.net.context import Socket, client_socket
+from zcluster.net.monitor import LINK_EVENTS, read_event, watch
+from zcluster.net.reader import Alarm, Reader
+from zcluster.wire import Beat, Message, Welcome, WireLimits, decode, encode
+
+TURN = 64
+LAST_WORDS_MS = 500
+"""How long the last messages of a link that closes may take to leave (the context's end waits for them)."""
+
+
+class Owner(Protocol):
+    """Who uses the link."""
+
+    def link_up(self, welcome: Welcome) -> None: ...
+    def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None: ...
+    def link_ended(self, error: ZClusterError) -> None: ...
+    def link_message(self, message: Message, data: bytes, offset: int) -> None: ...
+    def link_beat(self) -> Beat: ...
+    def link_take(self) -> list[Outgoing]: ...
+
+
+class LinkDriver:
+    """The socket side of a :class:`zcluster.core.link.Link`."""
+
+    def __init__(
+        self,
+        context: zmq.Context[Socket],
+        link: Link,
+        owner: Owner,
+        *,
+        public: str,
+        secret: str,
+        master_public: str,
+        jitter: Callable[[], float],
+        logger: logging.Logger,
+        wire_limits: WireLimits | None = None,
+    ) -> None:
+        self._context = context
+        self._link = link
+        self._owner = owner
+        self._keys = (secret.encode(), public.encode(), master_public.encode())
+        self._jitter = jitter
+        self._logger = logger
+        self._limits = wire_limits if wire_limits is not None else WireLimits()
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self._due)
+        self._reader: Reader | None = None
+        self._monitor: Reader | None = None
+        self._socket: Socket | None = None
+        self._pair: Socket | None = None
+        self._unsent: deque[bytes] = deque()
+        self._address = ""
+        self._secured = False
+
+    @property
+    def up(self) -> bool:
+        """Whether the session is open."""
+        return self._link.state == "up"
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._perform(self._link.start(self._loop.time()))
+
+    def close(self) -> None:
+        """Say BYE if there is a session, and close the sockets."""
+        self._perform(self._link.close())
+        self._alarm.cancel()
+        self._drop(LAST_WORDS_MS)
+
+    def say(self, message: Message) -> None:
+        """Send one message now, before what the owner has waiting."""
+        self._send([(message, [])])
+
+    def flush(self) -> None:
+        """Send what the owner has waiting."""
+        socket = self._socket
+        if socket is None:
+            return
+        if self._unsent and not self._send_unsent():
+            return
+        if self._link.state == "up":
+            outgoing = self._owner.link_take()
+            if outgoing:
+                self._send(outgoing)
+
+    # -- effects ----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Connect():
+                    self._connect(effect.address)
+                case Say():
+                    message = self._owner.link_beat() if isinstance(effect.message, Beat) else effect.message
+                    self._send([(message, [])])
+                case Up():
+                    self._owner.link_up(effect.welcome)
+                case Down():
+                    self._drop()
+                    self._owner.link_down(effect.error, effect.was_up, effect.retry_s)
+                case Ended():
+                    self._drop()
+                    self._owner.link_ended(effect.error)
+        self._alarm.set(self._link.next_deadline())
+
+    def _connect(self, address: str) -> None:
+        self._drop()
+        self._address, self._secured = address, False
+        socket = client_socket(self._context, zmq.DEALER, *self._keys, max_bytes=self._limits.frame_bytes)
+        self._socket = socket
+        self._pair = watch(self._context, socket, LINK_EVENTS)
+        socket.connect(address)
+        self._reader = Reader(self._loop, socket, self._turn, self._writable)
+        self._monitor = Reader(self._loop, self._pair, self._monitor_turn)
+
+    def _drop(self, linger_ms: int = 0) -> None:
+        reader, monitor, socket = self._reader, self._monitor, self._socket
+        self._reader = self._monitor = self._socket = self._pair = None
+        self._unsent.clear()
+        if socket is not None:
+            socket.disable_monitor()
+        if reader is not None:
+            reader.close(linger_ms)
+        if monitor is not None:
+            monitor.close()
+
+    def _due(self) -> None:
+        self._perform(self._link.handle_deadline(self._loop.time(), self._jitter()))
+        self.flush()
+
+    # -- sockets ----------------------------------------------------------------------------------------------------
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        self._unsent.extend(encode(message, bodies) for message, bodies in outgoing)
+        self._send_unsent()
+
+    def _send_unsent(self) -> bool:
+        socket, unsent = self._socket, self._unsent
+        if socket is None:
+            return False
+        while unsent:
+            try:
+                socket.send(unsent[0], zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            unsent.popleft()
+        if self._reader is not None:
+            self._reader.look_again()
+        return True
+
+    def _writable(self) -> None:
+        if self._unsent:
+            self.flush()
+
+    def _turn(self) -> bool:
+        socket = self._socket
+        for _ in range(TURN):
+            if self._socket is not socket or socket is None:
+                return False
+            try:
+                data = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                self.flush()
+                return False
+            if socket.getsockopt(zmq.RCVMORE):
+                self._skip(socket)
+                continue
+            try:
+                message, offset = decode(data, self._limits)
+            except PeerError as error:
+                self._logger.warning("a message of the master could not be read: %s", error)
+                continue
+            self._perform(self._link.received(message, self._loop.time(), self._jitter()))
+            if self._socket is socket:
+                self._owner.link_message(message, data, offset)
+        self.flush()
+        return True
+
+    def _skip(self, socket: Socket) -> None:
+        self._logger.warning("a message of the master had several frames")
+        while socket.getsockopt(zmq.RCVMORE):
+            socket.recv(zmq.NOBLOCK)
+
+    def _monitor_turn(self) -> bool:
+        pair = self._pair
+        while pair is not None and self._pair is pair:
+            found = read_event(pair)
+            if found is None:
+                return False
+            event = found[0]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._secured = True
+            else:
+                error = self._reason(event)
+                self._perform(self._link.disconnected(error, self._loop.time(), self._jitter()))
+        return False
+
+    def _reason(self, event: int) -> ZClusterError:
+        where = self._address
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return NotAllowed(f"the master at {where} refuses this key", hint="admit it there: `zcluster keys add` or `keys new`")
+        if event == zmq.EVENT_CLOSED:
+            return Unreachable(f"no master listens at {where}", hint="is it running, and is the address right?")
+        if self._secured:
+            return Unreachable(f"the connection to {where} ended")
+        return Unreachable(
+            f"{where} ended the connection during the handshake",
+            hint="is it a zcluster master, and is its public key the one in the key file?",
+        )

@@ -1,0 +1,48 @@
+"""What happens to a socket's connections, from libzmq's monitor (zmq_socket_monitor(3)).
+
+Rules kept here:
+- the reading end has no high-water mark: a full monitor would stop libzmq's I/O thread, and with it every connection;
+- only the events that are used are asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+import zmq
+
+from zcluster.net.context import Socket
+
+LINK_EVENTS = int(
+    zmq.EVENT_CLOSED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+SERVER_EVENTS = int(zmq.EVENT_DISCONNECTED)
+_EVENT = struct.Struct("=hi")
+_numbers = itertools.count(1)
+
+
+def watch(context: zmq.Context[Socket], socket: Socket, events: int) -> Socket:
+    """A PAIR socket on which the events of ``socket`` arrive; to be made before it binds or connects."""
+    address = f"inproc://monitor-{next(_numbers)}"
+    socket.monitor(address, events)
+    pair = context.socket(zmq.PAIR)
+    pair.setsockopt(zmq.LINGER, 0)
+    pair.setsockopt(zmq.RCVHWM, 0)
+    pair.connect(address)
+    return pair
+
+
+def read_event(pair: Socket) -> tuple[int, int] | None:
+    """The next (event, value), or None when there is none."""
+    try:
+        frames = pair.recv_multipart(zmq.NOBLOCK)
+    except zmq.Again:
+        return None
+    event, value = _EVENT.unpack(frames[0])
+    return int(event), int(value)

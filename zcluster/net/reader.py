@@ -1,0 +1,95 @@
+"""A ZeroMQ socket in the asyncio loop, through its file descriptor.
+
+Rules kept here:
+- the descriptor is edge-triggered (zmq_getsockopt(3), ZMQ_FD): after each wake-up, and after each send, the socket's
+  events are looked at again, or a message would wait for the next one;
+- a turn is bounded, so that no peer starves the rest of the loop;
+- an error in a handler is logged and counted by the owner; it never ends the reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+from zcluster.net.context import Socket
+
+
+class Reader:
+    """Calls ``turn`` while the socket has something to read (or, with ``writable``, to write).
+
+    Args:
+        turn: reads a bounded number of messages; returns true when there may be more.
+        writable: called when the socket can take messages again; None when the owner does not care.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, socket: Socket, turn: Callable[[], bool], writable: Callable[[], None] | None = None
+    ) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._turn = turn
+        self._writable = writable
+        self._scheduled = False
+        self._closed = False
+        self._fd = int(socket.getsockopt(zmq.FD))
+        loop.add_reader(self._fd, self._woken)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Schedule a turn if the socket has something to read: to be called after sends."""
+        if not self._scheduled and not self._closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Stop reading and close the socket; what was sent may still leave for ``linger_ms``."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._fd)
+            self._socket.close(linger=linger_ms)
+
+    def _scheduled_turn(self) -> None:
+        self._scheduled = False
+        self._woken()
+
+    def _woken(self) -> None:
+        if self._closed:
+            return
+        if self._writable is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+            self._writable()
+        if self._turn() and not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+
+
+class Alarm:
+    """One timer of the loop that is moved about: fires at the earliest time asked for, never later."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fire: Callable[[], None]) -> None:
+        self._loop = loop
+        self._fire = fire
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, when_s: float | None) -> None:
+        """Fire at ``when_s`` on the loop's clock, or earlier if that was asked for; None changes nothing."""
+        if when_s is None:
+            return
+        handle = self._handle
+        if handle is not None:
+            if handle.when() <= when_s:
+                return
+            handle.cancel()
+        self._handle = self._loop.call_at(when_s, self._fired)
+
+    def cancel(self) -> None:
+        """Never fire again, unless set again."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fired(self) -> None:
+        self._handle = None
+        self._fire()

@@ -1,0 +1,102 @@
+"""The ZAP handler (RFC 27, https://rfc.zeromq.org/spec/27/): who may connect.
+
+Rules kept here:
+- only CURVE, only our domain, only keys that the ring has at this moment; everything else is denied;
+- an error of any kind denies that one request and never ends the handler;
+- the User-Id of a connection is the public key itself (Z85): a name can be given away, a key cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import zmq
+from zmq.utils import z85
+
+from zcluster.net.context import ZAP_DOMAIN, Socket
+from zcluster.net.reader import Reader
+
+ENDPOINT = "inproc://zeromq.zap.01"
+VERSION = b"1.0"
+TURN = 64
+FRAMES = 7
+KEY_BYTES = 32
+
+
+def decide(frames: list[bytes], admits: Callable[[str], bool]) -> tuple[list[bytes], str]:
+    """The reply to a ZAP request, and why it was denied (empty: it was not).
+
+    Args:
+        frames: version, request id, domain, address, identity, mechanism, credentials (one for CURVE).
+        admits: whether the ring has this public key (Z85).
+    """
+    request_id = frames[1] if len(frames) > 1 else b""
+    try:
+        reason, user = _check(frames, admits)
+    except Exception as error:
+        reason, user = f"error in the check: {type(error).__name__}", ""
+    status = (b"400", b"denied") if reason else (b"200", b"OK")
+    return [VERSION, request_id, *status, user.encode(), b""], reason
+
+
+def _check(frames: list[bytes], admits: Callable[[str], bool]) -> tuple[str, str]:
+    if len(frames) < FRAMES - 1 or frames[0] != VERSION:
+        return "malformed request", ""
+    if frames[2] != ZAP_DOMAIN:
+        return "another domain", ""
+    if frames[5] != b"CURVE":
+        return f"mechanism {frames[5][:16].decode('ascii', 'replace')}", ""
+    if len(frames) != FRAMES or len(frames[6]) != KEY_BYTES:
+        return "malformed credentials", ""
+    public = z85.encode(frames[6]).decode("ascii")
+    return ("", public) if admits(public) else (f"unknown key {public}", "")
+
+
+class Zap:
+    """Serves ZAP requests of one context in the loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[Socket],
+        admits: Callable[[str], bool],
+        denied: Callable[[str, str], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._admits = admits
+        self._denied = denied
+        self._logger = logger
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(ENDPOINT)
+        self._reader = Reader(loop, self._socket, self._turn)
+
+    def close(self) -> None:
+        """Stop; from now on everybody is denied."""
+        self._reader.close()
+
+    def _turn(self) -> bool:
+        for _ in range(TURN):
+            try:
+                envelope = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                self._reader.look_again()
+                return False
+            except zmq.ZMQError as error:
+                self._logger.error("ZAP could not read a request: %s", error)
+                return False
+            self._answer(envelope)
+        return True
+
+    def _answer(self, envelope: list[bytes]) -> None:
+        # [route, empty, version, request id, domain, address, identity, mechanism, credentials]
+        frames = envelope[2:]
+        reply, reason = decide(frames, self._admits)
+        try:
+            self._socket.send_multipart([*envelope[:2], *reply], zmq.NOBLOCK)
+            if reason:
+                self._denied(frames[3].decode("ascii", "replace") if len(frames) > 3 else "", reason)
+        except Exception:
+            self._logger.exception("ZAP could not answer")

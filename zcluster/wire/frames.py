@@ -1,0 +1,111 @@
+"""The encoding of a message: one ZeroMQ frame.
+
+Rules kept here (docs/protocol.md says them in full)::
+
+    byte 0      'Z' (0x5A)
+    byte 1      protocol version
+    byte 2      kind of the message
+    byte 3      0 (reserved)
+    bytes 4-7   length H of the header, unsigned, big-endian
+    H bytes     header: JSON, UTF-8
+    the rest    bodies, one after the other, as long as the header's sizes say
+
+- a frame that breaks a rule raises :class:`PeerError` (theirs is the blame) and nothing else;
+- the sizes in a header add up to exactly the bytes that follow it;
+- decoding never copies bodies: it says where they begin.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from zcluster.errors import PeerError, UnsupportedVersion
+from zcluster.wire.messages import (
+    KINDS,
+    Chunk,
+    Message,
+    Replies,
+    RequestFlag,
+    Requests,
+    Results,
+    Status,
+    Work,
+)
+
+MAGIC = 0x5A
+VERSION = 1
+VERSIONS = (1,)
+"""The versions this node speaks (N, and N-1 once there is one)."""
+PREFIX = struct.Struct(">BBBBI")
+PREFIX_BYTES = PREFIX.size
+
+_ENCODER = msgspec.json.Encoder()
+_DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
+
+
+@dataclass(frozen=True)
+class WireLimits:
+    """Bounds of a frame: ``frame_bytes`` in all, of which ``header_bytes`` at most are header."""
+
+    frame_bytes: int = 1048576
+    header_bytes: int = 524288
+
+
+def encode(message: Message, bodies: Iterable[bytes | bytearray | memoryview] = ()) -> bytes:
+    """The frame of ``message`` with ``bodies`` behind its header. The caller keeps sizes and bodies in step."""
+    header = _ENCODER.encode(message)
+    return b"".join((PREFIX.pack(MAGIC, VERSION, message.kind, 0, len(header)), header, *bodies))
+
+
+def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
+    """The message in ``frame``, and the offset at which its bodies begin.
+
+    Raises:
+        UnsupportedVersion: the frame's version is none of VERSIONS.
+        PeerError: anything else is wrong with it.
+    """
+    total = len(frame)
+    if total > limits.frame_bytes:
+        raise PeerError(f"frame of {total} bytes, at most {limits.frame_bytes} are allowed")
+    if total < PREFIX_BYTES:
+        raise PeerError(f"frame of {total} bytes is shorter than its prefix of {PREFIX_BYTES}")
+    magic, version, kind, reserved, header_bytes = PREFIX.unpack_from(frame)
+    if magic != MAGIC:
+        raise PeerError("frame does not begin with 'Z'")
+    if version not in VERSIONS:
+        raise UnsupportedVersion(f"protocol version {version} is not spoken here", hint=f"speak one of {list(VERSIONS)}")
+    decoder = _DECODERS.get(kind)
+    if decoder is None or reserved:
+        raise PeerError(f"unknown kind of message: {kind}" if decoder is None else "the reserved byte is not 0")
+    start = PREFIX_BYTES + header_bytes
+    if start > total or header_bytes > limits.header_bytes:
+        raise PeerError(f"header of {header_bytes} bytes in a frame of {total}")
+    try:
+        message: Message = decoder.decode(memoryview(frame)[PREFIX_BYTES:start])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"malformed header of a {KINDS[kind].__name__}: {error}") from None
+    if body_bytes(message, total - start) != total - start:
+        raise PeerError(f"the sizes in a {KINDS[kind].__name__} do not add up to the {total - start} bytes that follow")
+    return message, start
+
+
+def body_bytes(message: Message, present: int) -> int:
+    """How many body bytes ``message`` announces; ``present`` for a chunk, which takes all there is."""
+    if isinstance(message, Requests | Work):
+        return sum(_inline(group.sizes, bool(group.flags & RequestFlag.LARGE)) for group in message.groups)
+    if isinstance(message, Results | Replies):
+        return sum(_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups)
+    return present if isinstance(message, Chunk) else 0
+
+
+def _inline(sizes: Sequence[int], large: bool) -> int:
+    if not large:
+        return sum(sizes)
+    if len(sizes) != 1:
+        raise PeerError("a group with a large body has exactly one member")
+    return 0

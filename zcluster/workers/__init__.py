@@ -1,0 +1,1 @@
+"""The worker: a node that runs functions for its master."""

@@ -1,0 +1,167 @@
+"""The worker's process: a link to the master, a node's end of the requests, and signals.
+
+Rules kept here:
+- it keeps trying to reach its master until it is told to stop; only a newer session of its key ends it;
+- SIGTERM: the master is told, nothing new starts, what runs may finish within session.drain_s, the rest is answered
+  with an error, then BYE;
+- every request that it is given is answered or its session ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+
+from zcluster import __version__
+from zcluster.config import Loaded, load, reload
+from zcluster.core.batch import Outgoing
+from zcluster.core.link import Link, LinkPolicy
+from zcluster.dapi.builtins import ResourceSampler, node_functions
+from zcluster.dapi.loader import load_functions
+from zcluster.dapi.node import NodeEnd
+from zcluster.errors import EXIT_OK, ZClusterError
+from zcluster.keys import KeyFile, fingerprint, may_call
+from zcluster.net.context import new_context
+from zcluster.net.link import LinkDriver
+from zcluster.net.reader import Alarm
+from zcluster.process import Lifetime, set_level, start_logging
+from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Welcome, WireLimits
+
+_random = secrets.SystemRandom()
+
+
+def serve(loaded: Loaded, key_file: KeyFile, *, ready: Callable[[Welcome], None] | None = None) -> int:
+    """Run a worker until it is told to stop; returns its exit code.
+
+    Args:
+        loaded: its configuration. key_file: who it is, and where its master is.
+        ready: called at each admission by the master.
+    """
+    logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, key_file.name)
+    return asyncio.run(Worker(loaded, key_file, logger, ready).run())
+
+
+class Worker:
+    """One worker in the current event loop."""
+
+    def __init__(
+        self, loaded: Loaded, key_file: KeyFile, logger: logging.Logger, ready: Callable[[Welcome], None] | None = None
+    ) -> None:
+        settings = loaded.settings
+        self._loaded = loaded
+        self._logger = logger
+        self._ready = ready
+        self._key_file = key_file
+        self._error: ZClusterError | None = None
+        modules = settings.functions.modules
+        sampler = ResourceSampler(loaded.home if loaded.home.is_dir() else loaded.home.parent)
+        functions = node_functions(key_file.name, "worker", version=__version__, sampler=sampler)
+        functions.update(load_functions(modules))
+        self._functions = functions
+        self._sampler = sampler
+
+    async def run(self) -> int:
+        """Serve until told to stop."""
+        settings, key_file = self._loaded.settings, self._key_file
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._flushing = False
+        self._lifetime = Lifetime(loop, self._reload)
+        self._alarm = Alarm(loop, self._due)
+        self._node = NodeEnd(
+            key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
+            processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
+            sampler=self._sampler, logger=self._logger,
+        )  # fmt: skip
+        hello = Hello(
+            versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8), slots=settings.worker.slots,
+            functions=self._node.infos(),
+        )  # fmt: skip
+        times = settings.session
+        policy = LinkPolicy(times.hello_timeout_s, times.reconnect_base_s, times.reconnect_max_s)
+        context = new_context()
+        self._driver = LinkDriver(
+            context, Link(hello, settings.worker.master or key_file.addresses, policy), self, public=key_file.pair.public,
+            secret=key_file.pair.secret, master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
+            wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes),
+        )  # fmt: skip
+        fields = {"key": fingerprint(key_file.pair.public), "functions": len(self._functions)}
+        self._logger.info("worker starts", extra={"fields": fields})
+        self._driver.start()
+        await self._lifetime.stopped()
+        await self._drain(times.drain_s)
+        self._driver.close()
+        context.term()
+        return self._exit_code()
+
+    # -- the link's owner -------------------------------------------------------------------------------------------
+
+    def link_up(self, welcome: Welcome) -> None:
+        fields = {"cluster": welcome.cluster, "master": welcome.master, "session": welcome.session}
+        self._logger.info("joined", extra={"fields": fields})
+        if self._ready is not None:
+            self._ready(welcome)
+
+    def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
+        self._node.session_lost()
+        level = logging.WARNING if was_up else logging.INFO
+        self._logger.log(level, str(error), extra={"fields": {"retry_s": round(retry_s, 3)}})
+
+    def link_ended(self, error: ZClusterError) -> None:
+        self._error = error
+        self._node.session_lost()
+        self._logger.error(str(error))
+        self._lifetime.stop()
+
+    def link_message(self, message: Message, data: bytes, offset: int) -> None:
+        self._node.receive(message, data, offset)
+        self._alarm.set(self._node.next_deadline())
+
+    def link_beat(self) -> Beat:
+        return self._node.beat()
+
+    def link_take(self) -> list[Outgoing]:
+        return self._node.take()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._driver.flush()
+
+    def _due(self) -> None:
+        self._node.handle_deadline(self._loop.time())
+        self._driver.flush()
+        self._alarm.set(self._node.next_deadline())
+
+    async def _drain(self, drain_s: float) -> None:
+        if self._driver.up:
+            self._logger.info("draining", extra={"fields": {"in_flight": self._node.in_flight}})
+            self._driver.say(Bye(code="draining", message="the worker is shutting down", draining=True))
+        await self._lifetime.wait(asyncio.ensure_future(self._node.drain(drain_s)), drain_s)
+        self._node.close()
+        self._driver.flush()
+        self._logger.info("worker ends")
+
+    def _exit_code(self) -> int:
+        return self._error.exit_code if self._error is not None else EXIT_OK
+
+    def _reload(self) -> None:
+        try:
+            fresh = load(self._loaded.home, self._loaded.flags)
+            outcome = reload(self._loaded.settings, fresh.settings)
+        except ZClusterError as error:
+            self._logger.error("the configuration was not applied, the old one stays: %s", error)
+            return
+        self._loaded = replace(self._loaded, settings=outcome.settings)
+        set_level(outcome.settings.log.level)
+        fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
+        self._logger.info("configuration read again", extra={"fields": fields})

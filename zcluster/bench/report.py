@@ -1,0 +1,222 @@
+"""Results as text: a table for people, JSON for programs.
+
+Rules kept here:
+- both show the same figures; JSON has them in base units (seconds, bytes, requests a second) and unrounded;
+- a figure that was not measured is ``-`` in the table and null in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from zcluster.bench.dapi import NATS, PERCENTILES, RAW, ROLES, Contender, DapiOptions, DapiResult
+from zcluster.bench.machine import Machine
+from zcluster.bench.rounds import Round
+from zcluster.bench.special import Figure, SpecialResult
+from zcluster.errors import UsageError
+
+SCHEMA = 1
+MIB = 1024 * 1024
+WHAT = {
+    "zcluster": "zcluster, CURVE",
+    RAW: "plain pyzmq, CURVE",
+    NATS: "nats-server and nats-py, not encrypted",
+}
+"""What stands behind a contender's name."""
+FIGURES = {"requests_per_s": "requests/s", "mb_per_s": "MB/s", "p50": "p50", "p99": "p99"}
+
+Rows = list[tuple[str, ...]]
+
+
+def render(result: DapiResult | SpecialResult, output: str = "table") -> str:
+    """``result`` as text that ends with a newline.
+
+    Args:
+        result: what a bench has measured.
+        output: ``table`` or ``json``.
+    """
+    if output == "json":
+        return json.dumps(to_dict(result), indent=2) + "\n"
+    if output != "table":
+        raise UsageError(f"a bench has no output {output!r}", hint="-o table or -o json")
+    return _dapi_table(result) if isinstance(result, DapiResult) else _special_table(result)
+
+
+def write_report(result: DapiResult | SpecialResult, path: Path) -> None:
+    """Writes ``result`` as one HTML file that needs no network. Raises UsageError when it cannot be written."""
+    from zcluster.bench.html import page  # not needed for the table: the charts are loaded when asked for
+
+    try:
+        path.write_text(page(result), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint="give --report another place") from error
+
+
+# -- json
+
+
+def to_dict(result: DapiResult | SpecialResult) -> dict[str, Any]:
+    """``result`` as plain values, ``{"schema": 1, ...}``."""
+    machine = result.machine._asdict()
+    if isinstance(result, SpecialResult):
+        figures = [asdict(figure) | {"met": figure.met} for figure in result.figures]
+        return {"schema": SCHEMA, "bench": result.name, "about": result.about, "figures": figures, "machine": machine}
+    return {
+        "schema": SCHEMA,
+        "bench": "dapi",
+        "options": _options(result.options),
+        "contenders": [_contender(contender) for contender in result.contenders],
+        "ratios": [asdict(ratio) for ratio in result.ratios],
+        "machine": machine,
+    }
+
+
+def _options(options: DapiOptions) -> dict[str, Any]:
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    return plain | {"compare": list(options.compare), "loop": "open" if options.rate else "closed"}
+
+
+def _contender(contender: Contender) -> dict[str, Any]:
+    return {
+        "name": contender.name,
+        "what": WHAT.get(contender.name, contender.name),
+        "requests": contender.requests,
+        "requests_per_s": contender.rate,
+        "mb_per_s": contender.mb_per_s,
+        "latency_s": {f"p{p:g}": contender.percentile_s(p) for p in PERCENTILES} | {"max": contender.max_s},
+        "errors": contender.errors,
+        "unsent": contender.unsent,
+        "cpu_us_per_request": {role: contender.cpu_us(role) for role in ROLES},
+        "peak_memory_bytes": {role: contender.peak_bytes.get(role) for role in ROLES},
+        "rounds": [_round(each) for each in contender.rounds],
+    }
+
+
+def _round(each: Round) -> dict[str, Any]:
+    return {
+        "requests": each.requests,
+        "seconds": each.seconds,
+        "requests_per_s": each.rate,
+        "latency_s": {f"p{p:g}": each.histogram.percentile_s(p) for p in PERCENTILES},
+        "cpu_s": each.cpu_s,
+        "errors": each.errors,
+    }
+
+
+# -- table
+
+
+def describe_load(options: DapiOptions) -> str:
+    """The load in words."""
+    loop = f"open loop at {options.rate:,.0f} requests/s, latency from the due time" if options.rate else "closed loop"
+    return (
+        f"{size_text(options.size_bytes)} echo, {options.in_flight} in flight, {_count(options.clients, 'client')}, "
+        f"{_count(options.workers, 'worker') if options.own_cluster else 'a running cluster'}, {loop}, "
+        f"{_count(options.rounds, 'round')} of {options.duration_s / options.rounds:.2f} s"
+    )
+
+
+def describe_machine_text(machine: Machine) -> str:
+    """The machine in one line."""
+    return (
+        f"{_count(machine.cores, 'core')}, {machine.cpu}, {machine.memory_bytes / 1024 / MIB:.1f} GiB, {machine.kernel}, "
+        f"{machine.python}, pyzmq {machine.pyzmq}, libzmq {machine.libzmq}, load before {machine.load_1m:g}"
+    )
+
+
+def size_text(size_bytes: int) -> str:
+    """A size as people say it: 100 B, 1 KiB, 1 MiB."""
+    for unit, factor in (("MiB", MIB), ("KiB", 1024)):
+        if size_bytes >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit}"
+    return f"{size_bytes} B"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def dapi_rows(result: DapiResult) -> Rows:
+    """The figures of all contenders; the first row has their names."""
+    each = result.contenders
+    rows: Rows = [("", *(c.name for c in each))]
+    rows.append(("requests/s", *(f"{c.rate:,.0f}" for c in each)))
+    rows.append(("MB/s", *(f"{c.mb_per_s:,.1f}" for c in each)))
+    rows += [(f"p{p:g} ms", *(f"{c.percentile_s(p) * 1e3:,.3f}" for c in each)) for p in PERCENTILES]
+    rows.append(("max ms", *(f"{c.max_s * 1e3:,.3f}" for c in each)))
+    rows.append(("errors", *(_errors(c) for c in each)))
+    if result.options.rate:
+        rows.append(("due but not sent", *(f"{c.unsent:,}" for c in each)))
+    rows += [(f"CPU µs/request, {role}", *(_or_dash(c.cpu_us(role)) for c in each)) for role in ROLES]
+    for role in ROLES:
+        peaks = [c.peak_bytes.get(role) for c in each]
+        rows.append((f"peak MiB, {role}", *(_or_dash(peak and peak / MIB) for peak in peaks)))
+    return rows
+
+
+def ratio_rows(result: DapiResult) -> Rows:
+    """zcluster divided by each other contender; empty when there is none."""
+    others = [c.name for c in result.contenders[1:]]
+    if not others:
+        return []
+    values = {(ratio.figure, ratio.against): ratio.value for ratio in result.ratios}
+    rows: Rows = [("zcluster against", *others)]
+    for figure in dict.fromkeys(ratio.figure for ratio in result.ratios):
+        found = [values.get((figure, name)) for name in others]
+        label = FIGURES.get(figure, figure.replace("cpu_", "CPU, "))
+        rows.append((label, *("-" if value is None else f"{value:.2f} x" for value in found)))
+    return rows
+
+
+def special_rows(result: SpecialResult) -> Rows:
+    """The figures with their bars."""
+    rows: Rows = [("", "measured", "bar", "")]
+    for figure in result.figures:
+        rows.append((figure.name, f"{figure.value:,.4g} {figure.unit}", bar_text(figure), _met(figure)))
+    return rows
+
+
+def bar_text(figure: Figure) -> str:
+    """What a figure has to reach, or ``-``."""
+    if figure.bar is None:
+        return "-"
+    return f"{'at most' if figure.at_most else 'at least'} {figure.bar:,.4g} {figure.unit}"
+
+
+def _met(figure: Figure) -> str:
+    return "" if figure.met is None else ("met" if figure.met else "NOT MET")
+
+
+def _errors(contender: Contender) -> str:
+    errors = contender.errors
+    return ", ".join(f"{count:,} {code}" for code, count in sorted(errors.items())) or "0"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}"
+
+
+def _aligned(rows: Rows) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _dapi_table(result: DapiResult) -> str:
+    parts = [f"{describe_load(result.options)}\n", _aligned(dapi_rows(result))]
+    ratios = ratio_rows(result)
+    if ratios:
+        parts.append(_aligned(ratios))
+        parts.append("".join(f"{c.name}: {WHAT.get(c.name, c.name)}\n" for c in result.contenders))
+    parts.append(f"machine: {describe_machine_text(result.machine)}\n")
+    return "\n".join(parts)
+
+
+def _special_table(result: SpecialResult) -> str:
+    return f"{result.about}\n\n{_aligned(special_rows(result))}\nmachine: {describe_machine_text(result.machine)}\n"

@@ -1,0 +1,197 @@
+"""The other named benches, each of one promise: sleep, fanout, memory.
+
+Rules kept here:
+- a bench brings its own cluster and leaves nothing behind;
+- each figure carries the bar that it has to reach, if there is one, and says whether it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zcluster.bench.cluster import MASTER, LocalCluster
+from zcluster.bench.contenders import CLIENT, echo_config, zcluster_contender
+from zcluster.bench.machine import Machine, describe_machine, peak_memory_bytes, resident_bytes
+from zcluster.bench.rounds import Load, run_round
+from zcluster.bench.stats import median
+from zcluster.clients import AsyncClient
+from zcluster.errors import UsageError
+
+Say = Callable[[str], None]
+
+SLEEP_S = 0.01
+SLEEP_CALLS = 1_000
+SLEEP_BAR_S = 0.2
+FANOUT_BAR_PER_S = 300.0
+MEMORY_BAR_MIB = 70.0
+MIB = 1024 * 1024
+IDLE_S = 3.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    """What it has to reach; None: nothing."""
+    at_most: bool = True
+    """Whether the bar is a ceiling (else a floor)."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is reached; None without a bar."""
+        if self.bar is None:
+            return None
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+@dataclass(frozen=True)
+class SpecialResult:
+    """What a named bench has measured."""
+
+    name: str
+    about: str
+    """What was done, in one line."""
+    machine: Machine
+    figures: tuple[Figure, ...]
+
+    @property
+    def met(self) -> bool:
+        """Whether no bar was missed."""
+        return all(figure.met is not False for figure in self.figures)
+
+
+@dataclass(frozen=True)
+class SpecialOptions:
+    """What a named bench may be told; each uses what it needs."""
+
+    workers: int = 0
+    """Workers of the cluster; 0: as many as the bench's bar is about."""
+    in_flight: int = 0
+    """Requests under way at once; 0: as the bench's bar says."""
+    duration_s: float = 5.0
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("workers", self.workers, 5_000), ("in-flight", self.in_flight, 100_000)):
+            if not 0 <= value <= most:
+                raise UsageError(f"--{name} is from 0 to {most}, not {value}", hint=f"give --{name} within that range")
+        if not 0.1 <= self.duration_s <= 3600:
+            raise UsageError(f"--duration is from 0.1 to 3600 s, not {self.duration_s:g}")
+        if not 1 <= self.rounds <= 100:
+            raise UsageError(f"--rounds is from 1 to 100, not {self.rounds}")
+
+
+async def _sleep(options: SpecialOptions, say: Say) -> SpecialResult:
+    machine = describe_machine()
+    in_flight, workers = options.in_flight or 256, options.workers or 1
+    figures: list[Figure] = []
+    async with (
+        LocalCluster(workers, cluster_name="bench", functions=["zcluster.bench.functions"]) as cluster,
+        AsyncClient(key=cluster.client_key) as client,
+    ):
+        for name, what in (("bench.sleep", "blocking, in threads"), ("node.sleep", "async")):
+            call = partial(client.call, name, {"seconds": SLEEP_S})
+            await _burst(call, in_flight, in_flight)  # the worker's threads start with their first work
+            times_s = []
+            for number in range(options.rounds):
+                times_s.append(await _burst(call, SLEEP_CALLS, in_flight))
+                say(f"round {number + 1} of {options.rounds}: {what}: {times_s[-1]:.3f} s")
+            figures.append(Figure(f"{SLEEP_CALLS:,} calls, {what}", median(times_s), "s", SLEEP_BAR_S))
+    ideal_s = -(-SLEEP_CALLS // in_flight) * SLEEP_S
+    figures.append(Figure("the least that is possible", ideal_s, "s"))
+    about = f"{SLEEP_CALLS:,} calls of a function that sleeps 10 ms, {in_flight} in flight, {workers} worker(s); median"
+    return SpecialResult("sleep", about, machine, tuple(figures))
+
+
+async def _burst(call: Callable[[], Awaitable[Any]], count: int, in_flight: int) -> float:
+    """Seconds for ``count`` calls with ``in_flight`` under way."""
+    left = count
+
+    async def place() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await call()
+
+    began_s = time.monotonic()
+    await asyncio.gather(*(place() for _ in range(min(in_flight, count))))
+    return time.monotonic() - began_s
+
+
+async def _fanout(options: SpecialOptions, say: Say) -> SpecialResult:
+    machine = describe_machine()
+    workers, in_flight = options.workers or 16, options.in_flight or 8
+    say(f"starting a master and {workers} workers on this machine")
+    async with LocalCluster(workers, cluster_name="bench", ready_s=60.0) as cluster:
+        with tempfile.TemporaryDirectory(prefix="zcluster-bench-") as logs:
+            config = echo_config(cluster.client_key, "worker-*", 100, 30.0, answers=workers)
+            async with zcluster_contender(config, 1, cluster, Path(logs)) as watched:
+                rounds = []
+                for number in range(options.rounds):
+                    rounds.append(await run_round(watched, Load(in_flight, 0.0, options.duration_s / options.rounds, 0.3)))
+                    say(f"round {number + 1} of {options.rounds}: {rounds[-1].rate:,.0f} fan-outs/s")
+                peak = peak_memory_bytes(watched.pids[MASTER])
+    total = sum(r.requests for r in rounds) or 1
+    figures = [Figure("fan-outs", median([r.rate for r in rounds]), "/s", FANOUT_BAR_PER_S, at_most=False)]
+    figures += [Figure(f"p{p}", median([r.histogram.percentile_s(p) for r in rounds]) * 1e3, "ms") for p in (50, 99)]
+    for role in (MASTER, CLIENT):
+        figures.append(Figure(f"CPU, {role}", sum(r.cpu_s[role] for r in rounds) * 1e6 / total, "µs/fan-out"))
+    figures.append(Figure("peak memory, master", peak / MIB, "MiB"))
+    figures.append(Figure("errors", sum(sum(r.errors.values()) for r in rounds), "", 0))
+    about = f"fan-out of a 100 B echo to {workers} workers, {in_flight} in flight; every answer of every worker counted"
+    return SpecialResult("fanout", about, machine, tuple(figures))
+
+
+async def _memory(options: SpecialOptions, say: Say) -> SpecialResult:
+    machine = describe_machine()
+    async with LocalCluster(options.workers, cluster_name="bench") as cluster:
+        say(f"the master started; it is left idle for {IDLE_S:g} s")
+        await asyncio.sleep(IDLE_S)
+        pid = cluster.pids[MASTER]
+        resident, peak = resident_bytes(pid), peak_memory_bytes([pid])
+    figures = (
+        Figure("resident memory, master", resident / MIB, "MiB", MEMORY_BAR_MIB),
+        Figure("its peak", peak / MIB, "MiB"),
+    )
+    return SpecialResult("memory", f"a started, idle master with {options.workers} workers", machine, figures)
+
+
+_BENCHES: dict[str, Callable[[SpecialOptions, Say], Awaitable[SpecialResult]]] = {
+    "sleep": _sleep,
+    "fanout": _fanout,
+    "memory": _memory,
+}
+NAMES = tuple(_BENCHES)
+"""The names of these benches."""
+
+
+def run_special(name: str, options: SpecialOptions, say: Say) -> SpecialResult:
+    """Runs the named bench. Blocks.
+
+    Args:
+        name: one of NAMES.
+        options: what to change of it.
+        say: is told what goes on.
+
+    Raises:
+        UsageError: when there is no such bench.
+        ZClusterError: when its cluster does not start.
+    """
+    if name not in _BENCHES:
+        raise UsageError(f"there is no bench {name!r}", hint=f"there are dapi, {', '.join(NAMES)}")
+
+    async def run() -> SpecialResult:
+        return await _BENCHES[name](options, say)
+
+    return asyncio.run(run())

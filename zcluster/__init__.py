@@ -1,0 +1,94 @@
+"""zcluster: a fleet of machines as one cluster over an encrypted ZeroMQ bus.
+
+Rules kept here:
+- importing this package costs nothing: a name is imported from its module when it is first used (PEP 562),
+  so that `zcluster --help` loads neither ZeroMQ nor asyncio;
+- what a program may rely on is in ``__all__``; everything else is private to the project.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zcluster.clients import AsyncClient, Client, Result
+    from zcluster.dapi import Context, function
+    from zcluster.errors import (
+        Busy,
+        Cancelled,
+        ConfigError,
+        Draining,
+        FunctionFailed,
+        InvalidArguments,
+        InvalidKey,
+        MasterLost,
+        NodeLost,
+        NodeUnavailable,
+        NoSuchFunction,
+        NoSuchKey,
+        NoSuchNode,
+        NotAllowed,
+        PeerError,
+        SessionReplaced,
+        TimedOut,
+        TooLarge,
+        Unreachable,
+        UnsupportedVersion,
+        UsageError,
+        ZClusterError,
+    )
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Context",
+    "Result",
+    "function",
+    "Busy",
+    "Cancelled",
+    "ConfigError",
+    "Draining",
+    "FunctionFailed",
+    "InvalidArguments",
+    "InvalidKey",
+    "MasterLost",
+    "NoSuchFunction",
+    "NoSuchKey",
+    "NoSuchNode",
+    "NodeLost",
+    "NodeUnavailable",
+    "NotAllowed",
+    "PeerError",
+    "SessionReplaced",
+    "TimedOut",
+    "TooLarge",
+    "Unreachable",
+    "UnsupportedVersion",
+    "UsageError",
+    "ZClusterError",
+    "__version__",
+]
+
+_MODULES = {
+    "AsyncClient": "zcluster.clients",
+    "Client": "zcluster.clients",
+    "Result": "zcluster.clients",
+    "Context": "zcluster.dapi",
+    "function": "zcluster.dapi",
+}
+"""Where a public name lives; the ones that are not listed are error classes."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'zcluster' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "zcluster.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,105 @@
+"""``zcluster bench``: measure, print, and report.
+
+Rules kept here:
+- what goes on during a bench is talk (stderr); its figures are data (stdout);
+- exit code 3 when the bench ran but missed a bar, or a request of zcluster failed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zcluster.cli.groups import Group
+from zcluster.cli.options import BYTES, DURATION, FILE, State, common_options, debug_option
+from zcluster.cli.output import put, say
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from zcluster.bench.dapi import DapiResult
+    from zcluster.bench.special import SpecialResult
+
+SPECIALS = {
+    "sleep": "How long 1,000 calls of a function that sleeps 10 ms take.",
+    "fanout": "How many fan-outs to 16 workers a second.",
+    "reconnect": "How long 500 workers take to come back after their master was away.",
+    "idle": "What 1,000 idle workers cost a master.",
+    "memory": "How much memory a started, idle master needs.",
+}
+"""The named benches and their line of help; a test holds the names equal to those of zcluster.bench."""
+
+report_option = click.option("--report", type=FILE, metavar="FILE.html", help="Also write the result as one HTML file.")
+format_option = click.option(
+    "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True, help="How to print the figures."
+)
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Measure requests, fan-outs, reconnection and memory.
+
+    Each bench starts a cluster of its own, and leaves nothing behind.
+    """
+
+
+@bench.command()
+@click.option("--size", "size_bytes", type=BYTES, default=100, show_default=True, help="Length of the value that is echoed.")
+@click.option("--in-flight", type=int, default=256, show_default=True, help="Requests under way at once, at each client.")
+@click.option("--clients", type=int, default=1, show_default=True, help="Client processes.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
+@click.option("--rate", type=float, default=0.0, help="Requests a second by timetable (open loop). [default: closed loop]")
+@click.option("--duration", "duration_s", type=DURATION, default=5.0, show_default=True, help="Measured time of each contender.")
+@click.option("--rounds", type=int, default=3, show_default=True, help="Turns that the contenders take.")
+@click.option("--compare", default="", metavar="raw,nats", help="Also measure a plain pyzmq program, or NATS, in turns.")
+@click.option("--target", default="any", show_default=True, help="Node that answers.")
+@click.option("--timeout", "timeout_s", type=DURATION, default=30.0, show_default=True, help="Deadline of each request.")
+@click.option("--key", type=FILE, metavar="FILE", help="Use the running cluster of this key file (or of --home).")
+@click.option("--master", default="", metavar="tcp://HOST:PORT", help="Address of the running cluster's master.")
+@report_option
+@format_option
+@common_options
+@click.pass_obj
+def dapi(state: State, /, compare: str, report: Path | None, output: str, **options: Any) -> int:
+    """Measure requests across the bus: how many a second, how fast, at what cost.
+
+    Latency with --rate counts from the moment at which a request was due.
+    """
+    from zcluster.bench.dapi import DapiOptions, run_dapi
+
+    names = tuple(name for name in compare.split(",") if name)
+    result = run_dapi(DapiOptions(home=state.home, compare=names, **options), say)
+    return _show(result, output, report, good=not result.contenders[0].errors)
+
+
+def _special(name: str, summary: str) -> click.Command:
+    @click.command(name, help=summary)
+    @click.option("--workers", type=int, default=0, help="Workers. [default: as the bar says]")
+    @click.option("--in-flight", type=int, default=0, help="Requests under way at once. [default: as the bar says]")
+    @click.option("--duration", "duration_s", type=DURATION, default=5.0, show_default=True, help="Measured time.")
+    @click.option("--rounds", type=int, default=5, show_default=True, help="How often to measure.")
+    @report_option
+    @format_option
+    @debug_option
+    def command(report: Path | None, output: str, **options: Any) -> int:
+        from zcluster.bench.special import SpecialOptions, run_special
+
+        result = run_special(name, SpecialOptions(**options), say)
+        return _show(result, output, report, good=result.met)
+
+    return command
+
+
+def _show(result: DapiResult | SpecialResult, output: str, report: Path | None, *, good: bool) -> int:
+    from zcluster.bench.report import render, write_report
+
+    put(render(result, output))
+    if report is not None:
+        write_report(result, report)
+        say(f"wrote {report}")
+    return EXIT_OK if good else EXIT_PARTIAL
+
+
+for _name, _summary in SPECIALS.items():
+    bench.add_command(_special(_name, _summary))

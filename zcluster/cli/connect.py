@@ -1,0 +1,52 @@
+"""From the command line's options to a connected client.
+
+Rule kept here: a command never waits for a cluster longer than its ``--timeout``, or else ``client.timeout_s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zcluster.cli.options import Connection, State
+
+if TYPE_CHECKING:
+    from zcluster.clients import AsyncClient
+    from zcluster.config import Loaded
+
+T = TypeVar("T")
+
+
+def settings(state: State, flags: dict[str, Any] | None = None) -> Loaded:
+    """The configuration of the home that ``state`` names, with ``flags`` (setting name -> value) on top."""
+    from zcluster.config import load
+
+    return load(state.home, flags or {})
+
+
+def open_client(state: State, connection: Connection) -> AsyncClient:
+    """An ``AsyncClient`` that is not yet connected; use it with ``async with``."""
+    from zcluster.clients import AsyncClient
+
+    timeout_s = connection.timeout_s
+    if timeout_s is None:
+        timeout_s = settings(state).settings.client.timeout_s
+    return AsyncClient(
+        home=state.home,
+        key=connection.key,
+        master=list(connection.masters) or None,
+        timeout=timeout_s,
+    )
+
+
+def connection(key: Path | None, master: tuple[str, ...], timeout: float | None = None) -> Connection:
+    """The connection options as click hands them over."""
+    return Connection(key=key, masters=tuple(master), timeout_s=timeout)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` in an event loop of its own; Ctrl-C cancels it and raises KeyboardInterrupt."""
+    import asyncio
+
+    return asyncio.run(main)

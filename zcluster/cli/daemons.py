@@ -1,0 +1,120 @@
+"""``zcluster master`` and ``zcluster worker``: the two that run until they are told to stop.
+
+Rules kept here:
+- flags become settings (flag > environment > file > default); nothing is decided here that a setting does not say;
+- the account that a master prints at its start is for a person and goes to stdout; the log goes where logs go;
+- every line that can be pasted is exact: it names the real home, the real key file.
+"""
+
+from __future__ import annotations
+
+import shlex
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zcluster.cli.connect import settings
+from zcluster.cli.options import FILE, State, common_options
+from zcluster.cli.output import pairs, put
+from zcluster.errors import InvalidKey
+
+if TYPE_CHECKING:
+    from zcluster.config import Loaded
+    from zcluster.keys import InitialisedHome, KeyFile
+
+
+@click.command()
+@click.option("--name", metavar="NAME", help="Name of this node. [default: master]")
+@click.option("--cluster", metavar="NAME", help="Name of the cluster, used when the home is made.")
+@click.option(
+    "--bind", metavar="tcp://HOST:PORT", help="Where to take requests, nodes and clients. [default: tcp://0.0.0.0:7570]"
+)
+@click.option("--publish", metavar="tcp://HOST:PORT", help="Where to publish to the nodes. [default: tcp://0.0.0.0:7571]")
+@click.option("--functions", multiple=True, metavar="MODULE", help="Module or .py file with functions (may be repeated).")
+@common_options
+@click.pass_obj
+def master(
+    state: State, name: str | None, cluster: str | None, bind: str | None, publish: str | None, functions: tuple[str, ...]
+) -> int:
+    """Run the master of a cluster; the first start makes its home.
+
+    SIGTERM drains and ends it, SIGHUP reads the configuration again.
+    """
+    from zcluster.brokers.master import serve
+
+    flags = {
+        "node.name": name,
+        "cluster.name": cluster,
+        "master.bind": bind,
+        "master.publish": publish,
+        "functions.modules": functions,
+    }
+    loaded = settings(state, flags)
+    home = prepare_home(loaded)
+    return serve(loaded, ready=lambda _info: put("\n".join(account(loaded, home.master))))
+
+
+@click.command()
+@click.option("--key", type=FILE, metavar="FILE", help="Key file of this worker. [default: worker.key, or the one in the home]")
+@click.option("--name", metavar="NAME", help="Name of this node; without --key it also says which key: keys/NAME.key.")
+@click.option("--master", multiple=True, metavar="tcp://HOST:PORT", help="Address of a master, instead of the key file's.")
+@click.option("--functions", multiple=True, metavar="MODULE", help="Module or .py file with functions (may be repeated).")
+@common_options
+@click.pass_obj
+def worker(state: State, key: Path | None, name: str | None, master: tuple[str, ...], functions: tuple[str, ...]) -> int:
+    """Run a worker with the key file that it was given.
+
+    SIGTERM drains and ends it, SIGHUP reads the configuration again.
+    """
+    from zcluster.keys import KeyFile, worker_key_path
+    from zcluster.workers.worker import serve
+
+    flags = {"node.name": name, "worker.key": key, "worker.master": master, "functions.modules": functions}
+    loaded = settings(state, flags)
+    wanted = loaded.settings.node.name
+    path = Path(loaded.settings.worker.key) if loaded.settings.worker.key else worker_key_path(loaded.home, wanted)
+    key_file = KeyFile.read(path)
+    if wanted and wanted != key_file.name:
+        raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
+    return serve(loaded, key_file)
+
+
+def prepare_home(loaded: Loaded) -> InitialisedHome:
+    """Make the home's directories, keys and configuration where they are missing, with the addresses that are true now."""
+    import socket
+
+    from zcluster.config import advertised
+    from zcluster.keys import init_home
+
+    told = loaded.settings.master
+    known = advertised(told.bind, told.publish, told.advertise, socket.gethostname())
+    return init_home(loaded.home, loaded.settings.cluster.name, loaded.settings.node.name, known.addresses, known.publish)
+
+
+def account(loaded: Loaded, key_file: KeyFile) -> list[str]:
+    """What a master says when it is ready: what it is, and how to add a worker."""
+    from zcluster.config import Home
+    from zcluster.keys import Ring, fingerprint
+
+    paths = Home(loaded.home)
+    taken = Ring(paths.ring_file).entries
+    name = next(name for number in count(1) if (name := f"worker-{number}") not in taken)
+    home, target = shlex.quote(str(loaded.home)), shlex.quote(str(paths.key_file(name)))
+    facts = [
+        ("cluster", key_file.cluster),
+        ("master", key_file.name),
+        ("home", str(loaded.home)),
+        ("listens on", f"{loaded.settings.master.bind} and {loaded.settings.master.publish}"),
+        ("reached at", ", ".join(key_file.addresses)),
+        ("key", fingerprint(key_file.master_public)),
+    ]
+    return [
+        *pairs(facts),
+        "",
+        "to add a worker:",
+        f"  zcluster keys new {name} --role worker --home {home}",
+        f"  zcluster worker --key {target}      (on another machine: copy that one file there first)",
+        f"to call it: zcluster dapi call node.info --home {home}",
+    ]

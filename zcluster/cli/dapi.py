@@ -1,0 +1,219 @@
+"""``zcluster dapi``: call functions on nodes, list them, describe them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zcluster.cli.answers import AnswerPrinter, OneAnswer, put_value
+from zcluster.cli.arguments import arguments, read_arguments
+from zcluster.cli.connect import connection, open_client, run_async, settings
+from zcluster.cli.groups import Group
+from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
+from zcluster.core.targets import is_single
+from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from zcluster.clients import AsyncClient
+
+FUNCTION_COLUMNS = (
+    Column("name", "NAME"),
+    Column("role", "ROLE"),
+    Column("timeout_s", "TIMEOUT", wide=True, right=True),
+    Column("idempotent", "IDEMPOTENT", wide=True),
+    Column("pool", "POOL", wide=True),
+    Column("stream", "STREAM"),
+    Column("nodes", "NODES", text=lambda nodes: ",".join(nodes or ()) or "-"),
+    Column("summary", "SUMMARY"),
+)
+
+
+def complete_function(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of functions for the shell."""
+    from zcluster.cli.completing import function_names
+
+    return function_names(ctx, incomplete)
+
+
+def complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of nodes for the shell."""
+    from zcluster.cli.completing import target_names
+
+    return target_names(ctx, incomplete)
+
+
+@click.group(cls=Group)
+def dapi() -> None:
+    """Call functions on nodes; list and describe them."""
+
+
+@dapi.command()
+@click.argument("function", shell_complete=complete_function)
+@click.argument("args", nargs=-1, metavar="[ARGS]...")
+@click.option(
+    "--target", default="any", show_default=True, shell_complete=complete_target, help="any, master, NAME, A,B, a glob, or all."
+)
+@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="9 is served first.")
+@click.option("--stdin", "from_stdin", is_flag=True, help="Read the arguments from stdin, as one JSON object.")
+@timeout_option
+@connection_options
+@output_option
+@common_options
+@click.pass_obj
+def call(
+    state: State,
+    function: str,
+    args: tuple[str, ...],
+    target: str,
+    priority: int,
+    from_stdin: bool,
+    timeout: float | None,
+    key: Path | None,
+    master: tuple[str, ...],
+) -> int:
+    """Call FUNCTION on the target nodes and print what they answer.
+
+    ARGS is one JSON object, or name=value for each argument. A value is JSON if it parses as JSON, else text:
+    a=1 is a number, a='"1"' is a string.
+
+    One node's answer is printed as JSON; the items of a generator function one a line, as they come. The answers
+    of several nodes (a list, a glob, all) are printed one a line, as they come (a generator's items together);
+    exit code 3 when only some succeeded.
+    """
+    if from_stdin and args:
+        raise UsageError("--stdin and ARGS exclude each other", hint="give the arguments in one place")
+    values = arguments(args) if not from_stdin else _from_stdin(state)
+    client = open_client(state, connection(key, master, timeout))
+    return run_async(_call(client, function, values, target=target, timeout_s=timeout, priority=priority, output=state.output))
+
+
+def _from_stdin(state: State) -> dict[str, Any]:
+    return read_arguments(sys.stdin.buffer, settings(state).settings.limits.body_bytes)
+
+
+async def _call(
+    client: AsyncClient,
+    function: str,
+    values: dict[str, Any],
+    *,
+    target: str,
+    timeout_s: float | None,
+    priority: int,
+    output: str | None,
+) -> int:
+    async with client as c:
+        if not is_single(target):
+            printer = AnswerPrinter(output)
+            async for result in c.fan_out(function, values, target=target, timeout=timeout_s, priority=priority):
+                printer.add(result)
+            return printer.close()
+        if await _streams(c, function):
+            return await _stream(c, function, values, target=target, timeout_s=timeout_s, priority=priority, output=output)
+        started = time.monotonic()
+        value = await c.call(function, values, target=target, timeout=timeout_s, priority=priority)
+        if output in (None, "yaml"):
+            put_value(value, output)
+            return EXIT_OK
+        printer = AnswerPrinter(output)
+        printer.add(OneAnswer(target, value, time.monotonic() - started))
+        return printer.close()
+
+
+async def _streams(c: AsyncClient, function: str) -> bool:
+    """Whether ``function`` is a generator: only the nodes that have it know."""
+    return any(row["name"] == function and row.get("stream") for row in await c.functions())
+
+
+async def _stream(
+    c: AsyncClient,
+    function: str,
+    values: dict[str, Any],
+    *,
+    target: str,
+    timeout_s: float | None,
+    priority: int,
+    output: str | None,
+) -> int:
+    collected: list[Any] = []
+    async for item in c.stream(function, values, target=target, timeout=timeout_s, priority=priority):
+        if output in ("json", "yaml"):
+            collected.append(item)
+        else:
+            put(json_text(item))
+    if output in ("json", "yaml"):
+        emit_list(collected, (), output)
+    return EXIT_OK
+
+
+@dapi.command("ls")
+@timeout_option
+@connection_options
+@output_option
+@common_options
+@click.pass_obj
+def list_functions(state: State, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """List the functions of the cluster and the nodes that have them."""
+    rows = run_async(_functions(open_client(state, connection(key, master, timeout))))
+    items = [{**row, "summary": str(row.get("doc") or "").partition("\n")[0]} for row in rows]
+    emit_list(items, FUNCTION_COLUMNS, state.output)
+
+
+@dapi.command()
+@click.argument("function", shell_complete=complete_function)
+@timeout_option
+@connection_options
+@output_option
+@common_options
+@click.pass_obj
+def describe(state: State, function: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """Say what FUNCTION does, which arguments it takes and where it runs."""
+    rows = run_async(_functions(open_client(state, connection(key, master, timeout))))
+    row = next((row for row in rows if row["name"] == function), None)
+    if row is None:
+        import difflib
+
+        near = difflib.get_close_matches(function, [str(row["name"]) for row in rows], n=1)
+        raise NoSuchFunction(
+            f"no node has a function {function!r}", hint=f"did you mean {near[0]}?" if near else "see: zcluster dapi ls"
+        )
+    emit_object(row, state.output, lines=_description(row))
+
+
+async def _functions(client: AsyncClient) -> list[dict[str, Any]]:
+    async with client as c:
+        return sorted(await c.functions(), key=lambda row: str(row["name"]))
+
+
+def _description(row: dict[str, Any]) -> list[str]:
+    facts = [(name, row.get(name)) for name in ("name", "role", "timeout_s", "idempotent", "stream", "pool")]
+    facts.append(("nodes", ",".join(row.get("nodes") or ())))
+    facts.append(("returns", _type_name(row.get("returns"))))
+    schema = row.get("parameters") or {}
+    needed = schema.get("required") or ()
+    out = pairs(facts)
+    if row.get("doc"):
+        out += ["", *(one_line(line) for line in str(row["doc"]).splitlines())]
+    out += ["", "arguments:" if schema.get("properties") else "no arguments"]
+    for name, about in (schema.get("properties") or {}).items():
+        default = "" if name in needed else f" = {json_text(about.get('default'))}"
+        out.append(f"  {name}: {_type_name(about)}{default}")
+    return out
+
+
+def _type_name(schema: Any) -> str:
+    """The type of a JSON schema in a few characters: its ``type``, the alternatives of ``anyOf``, or the schema itself."""
+    if not isinstance(schema, dict) or not schema:
+        return "any"
+    if "anyOf" in schema:
+        return " | ".join(_type_name(one) for one in schema["anyOf"])
+    if "type" in schema:
+        items = f" of {_type_name(schema['items'])}" if "items" in schema else ""
+        return f"{schema['type']}{items}"
+    return json_text(schema)

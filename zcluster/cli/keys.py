@@ -1,0 +1,179 @@
+"""``zcluster keys``: make, admit, show and revoke keys.
+
+Rules kept here:
+- a secret is written to its key file and nowhere else: no command prints one;
+- all but ``init`` work on a home that a broken zcluster.toml keeps from starting: keys can always be revoked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zcluster.cli.connect import settings
+from zcluster.cli.groups import Group
+from zcluster.cli.options import FILE, State, common_options, output_option
+from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
+from zcluster.errors import InvalidKey
+from zcluster.keys.rights import ROLES
+
+if TYPE_CHECKING:
+    from zcluster.config import Home
+    from zcluster.keys import Ring
+
+COLUMNS = (
+    Column("name", "NAME"),
+    Column("role", "ROLE"),
+    Column("fingerprint", "FINGERPRINT"),
+    Column("created_at", "CREATED"),
+    Column("public", "PUBLIC", wide=True),
+)
+
+role_option = click.option("--role", type=click.Choice(ROLES), required=True, help="What the key's owner may do.")
+
+
+class PublicKeyCommand(click.Command):
+    """A command with a public key among its arguments; one that begins with '-' is still no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it, after a word that looks like a public key was put behind the ``--``."""
+        options = tuple(f"{name}=" for param in self.params for name in param.opts)
+        if "--" not in args:
+            keys = [word for word in args if word.startswith("-") and len(word) == 40 and not word.startswith(options)]
+            args = [*(word for word in args if word not in keys), "--", *keys]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Group)
+def keys() -> None:
+    """Make, admit, show and revoke keys."""
+
+
+@keys.command()
+@click.option("--cluster", metavar="NAME", help="Name of the cluster.")
+@click.option("--name", metavar="NAME", help="Name of the master. [default: master]")
+@output_option
+@common_options
+@click.pass_obj
+def init(state: State, cluster: str | None, name: str | None) -> None:
+    """Make the home of a new cluster: its configuration, its ring, the keys of its master and its administrator.
+
+    What is there already stays. `zcluster master` does the same at its first start.
+    """
+    from zcluster.cli.daemons import prepare_home
+    from zcluster.keys import fingerprint
+
+    made = prepare_home(settings(state, {"cluster.name": cluster, "node.name": name}))
+    item = {
+        "name": made.master.name,
+        "cluster": made.master.cluster,
+        "home": str(made.home.path),
+        "fingerprint": fingerprint(made.master.master_public),
+        "addresses": list(made.master.addresses),
+        "created": [str(path) for path in made.created],
+    }
+    emit_object(item, state.output, lines=pairs([*list(item.items())[:4], ("addresses", ", ".join(made.master.addresses))]))
+
+
+@keys.command()
+@click.argument("name")
+@role_option
+@click.option("--out", type=FILE, metavar="FILE", help="The key file to write. [default: keys/NAME.key in the home]")
+@output_option
+@common_options
+@click.pass_obj
+def new(state: State, name: str, role: str, out: Path | None) -> None:
+    """Make the key NAME, admit it, and write its key file.
+
+    The file holds all its owner needs (its pair, the master's public key, the addresses) and has mode 0600.
+    A running master admits the key at once.
+    """
+    from zcluster.keys import fingerprint, new_key
+
+    key_file, path = new_key(_home(state), name, role, out)
+    public = key_file.pair.public
+    item = {"name": name, "role": role, "file": str(path), "fingerprint": fingerprint(public), "public": public}
+    emit_object(item, state.output, lines=pairs(list(item.items())[:4]))
+    if role == "worker":
+        say(f"start it with: zcluster worker --key {path}")
+
+
+@keys.command(cls=PublicKeyCommand)
+@click.argument("name")
+@click.argument("public_key", metavar="PUBLIC-KEY")
+@role_option
+@output_option
+@common_options
+@click.pass_obj
+def add(state: State, name: str, public_key: str, role: str) -> None:
+    """Admit PUBLIC-KEY, whose secret is elsewhere, under NAME.
+
+    PUBLIC-KEY is 40 characters of Z85; quote it for the shell. It may begin with '-'.
+    """
+    entry = _ring(_home(state)).add(name, role, public_key)
+    item = _item(entry)
+    emit_object(item, state.output, lines=pairs(list(item.items())))
+
+
+@keys.command("ls")
+@output_option
+@common_options
+@click.pass_obj
+def list_keys(state: State) -> None:
+    """List the admitted keys."""
+    entries = _ring(_home(state)).entries.values()
+    emit_list([_item(entry) for entry in sorted(entries, key=lambda entry: entry.name)], COLUMNS, state.output)
+
+
+@keys.command()
+@click.argument("name")
+@output_option
+@common_options
+@click.pass_obj
+def show(state: State, name: str) -> None:
+    """Show the admitted key NAME; never its secret."""
+    home = _home(state)
+    item = _item(_ring(home).get(name))
+    path = home.key_file(name)
+    item["file"] = str(path) if path.exists() else None
+    emit_object(item, state.output, lines=pairs(list(item.items())))
+
+
+@keys.command()
+@click.argument("name")
+@output_option
+@common_options
+@click.pass_obj
+def revoke(state: State, name: str) -> None:
+    """Admit the key NAME no longer; a running master refuses it at once, and for good."""
+    record = _ring(_home(state)).revoke(name)
+    item = {"name": record.name, "role": record.role, "revoked_at": record.revoked_at, "public": record.public}
+    emit_object(item, state.output, lines=pairs(list(item.items())))
+
+
+def _home(state: State) -> Home:
+    from zcluster.config import Home, default_home
+
+    return Home.of(state.home or default_home())
+
+
+def _ring(home: Home) -> Ring:
+    from zcluster.keys import Ring
+
+    if not home.ring_file.exists():
+        raise InvalidKey(f"{home.path} has no ring of keys", hint="run `zcluster keys init` on the master, or give --home")
+    return Ring(home.ring_file)
+
+
+def _item(entry: Any) -> dict[str, Any]:
+    from zcluster.keys import fingerprint
+
+    return {
+        "name": entry.name,
+        "role": entry.role,
+        "fingerprint": fingerprint(entry.public),
+        "created_at": entry.created_at,
+        "public": entry.public,
+    }

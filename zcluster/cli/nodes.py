@@ -1,0 +1,167 @@
+"""``zcluster nodes`` and ``zcluster status``: how the cluster is.
+
+Rules kept here:
+- a node's item has the fixed fields of the API; columns only choose among them;
+- ``--watch`` redraws in a terminal, and prints one line per change everywhere else;
+- ``status`` ends with 3 when a node is silent or dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zcluster.cli.connect import connection, open_client, run_async
+from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, on_terminal, pairs, put, seconds, table
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from zcluster.clients import AsyncClient
+
+REDRAW_S = 2.0
+"""In a terminal, load and last-seen times are drawn again this often even when no node changes its state."""
+
+STATES = ("joining", "ready", "silent", "dead", "left")
+BAD_STATES = ("silent", "dead")
+COLOURS = {"ready": "green", "joining": "cyan", "silent": "yellow", "dead": "red"}
+
+NODE_COLUMNS = (
+    Column("name", "NAME"),
+    Column("role", "ROLE"),
+    Column("state", "STATE", colours=COLOURS),
+    Column("version", "VERSION", wide=True),
+    Column("last_seen_s", "SEEN", right=True, text=seconds),
+    Column("load", "LOAD", right=True),
+    Column("in_flight", "IN-FLIGHT", right=True),
+    Column("cpu_percent", "CPU%", right=True),
+    Column("memory_percent", "MEM%", right=True),
+)
+
+CLEAR = "\x1b[H\x1b[2J"
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Stay and show every change until Ctrl-C.")
+@timeout_option
+@connection_options
+@output_option
+@common_options
+@click.pass_obj
+def nodes(state: State, watch: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """List the nodes, their state and their load."""
+    client = open_client(state, connection(key, master, timeout))
+    if watch:
+        run_async(_watch(client, state.output))
+    else:
+        emit_list(run_async(_nodes(client)), NODE_COLUMNS, state.output)
+
+
+@click.command()
+@timeout_option
+@connection_options
+@output_option
+@common_options
+@click.pass_obj
+def status(state: State, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> int:
+    """Say in a few lines how the cluster is.
+
+    Exit code 3 when the cluster is degraded: a node is silent or dead.
+    """
+    found, rows = run_async(_status(open_client(state, connection(key, master, timeout))))
+    bad = [row for row in rows if row.get("state") in BAD_STATES]
+    item = {**found, "health": "degraded" if bad else "ok"}
+    emit_object(item, state.output, lines=_account(item, bad), name_key="cluster")
+    return EXIT_PARTIAL if bad else EXIT_OK
+
+
+async def _nodes(client: AsyncClient) -> list[dict[str, Any]]:
+    async with client as c:
+        return await c.nodes()
+
+
+async def _status(client: AsyncClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    async with client as c:
+        return await c.status(), await c.nodes()
+
+
+def _account(item: Mapping[str, Any], bad: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of ``status``: the plain facts, the counters by group, then what is wrong."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in item.items():
+        if name == "started_s":
+            rows.append(("up", seconds(max(0.0, time.time() - value)) if isinstance(value, int | float) else value))
+        elif isinstance(value, Mapping):
+            shown = [f"{cell(count)} {cell(key)}" for key, count in value.items() if count]
+            rows.append((name, ", ".join(shown) or "none"))
+        else:
+            rows.append((name, value))
+    wrong = (f"{cell(row['state'])}: {cell(row['name'])}, seen {seconds(row.get('last_seen_s'))} ago" for row in bad)
+    return [*pairs(rows), *wrong]
+
+
+async def _watch(client: AsyncClient, output: str | None) -> None:
+    async with client as c, contextlib.aclosing(_changes(c.subscribe_nodes())) as changes:
+        if on_terminal() and output in (None, "table", "wide"):
+            await _redraw(c, changes, wide=output == "wide")
+        else:
+            await _print_changes(c, changes, output)
+
+
+async def _changes(events: AsyncIterator[Mapping[str, Any]]) -> AsyncGenerator[Mapping[str, Any] | None, None]:
+    """The events, and None whenever REDRAW_S pass without one."""
+    pending = asyncio.ensure_future(anext(events))
+    try:
+        while True:
+            done, _ = await asyncio.wait({pending}, timeout=REDRAW_S)
+            if not done:
+                yield None
+                continue
+            try:
+                event = pending.result()
+            except StopAsyncIteration:
+                return
+            pending = asyncio.ensure_future(anext(events))
+            yield event
+    finally:
+        pending.cancel()
+
+
+async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], *, wide: bool) -> None:
+    last = ""
+    while True:
+        lines = table(await c.nodes(), NODE_COLUMNS, wide=wide)
+        put(CLEAR + "\n".join([*lines, "", last or "waiting for changes; Ctrl-C ends"]))
+        try:
+            event = await anext(changes)
+        except StopAsyncIteration:
+            return
+        if event is not None:
+            last = f"{_clock()}  {cell(event.get('node'))}  {cell(event.get('state'))}  {cell(event.get('reason'))}"
+
+
+async def _print_changes(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], output: str | None) -> None:
+    for row in await c.nodes():
+        _print_change({"node": row["name"], "state": row["state"], "reason": "found"}, output)
+    async for event in changes:
+        if event is not None:
+            _print_change(event, output)
+
+
+def _print_change(event: Mapping[str, Any], output: str | None) -> None:
+    if output in ("json", "ndjson", "yaml"):  # a stream has no end to wrap a list around: one JSON object a line
+        put(json_text({**event, "at_s": round(time.time(), 3)}))
+    elif output == "name":
+        put(cell(event.get("node")))
+    else:
+        put(f"{_clock()}  {cell(event.get('node')):<16}  {cell(event.get('state')):<8}  {cell(event.get('reason'))}")
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")

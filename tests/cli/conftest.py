@@ -1,0 +1,129 @@
+"""A cluster of plain data behind the commands: what they ask is recorded, what they get is given by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+from zcluster.cli.main import run
+from zcluster.errors import ZClusterError
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Stands in for zcluster.Result."""
+
+    node: str
+    value: Any = None
+    error: ZClusterError | None = None
+    elapsed_s: float = 0.25
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+@dataclass
+class FakeClient:
+    """Stands in for a connected AsyncClient."""
+
+    value: Any = None
+    error: ZClusterError | None = None
+    answers: list[Answered] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
+    node_rows: list[dict[str, Any]] = field(default_factory=list)
+    function_rows: list[dict[str, Any]] = field(default_factory=list)
+    status_row: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    connections: list[Any] = field(default_factory=list)
+    closed: bool = False
+
+    async def __aenter__(self) -> FakeClient:
+        if self.error is not None:
+            raise self.error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.closed = True
+
+    async def call(self, function: str, args: Any = None, **options: Any) -> Any:
+        self.asked.append(("call", function, args, options))
+        if isinstance(self.value, BaseException):
+            raise self.value
+        return self.value
+
+    async def stream(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Any]:
+        self.asked.append(("stream", function, args, options))
+        for item in self.items:
+            yield item
+
+    async def fan_out(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Answered]:
+        self.asked.append(("fan_out", function, args, options))
+        for answer in self.answers:
+            yield answer
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        return self.node_rows
+
+    async def functions(self) -> list[dict[str, Any]]:
+        return self.function_rows
+
+    async def status(self) -> dict[str, Any]:
+        return self.status_row
+
+    async def subscribe_nodes(self) -> AsyncIterator[Mapping[str, Any]]:
+        for event in self.events:
+            await asyncio.sleep(0)
+            yield event
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    """The client that every command gets."""
+    fake = FakeClient()
+
+    def opened(_state: Any, connection: Any) -> FakeClient:
+        fake.connections.append(connection)
+        return fake
+
+    for module in ("dapi", "nodes", "completing"):
+        monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
+    return fake
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def zcluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., Ran]:
+    """Runs a command line in this process, in a home of its own, without the user's environment."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(("ZCLUSTER_", "_ZCLUSTER"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ZCLUSTER_HOME", str(tmp_path / "home"))
+
+    def invoke(*words: str) -> Ran:
+        code = run(words)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return invoke
+
+
+@pytest.fixture
+def answered() -> type[Answered]:
+    """Makes the answers that the fake client gives."""
+    return Answered

@@ -1,0 +1,81 @@
+"""Completion: the scripts, and the names of the running cluster."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from zcluster.errors import Unreachable
+
+
+@pytest.fixture
+def complete(zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """What the shell offers for the last of some words."""
+
+    def invoke(*words: str) -> list[str]:
+        monkeypatch.setenv("_ZCLUSTER_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", " ".join(("zcluster", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        ran = zcluster()
+        assert (ran.code, ran.err) == (0, "")
+        return [line.partition(",")[2] for line in ran.out.split()]
+
+    return invoke
+
+
+@pytest.fixture
+def _names(cluster: Any) -> None:
+    cluster.node_rows = [{"name": "worker-2"}, {"name": "worker-1"}, {"name": "master"}, {"name": "web"}]
+    cluster.function_rows = [{"name": "math.add", "doc": "Add.\nMore."}, {"name": "echo"}]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script(shell: str, zcluster: Callable[..., Any]) -> None:
+    ran = zcluster("completion", shell)
+    assert ran.code == 0
+    assert f"_ZCLUSTER_COMPLETE={shell}_complete" in ran.out
+
+
+def test_the_script_is_one_that_bash_accepts(zcluster: Callable[..., Any]) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run([bash, "-n"], input=zcluster("completion", "bash").out, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_another_shell_is_a_usage_error(zcluster: Callable[..., Any]) -> None:
+    assert zcluster("completion", "tcsh").code == 2
+
+
+def test_commands_and_options_are_completed(complete: Callable[..., list[str]]) -> None:
+    assert complete("no") == ["nodes"]
+    assert complete("dapi", "c") == ["call"]
+    assert complete("nodes", "--wa") == ["--watch"]
+    assert "yaml" in complete("nodes", "-o", "")
+
+
+@pytest.mark.usefixtures("_names")
+def test_functions_are_completed(complete: Callable[..., list[str]], cluster: Any) -> None:
+    assert complete("dapi", "call", "") == ["echo", "math.add"]
+    assert complete("dapi", "call", "ma") == ["math.add"]
+    assert complete("dapi", "describe", "e") == ["echo"]
+    assert all(found.timeout_s < 1 for found in cluster.connections)
+
+
+@pytest.mark.usefixtures("_names")
+def test_targets_are_completed_in_lists_too(complete: Callable[..., list[str]]) -> None:
+    assert complete("dapi", "call", "echo", "--target", "") == ["all", "any", "master", "web", "worker-1", "worker-2"]
+    assert complete("dapi", "call", "echo", "--target", "a") == ["all", "any"]
+    assert complete("dapi", "call", "echo", "--target", "web,wor") == ["web,worker-1", "web,worker-2"]
+
+
+@pytest.mark.parametrize("error", [Unreachable("no master"), OSError("no"), TimeoutError()])
+def test_without_a_cluster_there_is_nothing_and_no_word(
+    error: Exception, complete: Callable[..., list[str]], cluster: Any
+) -> None:
+    cluster.error = error
+    assert complete("dapi", "call", "") == []

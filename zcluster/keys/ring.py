@@ -140,7 +140,7 @@ class Ring:
             if self._signature == _Signature():
                 return
             raise InvalidKey(f"the ring {self.path} is gone", hint="restore it from a backup") from None
-        content = decode_ring(self.path, data)
+        content = decode_ring(self.path, data, self._by_public)
         if len(content.entries) > self._max_entries:
             raise InvalidKey(f"{self.path}: more than {self._max_entries} keys", hint="revoke what is no longer used")
         kept = content.revoked[-self._max_revoked :]

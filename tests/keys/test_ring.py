@@ -290,12 +290,15 @@ def test_a_broken_file_is_an_error_and_the_old_content_stays(path: Path, case: s
         ring.reload_if_changed()
     assert str(path) in caught.value.message
     assert ring.by_public(KEYS[7]) is not None
-    assert ring.changed(), "the error is told again until the file is repaired"
+    assert not ring.reload_if_changed(), "it is told once, and not read again until it changes"
     with pytest.raises(InvalidKey, match=match):
         ring.add("new", "worker", KEYS[6])
     assert path.read_bytes() == data, "a broken ring is never overwritten"
     with pytest.raises(InvalidKey, match=match):
         Ring(path)
+    path.write_bytes(document([GOOD], []))
+    assert ring.reload_if_changed()
+    assert list(ring.entries) == ["w"]
 
 
 def test_a_ring_that_is_gone_is_an_error_and_is_not_made_anew(path: Path) -> None:
@@ -307,14 +310,23 @@ def test_a_ring_that_is_gone_is_an_error_and_is_not_made_anew(path: Path) -> Non
             change()
     assert ring.by_public(KEYS[0]) is not None
     assert not path.exists()
+    assert not ring.reload_if_changed()
+    Ring(path).add("y", "worker", KEYS[2])
+    assert ring.reload_if_changed()
+    assert list(ring.entries) == ["y"]
 
 
 def test_a_ring_that_others_may_write_is_refused(path: Path) -> None:
-    Ring(path).add("w", "worker", KEYS[0])
+    reader = Ring(path)
+    reader.add("w", "worker", KEYS[0])
     path.chmod(0o620)
     with pytest.raises(InvalidKey, match="open to other users"):
         Ring(path)
+    with pytest.raises(InvalidKey, match="open to other users"):
+        reader.reload_if_changed()
+    assert not reader.reload_if_changed()
     path.chmod(0o644)
+    assert reader.reload_if_changed(), "a repaired mode is a change"
     assert "w" in Ring(path).entries
 
 

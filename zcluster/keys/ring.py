@@ -40,15 +40,29 @@ class NewKey(NamedTuple):
 
 @dataclass(frozen=True)
 class _Signature:
-    """What changes when the file does; all zero when there is no file."""
+    """What changes when the file does, or when it becomes readable; all zero when there is no file."""
 
     mtime_ns: int = 0
     size_bytes: int = 0
     inode: int = 0
+    mode: int = 0
 
     @classmethod
     def of(cls, found: os.stat_result) -> _Signature:
-        return cls(found.st_mtime_ns, found.st_size, found.st_ino)
+        return cls(found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)
+
+    @classmethod
+    def at(cls, path: Path) -> _Signature:
+        try:
+            return cls.of(os.stat(path))
+        except FileNotFoundError:
+            return _NOTHING
+        except OSError:
+            return _UNREACHABLE  # reading it says what is wrong
+
+
+_NOTHING = _Signature()
+_UNREACHABLE = _Signature(inode=-1)
 
 
 class Ring:
@@ -70,7 +84,8 @@ class Ring:
         self._lock_wait_s = lock_wait_s
         self._max_entries = max_entries
         self._max_revoked = max_revoked
-        self._signature = _Signature()
+        self._signature = _NOTHING
+        self._seen = _NOTHING
         self._content = Content({}, ())
         self._by_public: dict[str, Entry] = {}
         if self.changed():
@@ -106,19 +121,13 @@ class Ring:
         return [each for each in self._content.revoked if each.name == name]
 
     def changed(self) -> bool:
-        """Whether the file is another one than was last read or written here. One stat, nothing is read.
-
-        It stays true for a file that cannot be read, until it is repaired.
-        """
-        try:
-            return _Signature.of(os.stat(self.path)) != self._signature
-        except FileNotFoundError:
-            return self._signature != _Signature()
-        except OSError:
-            return True  # reading it says what is wrong
+        """Whether the file is another one than was last read, written or found broken here. One stat, nothing is read."""
+        return _Signature.at(self.path) != self._seen
 
     def reload_if_changed(self) -> bool:
         """Read the file if it changed; returns whether it did.
+
+        A file that is broken is told once, and not read again until it changes: a master that looks often stays quiet and quick.
 
         Raises:
             InvalidKey: the new file is broken or gone; what was read before stays.
@@ -134,10 +143,11 @@ class Ring:
         Raises:
             InvalidKey: it is broken, or gone since it was last read; what was read before stays.
         """
+        self._seen = _Signature.at(self.path)
         try:
             data, found = read_private(self.path, MAX_RING_BYTES, forbid=0o022)
         except FileNotFoundError:
-            if self._signature == _Signature():
+            if self._signature == _NOTHING:
                 return
             raise InvalidKey(f"the ring {self.path} is gone", hint="restore it from a backup") from None
         content = decode_ring(self.path, data, self._by_public)
@@ -160,7 +170,7 @@ class Ring:
         created_at = datetime.now(UTC).isoformat(timespec="seconds")
         added = [Entry(key.name, key.role, key.public, created_at) for key in keys]
         with locked(self._lock_file, self._lock_wait_s):
-            self.reload_if_changed()
+            self._read_current()
             entries = dict(self._content.entries)
             holders = {entry.public: f"the key {entry.name!r}" for entry in entries.values()}
             revoked = {each.public: each for each in self._content.revoked}
@@ -181,7 +191,7 @@ class Ring:
             Busy: another process kept the lock.
         """
         with locked(self._lock_file, self._lock_wait_s):
-            self.reload_if_changed()
+            self._read_current()
             entry = self.get(name)
             record = Revoked(entry.name, entry.role, entry.public, datetime.now(UTC).isoformat(timespec="seconds"))
             kept = (*self._content.revoked, record)[-self._max_revoked :]
@@ -197,7 +207,7 @@ class Ring:
             Busy: another process kept the lock.
         """
         with locked(self._lock_file, self._lock_wait_s):
-            self.reload_if_changed()
+            self._read_current()
             old = self.get(name)
             entry = Entry(new_name, old.role, old.public, old.created_at)
             entries = self._without(name)
@@ -212,7 +222,7 @@ class Ring:
             Busy: another process kept the lock.
         """
         with locked(self._lock_file, self._lock_wait_s):
-            self.reload_if_changed()
+            self._read_current()
             if self._content.entries.get(entry.name) == entry:
                 self._save(Content(self._without(entry.name), self._content.revoked))
 
@@ -220,13 +230,18 @@ class Ring:
     def _lock_file(self) -> Path:
         return self.path.with_name(self.path.name + ".lock")
 
+    def _read_current(self) -> None:
+        """Have the file's content in memory, or fail: a change is made of what is there, never of an older state."""
+        if _Signature.at(self.path) != self._signature:
+            self.load()
+
     def _without(self, name: str) -> dict[str, Entry]:
         return {each: entry for each, entry in self._content.entries.items() if each != name}
 
     def _take(self, content: Content, signature: _Signature) -> None:
         self._content = content
         self._by_public = {entry.public: entry for entry in content.entries.values()}
-        self._signature = signature
+        self._signature = self._seen = signature
 
     def _save(self, content: Content) -> None:
         # inodes are used again and clocks are coarse: two changes at once could look like none without a time of their own

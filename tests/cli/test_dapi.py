@@ -45,7 +45,7 @@ def test_one_answer_is_the_bare_value(cluster: Any, zcluster: Callable[..., Any]
 
 def test_the_defaults_of_a_call(cluster: Any, zcluster: Callable[..., Any]) -> None:
     zcluster("dapi", "call", "math.add")
-    assert cluster.asked == [("call", "math.add", {}, {"target": "any", "timeout": None, "priority": 5})]
+    assert cluster.asked == [("call", "math.add", {}, {"target": "any", "timeout": 30.0, "priority": 5})]
 
 
 @pytest.mark.parametrize("value", [None, 0, "", "text", [1, 2]])
@@ -88,7 +88,7 @@ def test_several_nodes_are_a_fan_out(
     ran = zcluster("dapi", "call", "math.add", "a=1", "--target", target)
     assert ran.code == 3
     assert [line.split()[0] for line in ran.out.splitlines()] == ["NODE", "worker-2", "worker-1"]
-    assert cluster.asked == [("fan_out", "math.add", {"a": 1}, {"target": target, "timeout": None, "priority": 5})]
+    assert cluster.asked == [("fan_out", "math.add", {"a": 1}, {"target": target, "timeout": 30.0, "priority": 5})]
 
 
 def test_all_that_failed_alike_end_with_their_code(

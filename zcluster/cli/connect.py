@@ -1,6 +1,8 @@
 """From the command line's options to a connected client.
 
-Rule kept here: a command never waits for a cluster longer than its ``--timeout``, or else ``client.timeout_s``.
+Rules kept here:
+- a command waits for a master no longer than its ``--timeout``, or else CONNECT_S: a person sits in front of it;
+- the deadline of what it then calls is ``--timeout``, or else ``client.timeout_s``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CONNECT_S = 5.0
+"""How long to wait for a master, and for its own account of the cluster, when no ``--timeout`` is given."""
+
 
 def settings(state: State, flags: dict[str, Any] | None = None) -> Loaded:
     """The configuration of the home that ``state`` names, with ``flags`` (setting name -> value) on top."""
@@ -29,15 +34,17 @@ def open_client(state: State, connection: Connection) -> AsyncClient:
     """An ``AsyncClient`` that is not yet connected; use it with ``async with``."""
     from zcluster.clients import AsyncClient
 
-    timeout_s = connection.timeout_s
-    if timeout_s is None:
-        timeout_s = settings(state).settings.client.timeout_s
     return AsyncClient(
         home=state.home,
         key=connection.key,
         master=list(connection.masters) or None,
-        timeout=timeout_s,
+        timeout=CONNECT_S if connection.timeout_s is None else connection.timeout_s,
     )
+
+
+def deadline_s(state: State, timeout_s: float | None) -> float:
+    """The time that a call gets."""
+    return settings(state).settings.client.timeout_s if timeout_s is None else timeout_s
 
 
 def connection(key: Path | None, master: tuple[str, ...], timeout: float | None = None) -> Connection:

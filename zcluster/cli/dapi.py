@@ -11,7 +11,7 @@ import click
 
 from zcluster.cli.answers import AnswerPrinter, OneAnswer, put_value
 from zcluster.cli.arguments import arguments, read_arguments
-from zcluster.cli.connect import connection, open_client, run_async, settings
+from zcluster.cli.connect import connection, deadline_s, open_client, run_async, settings
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
@@ -91,7 +91,8 @@ def call(
         raise UsageError("--stdin and ARGS exclude each other", hint="give the arguments in one place")
     values = arguments(args) if not from_stdin else _from_stdin(state)
     client = open_client(state, connection(key, master, timeout))
-    return run_async(_call(client, function, values, target=target, timeout_s=timeout, priority=priority, output=state.output))
+    until_s = deadline_s(state, timeout)
+    return run_async(_call(client, function, values, target=target, timeout_s=until_s, priority=priority, output=state.output))
 
 
 def _from_stdin(state: State) -> dict[str, Any]:
@@ -104,7 +105,7 @@ async def _call(
     values: dict[str, Any],
     *,
     target: str,
-    timeout_s: float | None,
+    timeout_s: float,
     priority: int,
     output: str | None,
 ) -> int:
@@ -137,7 +138,7 @@ async def _stream(
     values: dict[str, Any],
     *,
     target: str,
-    timeout_s: float | None,
+    timeout_s: float,
     priority: int,
     output: str | None,
 ) -> int:

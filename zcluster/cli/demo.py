@@ -12,16 +12,15 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zcluster.cli.answers import AnswerPrinter
 from zcluster.cli.connect import run_async
 from zcluster.cli.nodes import NODE_COLUMNS
 from zcluster.cli.options import debug_option
-from zcluster.cli.output import json_text, put, say, seconds, table
+from zcluster.cli.output import Column, json_text, put, say, seconds, table
 from zcluster.errors import EXIT_OK, NodeUnavailable, TimedOut, ZClusterError
 
 if TYPE_CHECKING:
@@ -31,9 +30,32 @@ WORKERS = 2
 VICTIM = "worker-2"
 SEEN_DEAD_S = 15.0
 """How long to wait for the victim to be seen dead: the default lease is 3 s."""
-LOOK_S = 0.05
+LOOK_S = 0.02
 BENCH_S = 2.0
 LOG_LINES = 8
+FAN_OUT_S = 10.0
+
+
+def mebibytes(value: Any) -> str:
+    """Bytes as MiB."""
+    return f"{value / (1 << 20):,.0f} MiB"
+
+
+INFO_COLUMNS = (
+    Column("role", "ROLE"),
+    Column("pid", "PID", right=True),
+    Column("version", "VERSION"),
+    Column("python", "PYTHON"),
+    Column("hostname", "HOST"),
+    Column("uptime_s", "UP", right=True, text=seconds),
+)
+RESOURCE_COLUMNS = (
+    Column("cpu_percent", "CPU%", right=True),
+    Column("memory.percent", "MEM%", right=True),
+    Column("disk.percent", "DISK%", right=True),
+    Column("process.rss_bytes", "PROCESS", right=True, text=mebibytes),
+    Column("process.threads", "THREADS", right=True),
+)
 
 
 @click.command()
@@ -55,11 +77,13 @@ def demo(once: bool, functions: tuple[str, ...]) -> int:
         with LocalCluster(WORKERS, cluster_name="demo", functions=functions) as cluster:
             try:
                 show_all(cluster, time.monotonic() - started_s)
-            except BaseException:
+            except Exception:
                 show_logs(cluster)
                 raise
             if not once:
                 stay(cluster)
+    except BrokenPipeError:
+        raise
     except (ZClusterError, OSError) as error:
         raise ZClusterError(f"the demo failed: {error}") from error
     put("\nAll processes are stopped, the temporary home is removed.")
@@ -74,8 +98,8 @@ def show_all(cluster: LocalCluster, start_s: float) -> None:
     title("A call to one node")
     run_async(show_call(cluster))
     title("A fan-out to all nodes")
-    run_async(show_fan_out(cluster, "node.info"))
-    run_async(show_fan_out(cluster, "node.resources"))
+    run_async(show_fan_out(cluster, "node.info", INFO_COLUMNS))
+    run_async(show_fan_out(cluster, "node.resources", RESOURCE_COLUMNS))
     title(f"{VICTIM} is killed (SIGKILL), and started again")
     run_async(show_death(cluster))
     run_async(show_restart(cluster))
@@ -106,17 +130,28 @@ async def show_call(cluster: LocalCluster) -> None:
     put(f"{json_text(value)}    (worker-1 answered within {seconds(took_s)})")
 
 
-async def show_fan_out(cluster: LocalCluster, function: str) -> None:
-    """One function on every node, each answer as it comes."""
+async def show_fan_out(cluster: LocalCluster, function: str, columns: Sequence[Column]) -> None:
+    """One function on every node: some fields of each answer, in the order of arrival."""
     from zcluster.clients import AsyncClient
 
     command(cluster, "dapi", "call", function, "--target", "all")
-    printer = AnswerPrinter(None)
+    rows: list[dict[str, Any]] = []
     async with AsyncClient(key=cluster.admin_key) as c:
-        async for result in c.fan_out(function, target="all", timeout=10.0):
-            printer.add(result)
-    if printer.close() != EXIT_OK or len(printer.codes) != WORKERS + 1:
-        raise ZClusterError(f"{function} brought {printer.codes.count(EXIT_OK)} good answers instead of {WORKERS + 1}")
+        async for result in c.fan_out(function, target="all", timeout=FAN_OUT_S):
+            if result.error is not None:
+                raise result.error
+            rows.append({**flat(result.value), "node": result.node, "elapsed_s": result.elapsed_s})
+    if len(rows) != WORKERS + 1:
+        raise ZClusterError(f"{function} brought {len(rows)} answers instead of {WORKERS + 1}")
+    put("\n".join(table(rows, (Column("node", "NODE"), *columns, Column("elapsed_s", "ELAPSED", right=True, text=seconds)))))
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``value`` with the fields of its inner mappings beside its own, named OUTER.INNER."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        found.update(flat(inner, f"{prefix}{name}.") if isinstance(inner, Mapping) else {prefix + name: inner})
+    return found
 
 
 async def show_death(cluster: LocalCluster) -> None:

@@ -164,5 +164,8 @@ def connection_options(command: F) -> F:
 def timeout_option(command: F) -> F:
     """``--timeout``, passed to the command as ``timeout`` (seconds, or None)."""
     return click.option(
-        "--timeout", type=DURATION, metavar="DURATION", help="How long to wait: 5s, 250ms, 10m. [default: client.timeout_s]"
+        "--timeout",
+        type=DURATION,
+        metavar="DURATION",
+        help="How long to wait: 5s, 250ms, 10m. [default: 5s for a master, client.timeout_s for a call]",
     )(command)

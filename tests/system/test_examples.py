@@ -1,0 +1,62 @@
+"""Each example runs as it is shown, against a cluster that offers examples/functions.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zcluster
+from zcluster.bench.cluster import LocalCluster
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+LIMIT_S = 60.0
+
+EXPECTED = {
+    "client_async.py": ["1 + 2 = 3", "1000 calls at once, the last one: 1998", "item 1", "item 2", "item 3", "refused: "],
+    "client_blocking.py": ["master       master   ready", "worker-1     worker   ready", "request: {", "item 3"],
+    "fan_out.py": ["master       cpu ", "worker-1     cpu ", "worker-2     cpu "],
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster whose workers have the functions of the examples."""
+    with LocalCluster(2, functions=[str(EXAMPLES / "functions.py")]) as running:
+        yield running
+
+
+def test_every_example_is_here() -> None:
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted([*EXPECTED, "functions.py"])
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_example_runs(name: str, cluster: LocalCluster) -> None:
+    environment = {
+        **os.environ,
+        "ZCLUSTER_HOME": str(cluster.home),
+        "PYTHONPATH": str(Path(zcluster.__file__).resolve().parents[1]),
+    }
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    for line in EXPECTED[name]:
+        assert line in done.stdout
+
+
+def test_each_kind_of_function_answers(cluster: LocalCluster, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    port = int(cluster.address.rpartition(":")[2])
+    with zcluster.Client(home=cluster.home) as c:
+        assert c.call("file.sha256", {"path": str(file)}) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        assert c.call("port.open", {"host": "127.0.0.1", "port": port}) is True
+        assert list(c.stream("count.up", {"to": 3, "start": 2})) == [2, 3]
+        about = c.call("request.about", target="worker-2", timeout=9.0)
+    assert (about["caller"], about["role"], about["node"]) == ("admin", "admin", "worker-2")
+    assert 0 < about["remaining_s"] <= 9

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from zcluster.dapi.context import Context
+from zcluster.dapi.jobs import Body
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -119,14 +120,14 @@ class Arguments:
         own["title"] = self._name
         return {**own, "$defs": components} if components else own
 
-    def _make_decode(self) -> Callable[[bytes], tuple[Any, ...]]:
+    def _make_decode(self) -> Callable[[Body], tuple[Any, ...]]:
         # A closure, not a method: this runs for every request.
         decode = self._decoder.decode
         required = len(self.names) - len(self._defaults)
         explain = self._explain
         refuse_duplicates = self._refuse_duplicates
 
-        def decode_body(body: bytes) -> tuple[Any, ...]:
+        def decode_body(body: Body) -> tuple[Any, ...]:
             try:
                 values = _astuple(decode(body))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -138,7 +139,7 @@ class Arguments:
 
         return decode_body
 
-    def _explain(self, body: bytes, error: Exception) -> tuple[Any, ...]:
+    def _explain(self, body: Body, error: Exception) -> tuple[Any, ...]:
         """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""
         wrong: Exception = error
         if body.strip() in (b"", b"null"):
@@ -156,11 +157,11 @@ class Arguments:
         if not isinstance(error, msgspec.ValidationError):
             return f"the arguments are not valid JSON: {error}"
         text = str(error)
-        if field := _FIELD.match(text):
+        place = _PLACE.match(text)
+        if place is None and (field := _FIELD.match(text)):
             if field["what"] == "missing required":
                 return f"missing argument '{field['name']}'"
             return f"unknown argument '{field['name']}' (it takes {', '.join(self.names) or 'none'})"
-        place = _PLACE.match(text)
         argument = _ARGUMENT.match(place["path"]) if place else None
         if place is None or argument is None:
             return f"the arguments must be one JSON object: {_plain(text)}"
@@ -169,7 +170,7 @@ class Arguments:
         key = " key" if place["key"] else ""
         return f"argument '{argument['name']}'{key}{where}: {_plain(place['what'])}"
 
-    def _refuse_duplicates(self, body: bytes) -> None:
+    def _refuse_duplicates(self, body: Body) -> None:
         """Raise InvalidArguments when a name is given twice. ``body`` has been decoded, so it is valid."""
         suspicious = body.find(_BACKSLASH) >= 0
         for token in self._tokens:

@@ -20,6 +20,7 @@ from multiprocessing import connection, parent_process
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function
+from zcluster.dapi.jobs import Body
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.outcome import error_body, failure
 from zcluster.errors import FunctionFailed, NoSuchFunction, ZClusterError
@@ -34,7 +35,7 @@ class Order:
     """One call, as it crosses the pipe; ``remaining_s`` because clocks of two processes need not agree."""
 
     name: str
-    body: bytes
+    body: Body
     caller: str
     role: str
     node: str

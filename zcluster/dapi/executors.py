@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from zcluster.dapi.context import Context
-from zcluster.dapi.jobs import Call, Job
+from zcluster.dapi.jobs import AnyJob, Call
 from zcluster.dapi.outcome import Outcomes, encode
 
 
@@ -124,7 +124,7 @@ class ThreadCall:
 
     __slots__ = ("_claim", "_context", "_inbox", "_outcomes", "deadline_s", "job")
 
-    def __init__(self, job: Job, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes
@@ -153,7 +153,7 @@ class ThreadCall:
 class TaskCall:
     """An async function in a task of the loop. Base of the async stream."""
 
-    def __init__(self, job: Job, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from zcluster.dapi.arguments import Arguments, check_signature, schema_of
 from zcluster.dapi.context import Context
+from zcluster.dapi.jobs import Body
 from zcluster.dapi.outcome import encode, failure
 from zcluster.errors import ConfigError, FunctionFailed, InvalidArguments
 
@@ -211,7 +212,7 @@ class Function:
         target = self.target
         by_position = self._arguments.by_position
 
-        def run(body: bytes, context: Context | None = None) -> bytes:
+        def run(body: Body, context: Context | None = None) -> bytes:
             try:
                 values = decode(body)
                 value = target(*values) if by_position else call(values, context)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 INITIAL_CREDIT_ITEMS = 16
 """How many items a stream may send before the first grant."""
 
+Body = bytes | bytearray
+"""Arguments as they came: whole in one message, or gathered from chunks."""
+
 _HEAP_SLACK = 64
 
 
@@ -40,18 +43,37 @@ class Job:
 
     id: int
     function: Function
-    body: bytes
+    body: Body
     deadline_s: float
     caller: str
     role: str
     request_id: str
 
 
+class AnyJob(Protocol):
+    """What the runner reads of a job: a :class:`Job`, or anything with its attributes."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def function(self) -> Function: ...
+    @property
+    def body(self) -> Body: ...
+    @property
+    def deadline_s(self) -> float: ...
+    @property
+    def caller(self) -> str: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+
+
 class Call(Protocol):
     """A job in the hands of one of the executors."""
 
     @property
-    def job(self) -> Job:
+    def job(self) -> AnyJob:
         """What is being run."""
 
     @property

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from zcluster.dapi.context import Context
-from zcluster.dapi.jobs import Job
+from zcluster.dapi.jobs import AnyJob
 from zcluster.errors import FunctionFailed, InvalidArguments, TooLarge, ZClusterError
 
 _dumps = orjson.dumps
@@ -56,9 +56,6 @@ def error_body(error: ZClusterError, node: str, request_id: str) -> bytes:
     data = error.to_dict()
     data["request_id"] = error.request_id or request_id
     data["node"] = error.node or node
-    # Text with lone surrogates (a file name, say) is not UTF-8; the error must arrive all the same.
-    data["message"] = error.message.encode("utf-8", "backslashreplace").decode("utf-8")
-    data["hint"] = error.hint.encode("utf-8", "backslashreplace").decode("utf-8")
     return _dumps(data)
 
 
@@ -84,7 +81,7 @@ class Outcomes:
         self._body_bytes = body_bytes
         self._item_bytes = item_bytes
 
-    def context(self, job: Job, deadline_s: float) -> Context:
+    def context(self, job: AnyJob, deadline_s: float) -> Context:
         """The context of ``job``."""
         return Context(
             caller=job.caller,
@@ -95,13 +92,13 @@ class Outcomes:
             clock=self._clock,
         )
 
-    def result(self, job: Job, body: bytes) -> tuple[bool, bytes]:
+    def result(self, job: AnyJob, body: bytes) -> tuple[bool, bytes]:
         """``body`` when it is within the limit, else the TooLarge that says so."""
         if len(body) <= self._body_bytes:
             return True, body
         return False, self.refused(job, self._too_large(job, "result", len(body), self._body_bytes))
 
-    def item(self, job: Job, value: Any) -> tuple[bool, bytes]:
+    def item(self, job: AnyJob, value: Any) -> tuple[bool, bytes]:
         """One item of a stream: (True, JSON), or (False, the error that ends the stream)."""
         try:
             body = encode(job.function.name, value)
@@ -111,7 +108,7 @@ class Outcomes:
             return True, body
         return False, self.refused(job, self._too_large(job, "item", len(body), self._item_bytes))
 
-    def failed(self, job: Job, error: BaseException) -> bytes:
+    def failed(self, job: AnyJob, error: BaseException) -> bytes:
         """The body for what ``job`` raised; FunctionFailed leaves its traceback in the log."""
         seen = failure(error)
         if isinstance(seen, FunctionFailed):
@@ -121,17 +118,17 @@ class Outcomes:
             )
         return self.refused(job, seen)
 
-    def failed_elsewhere(self, job: Job, body: bytes, traceback: str) -> bytes:
+    def failed_elsewhere(self, job: AnyJob, body: bytes, traceback: str) -> bytes:
         """The body that a process of ours made for ``job``; its traceback, if it left one, goes to the log here."""
         if traceback:
             self._logger.error("%s failed in its process\n%s", job.function.name, traceback, extra={"request_id": job.request_id})
         return body
 
-    def refused(self, job: Job, error: ZClusterError) -> bytes:
+    def refused(self, job: AnyJob, error: ZClusterError) -> bytes:
         """The body for an error of our own making."""
         return error_body(error, self._node, job.request_id)
 
-    def run(self, job: Job, context: Context | None) -> tuple[bool, bytes]:
+    def run(self, job: AnyJob, context: Context | None) -> tuple[bool, bytes]:
         """Run a plain function here and now: (whether it succeeded, the body). Never raises."""
         try:
             body = job.function.run(job.body, context)
@@ -141,7 +138,7 @@ class Outcomes:
             return True, body
         return self.result(job, body)
 
-    def _too_large(self, job: Job, what: str, size_bytes: int, limit_bytes: int) -> TooLarge:
+    def _too_large(self, job: AnyJob, what: str, size_bytes: int, limit_bytes: int) -> TooLarge:
         return TooLarge(
             f"{job.function.name}: {what} of {size_bytes} bytes; the limit is {limit_bytes}",
             hint="return less, or stream it in pieces from a generator",

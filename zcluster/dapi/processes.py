@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from zcluster.dapi import child
 from zcluster.dapi.executors import Inbox, Report
-from zcluster.dapi.jobs import Job
+from zcluster.dapi.jobs import AnyJob
 from zcluster.dapi.outcome import Outcomes
 from zcluster.errors import FunctionFailed
 
@@ -42,7 +42,7 @@ class ProcessCall:
 
     __slots__ = ("_executor", "deadline_s", "job", "slot", "started", "stopped")
 
-    def __init__(self, job: Job, deadline_s: float, executor: Processes) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, executor: Processes) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._executor = executor
@@ -102,6 +102,7 @@ class Processes:
         self._slots = [_Slot() for _ in range(processes)]
         self._idle = list(self._slots)
         self._waiting: deque[ProcessCall] = deque()
+        self._killers: list[threading.Thread] = []
         self._closed = False
 
     def submit(self, call: ProcessCall) -> None:
@@ -120,27 +121,18 @@ class Processes:
         """Forget a call that waits, kill the process of one that runs."""
         if not call.started:
             self._waiting.remove(call)
-        elif call.slot is not None and call.slot.pool is not None:
-            pool, call.slot.pool = call.slot.pool, None
-
-            def gone() -> None:
-                _kill(pool)
-                self._inbox.post(call, Report.STOPPED)  # only now: never more processes than allowed
-
-            threading.Thread(target=gone, name="zcluster-kill", daemon=True).start()
+        elif call.slot is not None:
+            # Free for the next call only when it is gone: never more processes than allowed.
+            self._discard(call.slot, partial(self._inbox.post, call, Report.STOPPED))
 
     def close(self) -> None:
-        """Kill all processes; returns after at most CLOSE_S."""
+        """Kill all processes; returns when they are gone, after at most CLOSE_S."""
         self._closed = True
         self._waiting.clear()
         until_s = time.monotonic() + CLOSE_S
-        killers = []
         for slot in self._slots:
-            if slot.pool is not None:
-                killers.append(threading.Thread(target=_kill, args=(slot.pool,), name="zcluster-kill", daemon=True))
-                slot.pool = None
-                killers[-1].start()
-        for killer in killers:
+            self._discard(slot)
+        for killer in self._killers:
             killer.join(max(0.0, until_s - time.monotonic()))
 
     def _advance(self) -> None:
@@ -174,10 +166,15 @@ class Processes:
         future: Future[_Answer] = slot.pool.schedule(child.run, args=(order,))
         return future
 
-    def _discard(self, slot: _Slot) -> None:
+    def _discard(self, slot: _Slot, gone: Callable[[], None] | None = None) -> None:
+        """Take the process out of ``slot`` and kill it in a thread, for that takes a while; ``gone`` is called there."""
         pool, slot.pool = slot.pool, None
-        if pool is not None:
-            threading.Thread(target=_kill, args=(pool,), name="zcluster-kill", daemon=True).start()
+        if pool is None:
+            return
+        self._killers = [killer for killer in self._killers if killer.is_alive()]
+        killer = threading.Thread(target=_kill, args=(pool, gone), name="zcluster-kill", daemon=True)
+        self._killers.append(killer)
+        killer.start()
 
     def _done(self, call: ProcessCall, future: Future[_Answer]) -> None:
         # In a thread of pebble's. A stopped call is reported by its killer.
@@ -211,9 +208,12 @@ def _new_pool(modules: Sequence[str], entry_points: bool) -> ProcessPool:
     )
 
 
-def _kill(pool: ProcessPool) -> None:
+def _kill(pool: ProcessPool, gone: Callable[[], None] | None) -> None:
+    # SIGTERM first, which ends the process at once (see child.start); SIGKILL after 3 s if the function ignores it.
     pool.stop()  # type: ignore[no-untyped-call]
     pool.join()
+    if gone is not None:
+        gone()
 
 
 def _death(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from functools import partial
 
 from zcluster.dapi.executors import DaemonThreads, Inbox, Report, TaskCall, ThreadCall
 from zcluster.dapi.function import Function
-from zcluster.dapi.jobs import Call, Job, JobTable
+from zcluster.dapi.jobs import AnyJob, Call, JobTable
 from zcluster.dapi.loader import absolute_modules
 from zcluster.dapi.outcome import Outcomes
 from zcluster.dapi.processes import ProcessCall, Processes
@@ -115,7 +115,7 @@ class Runner:
         except KeyError:
             raise NoSuchFunction(f"this node has no function {name}", hint="see: zcluster dapi ls") from None
 
-    def start(self, job: Job) -> None:
+    def start(self, job: AnyJob) -> None:
         """Run ``job``; returns at once. An inline function, and a job that is refused, is finished before it returns.
 
         Raises UsageError when a job with this id is in flight.
@@ -180,7 +180,7 @@ class Runner:
         self._threads.close()
         self._processes.close()
 
-    def _refusal(self, job: Job, now: float) -> ZClusterError | None:
+    def _refusal(self, job: AnyJob, now: float) -> ZClusterError | None:
         if job.deadline_s <= now:
             return TimedOut(
                 f"{job.function.name} never started: its deadline had passed when it arrived",
@@ -196,7 +196,7 @@ class Runner:
             )
         return None
 
-    def _launch(self, job: Job, deadline_s: float) -> None:
+    def _launch(self, job: AnyJob, deadline_s: float) -> None:
         kind = job.function.kind
         if kind == "async" or kind == "async_generator":
             make = TaskCall if kind == "async" else TaskStream
@@ -276,5 +276,5 @@ def _node_stopped(call: Call, started: bool) -> ZClusterError:
     )
 
 
-def _draining(job: Job) -> Draining:
+def _draining(job: AnyJob) -> Draining:
     return Draining(f"{job.function.name} never started: its node is stopping", hint="call it again: another node will take it")

@@ -16,14 +16,14 @@ import threading
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.executors import Inbox, Report, TaskCall, Tell
-from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, Job
+from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, AnyJob
 from zcluster.dapi.outcome import Outcomes
 
 
 class ThreadStream:
     """A plain generator, driven from a thread."""
 
-    def __init__(self, job: Job, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes
@@ -85,7 +85,7 @@ class ThreadStream:
 class TaskStream(TaskCall):
     """An async generator, driven from a task."""
 
-    def __init__(self, job: Job, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
         super().__init__(job, deadline_s, outcomes, tell)
         self._changed = asyncio.Event()
         self._credit_items = INITIAL_CREDIT_ITEMS

@@ -180,7 +180,7 @@ def test_special_options_and_names_are_checked() -> None:
             SpecialOptions(**options)
     with pytest.raises(UsageError, match="nothing"):
         run_special("nothing", SpecialOptions(), print)
-    assert {"sleep", "fanout", "memory"} <= set(NAMES)
+    assert set(NAMES) == {"sleep", "fanout", "reconnect", "idle", "memory"}
 
 
 def test_axes_say_round_numbers() -> None:

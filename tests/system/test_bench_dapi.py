@@ -66,11 +66,17 @@ def test_no_running_cluster_is_an_error(tmp_path: Path) -> None:
     [
         ("sleep", SpecialOptions(rounds=1)),
         ("fanout", SpecialOptions(workers=2, rounds=1, duration_s=0.3)),
+        ("reconnect", SpecialOptions(workers=5, rounds=1)),
+        ("idle", SpecialOptions(workers=5, duration_s=0.3)),
         ("memory", SpecialOptions()),
     ],
 )
 def test_the_named_benches_run(name: str, options: SpecialOptions) -> None:
     result = run_special(name, options, lambda _line: None)
     assert result.name == name
-    assert result.figures[0].value > 0
+    by_name = {figure.name: figure for figure in result.figures}
+    # a few idle workers may cost less than a tick of the kernel's clock
+    assert result.figures[0].value > 0 or name == "idle"
+    counted = by_name.get("ready, as the master says")
+    assert counted is None or counted.value == 5
     assert "machine: " in render(result)

@@ -14,7 +14,7 @@ from html import escape
 from zcluster.bench.stats import Histogram
 
 WIDTH, HEIGHT = 720, 280
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 40
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 16, 40
 BINS_PER_DECADE = 20
 PLOT_W, PLOT_H = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 

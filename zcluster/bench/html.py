@@ -12,6 +12,7 @@ from html import escape
 
 from zcluster.bench.charts import bar_chart, latency_chart
 from zcluster.bench.dapi import ROLES, DapiResult
+from zcluster.bench.figures import SpecialResult
 from zcluster.bench.machine import Machine
 from zcluster.bench.report import (
     WHAT,
@@ -22,7 +23,6 @@ from zcluster.bench.report import (
     ratio_rows,
     special_rows,
 )
-from zcluster.bench.special import SpecialResult
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#667085;--rule:#e4e7ec;--good:#1a7f4b;--bad:#b42318;
@@ -71,7 +71,7 @@ def _dapi(result: DapiResult) -> str:
         ("p99", f"{mine.percentile_s(99) * 1e3:,.2f} ms"),
         ("errors", f"{sum(mine.errors.values()):,}"),
     ]
-    ratios = [(f"requests/s of {r.against}", f"{r.value:.2f} ×") for r in result.ratios if r.figure == "requests_per_s"]
+    ratios = [(f"against {r.against}", f"{r.value:.2f} ×") for r in result.ratios if r.figure == "requests_per_s"]
     legend = _legend([c.name for c in result.contenders])
     rounds = [f"round {n + 1}" for n in range(result.options.rounds)]
     throughput = bar_chart(rounds, {c.name: [r.rate for r in c.rounds] for c in result.contenders}, "requests/s")

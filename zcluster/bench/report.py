@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from zcluster.bench.dapi import NATS, PERCENTILES, RAW, ROLES, Contender, DapiOptions, DapiResult
+from zcluster.bench.figures import Figure, SpecialResult
 from zcluster.bench.machine import Machine
 from zcluster.bench.rounds import Round
-from zcluster.bench.special import Figure, SpecialResult
 from zcluster.errors import UsageError
 
 SCHEMA = 1

@@ -1,8 +1,8 @@
-"""The other named benches, each of one promise: sleep, fanout, memory.
+"""The other named benches, each of one promise: sleep, fanout, reconnect, idle, memory.
 
 Rules kept here:
 - a bench brings its own cluster and leaves nothing behind;
-- each figure carries the bar that it has to reach, if there is one, and says whether it does.
+- the load, and the number of workers, are those of the promise, unless the options say otherwise.
 """
 
 from __future__ import annotations
@@ -11,85 +11,28 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zcluster.bench.cluster import MASTER, LocalCluster
 from zcluster.bench.contenders import CLIENT, echo_config, zcluster_contender
-from zcluster.bench.machine import Machine, describe_machine, peak_memory_bytes, resident_bytes
+from zcluster.bench.figures import MIB, Figure, Say, SpecialOptions, SpecialResult
+from zcluster.bench.herd import idle, reconnect
+from zcluster.bench.machine import describe_machine, peak_memory_bytes, resident_bytes
 from zcluster.bench.rounds import Load, run_round
 from zcluster.bench.stats import median
 from zcluster.clients import AsyncClient
 from zcluster.errors import UsageError
 
-Say = Callable[[str], None]
+__all__ = ["NAMES", "Figure", "SpecialOptions", "SpecialResult", "run_special"]
 
 SLEEP_S = 0.01
 SLEEP_CALLS = 1_000
 SLEEP_BAR_S = 0.2
 FANOUT_BAR_PER_S = 300.0
 MEMORY_BAR_MIB = 70.0
-MIB = 1024 * 1024
 IDLE_S = 3.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    """What it has to reach; None: nothing."""
-    at_most: bool = True
-    """Whether the bar is a ceiling (else a floor)."""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the bar is reached; None without a bar."""
-        if self.bar is None:
-            return None
-        return self.value <= self.bar if self.at_most else self.value >= self.bar
-
-
-@dataclass(frozen=True)
-class SpecialResult:
-    """What a named bench has measured."""
-
-    name: str
-    about: str
-    """What was done, in one line."""
-    machine: Machine
-    figures: tuple[Figure, ...]
-
-    @property
-    def met(self) -> bool:
-        """Whether no bar was missed."""
-        return all(figure.met is not False for figure in self.figures)
-
-
-@dataclass(frozen=True)
-class SpecialOptions:
-    """What a named bench may be told; each uses what it needs."""
-
-    workers: int = 0
-    """Workers of the cluster; 0: as many as the bench's bar is about."""
-    in_flight: int = 0
-    """Requests under way at once; 0: as the bench's bar says."""
-    duration_s: float = 5.0
-    rounds: int = 5
-
-    def __post_init__(self) -> None:
-        for name, value, most in (("workers", self.workers, 5_000), ("in-flight", self.in_flight, 100_000)):
-            if not 0 <= value <= most:
-                raise UsageError(f"--{name} is from 0 to {most}, not {value}", hint=f"give --{name} within that range")
-        if not 0.1 <= self.duration_s <= 3600:
-            raise UsageError(f"--duration is from 0.1 to 3600 s, not {self.duration_s:g}")
-        if not 1 <= self.rounds <= 100:
-            raise UsageError(f"--rounds is from 1 to 100, not {self.rounds}")
 
 
 async def _sleep(options: SpecialOptions, say: Say) -> SpecialResult:
@@ -170,6 +113,8 @@ async def _memory(options: SpecialOptions, say: Say) -> SpecialResult:
 _BENCHES: dict[str, Callable[[SpecialOptions, Say], Awaitable[SpecialResult]]] = {
     "sleep": _sleep,
     "fanout": _fanout,
+    "reconnect": reconnect,
+    "idle": idle,
     "memory": _memory,
 }
 NAMES = tuple(_BENCHES)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from zcluster.bench.child import child_environment
 from zcluster.bench.cluster import LocalCluster
 from zcluster.clients import AsyncClient
 from zcluster.errors import UsageError, ZClusterError
@@ -80,3 +85,29 @@ def test_master_restart_is_waited_for() -> None:
         asyncio.run(cluster.restart_master())
         assert cluster.pids["master"] != old["master"]
         assert cluster.pids["worker-1"] == old["worker-1"]
+
+
+BENCH = """
+from zcluster.bench.dapi import DapiOptions, run_dapi
+run_dapi(DapiOptions(duration_s=600), lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, (1, -signal.SIGINT)), (signal.SIGTERM, (143,))])
+def test_a_bench_that_is_told_to_stop_leaves_nothing(tmp_path: Path, signal_number: int, code: tuple[int, ...]) -> None:
+    environment = child_environment() | {"TMPDIR": str(tmp_path)}
+    bench = subprocess.Popen([sys.executable, "-c", BENCH], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert bench.stdout is not None
+        assert b"starting" in bench.stdout.readline()
+        deadline_s = time.monotonic() + 20.0
+        while not (children := psutil.Process(bench.pid).children(recursive=True)):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        bench.send_signal(signal_number)
+        assert bench.wait(30.0) in code
+    finally:
+        bench.kill()
+        bench.wait()
+    assert list(tmp_path.iterdir()) == []
+    assert ended([child.pid for child in children])

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import msgspec
 
@@ -97,6 +99,31 @@ def last_line(log: Path) -> str:
     """The last line of a log file that is not blank, or a text that says there is none."""
     lines = [line for line in log_tail(log).splitlines() if line.strip()]
     return lines[-1].strip() if lines else "it printed nothing"
+
+
+def run_cleanly(main: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run``, with SIGTERM ending it as Ctrl-C does: what was started is stopped first, then SystemExit(143)."""
+    told = False
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            nonlocal told
+            told = True
+            task.cancel()
+
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+        return await main
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 class RoundChild:

@@ -8,7 +8,6 @@ Rules kept here:
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zcluster.bench import nats
+from zcluster.bench.child import run_cleanly
 from zcluster.bench.cluster import LocalCluster
 from zcluster.bench.contenders import CLIENT, MASTER, WORKER, echo_config, nats_contender, raw_contender, zcluster_contender
 from zcluster.bench.machine import Machine, describe_machine, peak_memory_bytes
@@ -218,7 +218,7 @@ def run_dapi(options: DapiOptions, say: Say) -> DapiResult:
     """
     if NATS in options.compare:
         nats.server_path()
-    return asyncio.run(_run(options, say))
+    return run_cleanly(_run(options, say))
 
 
 async def _run(options: DapiOptions, say: Say) -> DapiResult:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zcluster.bench.child import run_cleanly
 from zcluster.bench.cluster import MASTER, LocalCluster
 from zcluster.bench.contenders import CLIENT, echo_config, zcluster_contender
 from zcluster.bench.figures import MIB, Figure, Say, SpecialOptions, SpecialResult
@@ -139,4 +140,4 @@ def run_special(name: str, options: SpecialOptions, say: Say) -> SpecialResult:
     async def run() -> SpecialResult:
         return await _BENCHES[name](options, say)
 
-    return asyncio.run(run())
+    return run_cleanly(run())

@@ -99,6 +99,8 @@ class MasterProcess:
         self._waking = False
         self._denials = 0
         self._sequence = 0
+        self._draining = False
+        self._quiet = asyncio.Event()
 
     async def run(self) -> int:
         """Serve until told to stop."""
@@ -195,6 +197,8 @@ class MasterProcess:
         else:
             self._wake()
         self._front.sent()
+        if self._draining and not machine.dispatch.running and not machine.dispatch.waiting:
+            self._quiet.set()
         if machine.events:
             self._tell_events()
         self._alarm.set(machine.next_deadline())
@@ -262,14 +266,13 @@ class MasterProcess:
         events, self._machine.events = self._machine.events, []
         nodes_changed = False
         for event in events:
-            self._logger.log(logging.WARNING if event.level == "warning" else logging.INFO, event.name, extra={"fields": event.fields})
+            level = logging.WARNING if event.level == "warning" else logging.INFO
+            self._logger.log(level, event.name, extra={"fields": event.fields})
             if event.name.startswith("node_") and "node" in event.fields:
                 nodes_changed = True
                 self._publish_node(event)
         if nodes_changed:
-            here = {name: node.role for name, node in self._machine.roster.nodes.items() if node.state in ("ready", "silent", "joining")}
-            here.pop(self._machine.name, None)
-            self._records.save_nodes(here)
+            self._records.save_nodes(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
         self._sequence += 1
@@ -288,20 +291,17 @@ class MasterProcess:
 
     async def _drain(self, lifetime: Lifetime) -> None:
         self._logger.info("draining", extra={"fields": {"running": self._machine.dispatch.running}})
+        self._draining = True
         self._machine.drain()
         self._node.refuse_new()
         self._flush()
         drain_s = self._loaded.settings.session.drain_s
-        await lifetime.wait(asyncio.ensure_future(self._quiet()), drain_s)
+        await lifetime.wait(asyncio.ensure_future(self._quiet.wait()), drain_s)
         self._node.close()
         self._flush()
         self._machine.close(self._loop.time())
         self._flush()
         self._logger.info("master ends")
-
-    async def _quiet(self) -> None:
-        while self._machine.dispatch.running or self._machine.dispatch.waiting:
-            await asyncio.sleep(RING_POLL_S)
 
     def _reload(self) -> None:
         try:

@@ -36,7 +36,8 @@ class Records:
         try:
             last = int(read_private(self._epoch, 64, forbid=0o022)[0]) if self._epoch.exists() else 0
         except ValueError:
-            raise UsageError(f"{self._epoch} does not hold a number", hint="restore it, or write a larger number than ever used") from None
+            hint = "restore it, or write a larger number than ever used"
+            raise UsageError(f"{self._epoch} does not hold a number", hint=hint) from None
         replace(self._epoch, b"%d\n" % (last + 1))
         return last + 1
 

@@ -19,7 +19,7 @@ import zmq
 
 from zcluster.errors import NotAllowed, Unreachable
 from zcluster.keys import KeyFile
-from zcluster.net.context import Socket, client_socket, new_context
+from zcluster.net.context import NOBLOCK, Socket, client_socket, new_context
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
 
@@ -99,7 +99,7 @@ class Subscription:
             if socket is None:
                 return False
             try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
+                frames = socket.recv_multipart(NOBLOCK)
             except zmq.Again:
                 return False
             if len(frames) == 2 and frames[0] == self._topic:

@@ -71,7 +71,7 @@ class Admission:
     def _admit_one(self, request: Request, nodes: list[Node] | None, error: ZClusterError | None) -> None:
         peer, dispatch = request.caller, self._dispatch
         if error is None:
-            error = self._too_much(peer, request.size, 1 if nodes is None else len(nodes))
+            error = self._too_much(peer, len(request.body), 1 if nodes is None else len(nodes))
         if error is not None:
             peer.requests[request.id] = request
             dispatch.answer_error(request, error)
@@ -95,7 +95,7 @@ class Admission:
             part.fan, part.pinned = fan, node is not None
             fan.left[part] = None
             parts.append((part, node))
-        missing = [(part, node) for part, node in parts if node is not None and node.state not in HERE]
+        missing = [(part, node) for part, node in parts if node is not None and not _here(node)]
         for part, node in missing:
             part.node = node
             self._dispatch.answer_error(part, _unavailable(node))
@@ -137,10 +137,11 @@ class Admission:
             if node is not None and (node.state != "left"):
                 return [self._available(node, group.function)]
         here = [name for name, node in self.nodes.items() if node.state != "left"]
-        return [self.nodes[name] for name in select(target, here, self._master)]
+        nodes = [self.nodes[name] for name in select(target, here, self._master)]
+        return nodes if fan_out else [self._available(nodes[0], group.function)]
 
     def _available(self, node: Node, function: str) -> Node:
-        if node.state not in HERE or (node.peer is not None and node.peer.draining):
+        if not _here(node):
             raise _unavailable(node)
         if node.state == "ready" and function not in node.functions:
             raise no_such_function(function, node.name)
@@ -152,7 +153,7 @@ class Admission:
             what, wait = f"{peer.waiting} requests of this client wait", peer.waiting
         elif dispatch.waiting + count > limits.total:
             what, wait = f"{dispatch.waiting} requests wait", dispatch.waiting
-        elif dispatch.waiting_bytes + size > limits.total_bytes:
+        elif dispatch.waiting_bytes + size * count > limits.total_bytes:
             what, wait = f"{dispatch.waiting_bytes} bytes wait", dispatch.waiting
         else:
             return None
@@ -161,7 +162,12 @@ class Admission:
         return Busy(f"the queue is full: {what}", hint=f"try again in {retry_after_s:.2g} s", retry_after_s=retry_after_s)
 
 
+def _here(node: Node) -> bool:
+    return node.state in HERE and not (node.peer is not None and node.peer.draining)
+
+
 def _unavailable(node: Node) -> NodeUnavailable:
     state = "leaving" if node.peer is not None and node.peer.draining else node.state
     reason = f": {node.reason}" if node.reason else ""
-    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint="`zcluster nodes` shows the state of each node")
+    hint = "`zcluster nodes` shows the state of each node"
+    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint=hint)

@@ -74,14 +74,16 @@ class Flow:
             elif grant.of == Of.ITEMS:
                 node.peer.lanes.control.append(Credit(grants=[Grant(0, grant.leg, Of.ITEMS, grant.upto)]))
                 self._dispatch.touched[node.peer] = None
-            else:
+            elif grant.of == Of.REPLY_BODY:
                 self._want(request, grant)
+            else:
+                self._count("stray_credit")  # nobody grants credit to itself
 
     def node_credit(self, node: Node, message: Credit) -> None:
         """A node takes more of a large argument."""
         for grant in message.grants:
             request = node.running.get(grant.leg)
-            if request is None:
+            if request is None or grant.of != Of.REQUEST_BODY:
                 self._count("stray_credit")
             else:
                 self._want(request, grant)

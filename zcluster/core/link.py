@@ -97,6 +97,8 @@ class Link:
 
     def received(self, message: Message, now: float, jitter: float) -> list[Effect]:
         """A message from the master. Any message is a sign of life; only session messages have effects here."""
+        if self.state not in ("greeting", "up"):
+            return []
         self._last_seen_s = now
         match message:
             case Welcome() if self.state == "greeting":

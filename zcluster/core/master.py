@@ -96,11 +96,11 @@ class Master:
 
     def receive(self, route: Route, identity: Identity, message: Message, data: bytes, offset: int, now: float) -> None:
         """A message from the connection ``route``, whose key belongs to ``identity``; its bodies begin at ``offset``."""
-        peer = self.roster.peers.get(route)
-        if isinstance(message, Hello):
+        if message.kind == Hello.kind and isinstance(message, Hello):
             self._hello(route, identity, message, now)
             return
-        if peer is None or peer.identity != identity:
+        peer = self.roster.peers.get(route)
+        if peer is None or (peer.identity is not identity and peer.identity != identity):
             self.counters.add("no_session")
             self.roster.farewells[route] = Bye(code="no_session", message="say HELLO first")
             return
@@ -253,7 +253,8 @@ class Master:
             if Hello.kind not in kinds:
                 raise NotAllowed(f"a key of role {identity.role} opens no session here")
             if VERSION not in hello.versions:
-                raise UnsupportedVersion(f"the peer speaks {hello.versions}, this master {list(VERSIONS)}", hint="upgrade the older")
+                speaks = f"the peer speaks {hello.versions}, this master {list(VERSIONS)}"
+                raise UnsupportedVersion(speaks, hint="upgrade the older")
             if identity.role in NODE_ROLES and identity.name == self.name and route != LOCAL:
                 raise NotAllowed(f"{identity.name} is this master", hint="give the node a key of its own")
             peer = self.roster.join(route, identity, hello, kinds, now)

@@ -108,7 +108,9 @@ class Request:
         "queued_s", "relay", "size", "started",
     )  # fmt: skip
 
-    def __init__(self, caller: Peer, id_: int, group: RequestGroup, body: bytes, size: int, deadline_s: float, now: float) -> None:
+    def __init__(
+        self, caller: Peer, id_: int, group: RequestGroup, body: bytes, size: int, deadline_s: float, now: float
+    ) -> None:
         self.caller = caller
         self.id = id_
         self.group = group

@@ -67,6 +67,11 @@ class Roster:
                 self.nodes[name] = Node(name, role, "joining", now)
                 self.nodes[name].reason = "expected back after the master's start"
 
+    def remembered(self, master: str) -> dict[str, str]:
+        """Names and roles of the nodes that a restarted ``master`` should expect back."""
+        gone = ("dead", "left")
+        return {name: node.role for name, node in self.nodes.items() if node.state not in gone and name != master}
+
     def join(self, route: Route, identity: Identity, hello: Hello, kinds: frozenset[int], now: float) -> Peer:
         """Open a session for ``identity`` on ``route``.
 
@@ -103,9 +108,8 @@ class Roster:
         if node is not None and node.peer is peer:
             node.peer = None
             self.set_state(node, state, reason, now)
-        self._emit(
-            Event("session_closed", {"session": peer.no, "name": peer.identity.name, "role": peer.identity.role, "reason": reason})
-        )
+        fields = {"session": peer.no, "name": peer.identity.name, "role": peer.identity.role, "reason": reason}
+        self._emit(Event("session_closed", fields))
         self._on_gone(peer, reason, now)
 
     def seen(self, peer: Peer, now: float) -> None:

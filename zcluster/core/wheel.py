@@ -3,7 +3,8 @@
 Rules kept here:
 - an item is never reported before its deadline, and at most one tick after it;
 - adding and removing cost one dictionary operation each, whatever the number of items: most requests end long
-  before their deadline, so removal is the common case (a heap would keep each of them until then).
+  before their deadline, so removal is the common case (a heap would keep each of them until then);
+- empty buckets are swept when they are many, so far deadlines leave nothing behind.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+SWEEP_AT = 1024
+"""Buckets that may be kept before the empty ones are swept."""
+
 
 class Wheel(Generic[T]):
     """Items in buckets of ``tick_s`` seconds by deadline."""
@@ -21,6 +25,7 @@ class Wheel(Generic[T]):
         self._tick_s = tick_s
         self._buckets: dict[int, dict[T, None]] = {}
         self._order: list[int] = []
+        self._sweep_at = SWEEP_AT
 
     def __len__(self) -> int:
         return sum(len(bucket) for bucket in self._buckets.values())
@@ -30,6 +35,8 @@ class Wheel(Generic[T]):
         number = int(deadline_s / self._tick_s) + 1
         bucket = self._buckets.get(number)
         if bucket is None:
+            if len(self._order) >= self._sweep_at:
+                self._sweep()
             bucket = self._buckets[number] = {}
             heapq.heappush(self._order, number)
         bucket[item] = None
@@ -55,3 +62,8 @@ class Wheel(Generic[T]):
         while self._order and self._order[0] * self._tick_s <= now:
             out.extend(self._buckets.pop(heapq.heappop(self._order)))
         return out
+
+    def _sweep(self) -> None:
+        self._buckets = {number: bucket for number, bucket in self._buckets.items() if bucket}
+        self._order = sorted(self._buckets)  # a sorted list is a heap
+        self._sweep_at = max(SWEEP_AT, 2 * len(self._order))

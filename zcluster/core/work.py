@@ -150,7 +150,7 @@ class WorkEnd:
         self._gathering_bytes = 0
         self._waiting: deque[tuple[Job, int]] = deque()
         self._wheel: Wheel[Job] = Wheel()
-        self._leaving: dict[int, Outbound] = {}
+        self._leaving: dict[int, tuple[Job, Outbound]] = {}
         self._grants: list[Grant] = []
 
     @property
@@ -192,7 +192,7 @@ class WorkEnd:
         """The master no longer wants these."""
         out: list[Effect] = []
         for leg in message.ids:
-            self._leaving.pop(leg, None)
+            self._forget_leaving(leg)
             if self._running.pop(leg, None) is not None:
                 out.append(Stop(leg, Cancelled("cancelled by its caller", node=self.node)))
             elif self._forget_gathering(leg) is None:
@@ -203,15 +203,16 @@ class WorkEnd:
         """Credit for large results and for streams."""
         out: list[Effect] = []
         for grant in message.grants:
-            outbound = self._leaving.get(grant.leg)
+            leaving = self._leaving.get(grant.leg)
             if grant.of == Of.ITEMS and grant.leg in self._running:
                 out.append(More(grant.leg, grant.upto))
-            elif grant.of == Of.REPLY_BODY and outbound is not None:
+            elif grant.of == Of.REPLY_BODY and leaving is not None:
+                outbound = leaving[1]
                 outbound.grant(grant.leg, grant.upto)
                 while (piece := outbound.next_chunk(self._limits.chunk_bytes)) is not None:
                     self._lanes.add_bulk(Chunk(0, grant.leg, piece[0]), piece[1])
                 if outbound.sent == len(outbound.body):
-                    del self._leaving[grant.leg]
+                    self._forget_leaving(grant.leg)
             else:
                 self.stray += 1
         return out
@@ -268,7 +269,9 @@ class WorkEnd:
             error = TooLarge(f"a result of {len(body)} bytes, at most {limit} are allowed", hint="limits.body_bytes")
             self._result(leg, Status.ERROR, self._error_body(error, job.request_id))
         else:
-            self._leaving[leg] = Outbound(body, leg)
+            # The arguments are no longer needed, and the job stays until its result has left.
+            job.body = b""
+            self._leaving[leg] = (job, Outbound(body, leg))
             self._wheel.add(job.deadline_s, job)
             self._lanes.batch.begin(ResultGroup(leg, Status.LARGE_VALUE, [len(body)]), b"")
             self._lanes.batch.last = None
@@ -340,6 +343,11 @@ class WorkEnd:
             next_job, size = self._waiting.popleft()
             self._gather(next_job, size)
         return job
+
+    def _forget_leaving(self, leg: int) -> None:
+        entry = self._leaving.pop(leg, None)
+        if entry is not None:
+            self._wheel.remove(entry[0].deadline_s, entry[0])
 
     def _forget_waiting(self, leg: int) -> bool:
         for entry in self._waiting:

@@ -19,7 +19,7 @@ import zmq
 from zcluster.core.batch import Outgoing
 from zcluster.core.link import Connect, Down, Effect, Ended, Link, Say, Up
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
-from zcluster.net.context import Socket, client_socket
+from zcluster.net.context import NOBLOCK, Socket, client_socket, readable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Alarm, Reader
 from zcluster.wire import Beat, Message, Welcome, WireLimits, decode, encode
@@ -161,7 +161,7 @@ class LinkDriver:
             return False
         while unsent:
             try:
-                socket.send(unsent[0], zmq.NOBLOCK)
+                socket.send(unsent[0], NOBLOCK)
             except zmq.Again:
                 return False
             unsent.popleft()
@@ -175,11 +175,15 @@ class LinkDriver:
 
     def _turn(self) -> bool:
         socket = self._socket
-        for _ in range(TURN):
+        for turn in range(TURN):
             if self._socket is not socket or socket is None:
                 return False
+            # The loop has woken us for the first; before the others asking costs a fraction of zmq.Again.
+            if turn and not readable(socket):
+                self.flush()
+                return False
             try:
-                data = socket.recv(zmq.NOBLOCK)
+                data = socket.recv(NOBLOCK)
             except zmq.Again:
                 self.flush()
                 return False
@@ -200,7 +204,7 @@ class LinkDriver:
     def _skip(self, socket: Socket) -> None:
         self._logger.warning("a message of the master had several frames")
         while socket.getsockopt(zmq.RCVMORE):
-            socket.recv(zmq.NOBLOCK)
+            socket.recv(NOBLOCK)
 
     def _monitor_turn(self) -> bool:
         pair = self._pair

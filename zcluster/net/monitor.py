@@ -12,7 +12,7 @@ import struct
 
 import zmq
 
-from zcluster.net.context import Socket
+from zcluster.net.context import NOBLOCK, Socket, readable
 
 LINK_EVENTS = int(
     zmq.EVENT_CLOSED
@@ -40,9 +40,9 @@ def watch(context: zmq.Context[Socket], socket: Socket, events: int) -> Socket:
 
 def read_event(pair: Socket) -> tuple[int, int] | None:
     """The next (event, value), or None when there is none."""
-    try:
-        frames = pair.recv_multipart(zmq.NOBLOCK)
-    except zmq.Again:
+    # Asking for the events first costs a tenth of the exception that an empty socket would raise.
+    if not readable(pair):
         return None
+    frames = pair.recv_multipart(NOBLOCK)
     event, value = _EVENT.unpack(frames[0])
     return int(event), int(value)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import zmq
 
-from zcluster.net.context import Socket
+from zcluster.net.context import Socket, readable, writable
 
 
 class Reader:
@@ -26,7 +26,11 @@ class Reader:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, socket: Socket, turn: Callable[[], bool], writable: Callable[[], None] | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        socket: Socket,
+        turn: Callable[[], bool],
+        writable: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._socket = socket
@@ -40,7 +44,7 @@ class Reader:
 
     def look_again(self) -> None:
         """Schedule a turn if the socket has something to read: to be called after sends."""
-        if not self._scheduled and not self._closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._scheduled and not self._closed and readable(self._socket):
             self._scheduled = True
             self._loop.call_soon(self._scheduled_turn)
 
@@ -58,7 +62,7 @@ class Reader:
     def _woken(self) -> None:
         if self._closed:
             return
-        if self._writable is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+        if self._writable is not None and writable(self._socket):
             self._writable()
         if self._turn() and not self._scheduled and not self._closed:
             self._scheduled = True

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import zmq
 from zmq.utils import z85
 
-from zcluster.net.context import ZAP_DOMAIN, Socket
+from zcluster.net.context import NOBLOCK, ZAP_DOMAIN, Socket
 from zcluster.net.reader import Reader
 
 ENDPOINT = "inproc://zeromq.zap.01"
@@ -80,7 +80,7 @@ class Zap:
     def _turn(self) -> bool:
         for _ in range(TURN):
             try:
-                envelope = self._socket.recv_multipart(zmq.NOBLOCK)
+                envelope = self._socket.recv_multipart(NOBLOCK)
             except zmq.Again:
                 self._reader.look_again()
                 return False
@@ -95,7 +95,7 @@ class Zap:
         frames = envelope[2:]
         reply, reason = decide(frames, self._admits)
         try:
-            self._socket.send_multipart([*envelope[:2], *reply], zmq.NOBLOCK)
+            self._socket.send_multipart([*envelope[:2], *reply], NOBLOCK)
             if reason:
                 self._denied(frames[3].decode("ascii", "replace") if len(frames) > 3 else "", reason)
         except Exception:

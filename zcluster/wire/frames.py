@@ -89,21 +89,24 @@ def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
         message: Message = decoder.decode(memoryview(frame)[PREFIX_BYTES:start])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"malformed header of a {KINDS[kind].__name__}: {error}") from None
-    if body_bytes(message, total - start) != total - start:
+    if _body_bytes(message, total - start) != total - start:
         raise PeerError(f"the sizes in a {KINDS[kind].__name__} do not add up to the {total - start} bytes that follow")
     return message, start
 
 
-def body_bytes(message: Message, present: int) -> int:
+def _body_bytes(message: Message, present: int) -> int:
     """How many body bytes ``message`` announces; ``present`` for a chunk, which takes all there is."""
-    if isinstance(message, Requests | Work):
-        return sum(_inline(group.sizes, bool(group.flags & RequestFlag.LARGE)) for group in message.groups)
-    if isinstance(message, Results | Replies):
-        return sum(_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups)
-    return present if isinstance(message, Chunk) else 0
+    match message:
+        case Requests() | Work():
+            return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
+        case Results() | Replies():
+            return sum([_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups])
+        case Chunk():
+            return present
+    return 0
 
 
-def _inline(sizes: Sequence[int], large: bool) -> int:
+def _inline(sizes: Sequence[int], large: int) -> int:
     if not large:
         return sum(sizes)
     if len(sizes) != 1:

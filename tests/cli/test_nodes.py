@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
+from zcluster.errors import MasterLost
 
 NODE = {
     "name": "worker-1",
@@ -100,3 +103,27 @@ def test_watch_redraws_in_a_terminal(cluster: Any, zcluster: Callable[..., Any],
     out = zcluster("nodes", "--watch").out
     assert out.count("\x1b[H\x1b[2J") == 2
     assert out.splitlines()[-1].endswith("worker-1  dead  silence")
+
+
+def test_watch_finds_what_no_event_told_and_outlives_its_master(
+    cluster: Any, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zcluster.cli.nodes.REDRAW_S", 0)
+    looks: list[Any] = [[NODE], [NODE], MasterLost("gone"), MasterLost("gone"), [NODE, DEAD], KeyboardInterrupt()]
+
+    async def nodes() -> Any:
+        look = looks.pop(0)
+        if isinstance(look, BaseException):
+            raise look
+        return look
+
+    async def silence() -> AsyncIterator[dict[str, Any]]:
+        await asyncio.Event().wait()
+        yield {}
+
+    monkeypatch.setattr(cluster, "nodes", nodes)
+    monkeypatch.setattr(cluster, "subscribe_nodes", silence)
+    ran = zcluster("nodes", "--watch")
+    assert ran.code == 130
+    assert [line.split()[1:] for line in ran.out.splitlines()] == [["worker-1", "ready", "found"], ["worker-2", "dead", "found"]]
+    assert ran.err == "zcluster: gone\n"

@@ -19,8 +19,8 @@ import click
 
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
-from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, on_terminal, pairs, put, seconds, table
-from zcluster.errors import EXIT_OK, EXIT_PARTIAL
+from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, on_terminal, pairs, put, say, seconds, table
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL, MasterLost, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from zcluster.clients import AsyncClient
@@ -107,16 +107,21 @@ def _account(item: Mapping[str, Any], bad: Sequence[Mapping[str, Any]]) -> list[
 
 
 async def _watch(client: AsyncClient, output: str | None) -> None:
-    async with client as c, contextlib.aclosing(_changes(c.subscribe_nodes())) as changes:
-        if on_terminal() and output in (None, "table", "wide"):
-            await _redraw(c, changes, wide=output == "wide")
-        else:
-            await _print_changes(c, changes, output)
+    async with client as c:
+        events = c.subscribe_nodes()
+        first = asyncio.ensure_future(anext(events))  # subscribes now, before the first list: what changes after it is heard
+        show = _redraw if on_terminal() and output in (None, "table", "wide") else _print_changes
+        try:
+            async with contextlib.aclosing(_changes(events, first)) as changes:
+                await show(c, changes, output)
+        finally:
+            first.cancel()
 
 
-async def _changes(events: AsyncIterator[Mapping[str, Any]]) -> AsyncGenerator[Mapping[str, Any] | None, None]:
-    """The events, and None whenever REDRAW_S pass without one."""
-    pending = asyncio.ensure_future(anext(events))
+async def _changes(
+    events: AsyncIterator[dict[str, Any]], pending: asyncio.Future[dict[str, Any]]
+) -> AsyncGenerator[Mapping[str, Any] | None, None]:
+    """The events, from the ``pending`` one on, and None whenever REDRAW_S pass without one."""
     try:
         while True:
             done, _ = await asyncio.wait({pending}, timeout=REDRAW_S)
@@ -133,25 +138,51 @@ async def _changes(events: AsyncIterator[Mapping[str, Any]]) -> AsyncGenerator[M
         pending.cancel()
 
 
-async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], *, wide: bool) -> None:
-    last = ""
+async def _look(c: AsyncClient) -> tuple[list[dict[str, Any]], str]:
+    """The nodes, or none and why; a master that is away comes back, and the client with it."""
+    try:
+        return await c.nodes(), ""
+    except (MasterLost, Unreachable, TimedOut) as error:
+        return [], str(error)
+
+
+async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], output: str | None) -> None:
+    rows, trouble = await c.nodes(), ""
+    last = "waiting for changes; Ctrl-C ends"
     while True:
-        lines = table(await c.nodes(), NODE_COLUMNS, wide=wide)
-        put(CLEAR + "\n".join([*lines, "", last or "waiting for changes; Ctrl-C ends"]))
+        put(CLEAR + "\n".join([*table(rows, NODE_COLUMNS, wide=output == "wide"), "", trouble or last]))
         try:
             event = await anext(changes)
         except StopAsyncIteration:
             return
         if event is not None:
             last = f"{_clock()}  {cell(event.get('node'))}  {cell(event.get('state'))}  {cell(event.get('reason'))}"
+        found, trouble = await _look(c)
+        rows = rows if trouble else found
 
 
 async def _print_changes(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], output: str | None) -> None:
-    for row in await c.nodes():
-        _print_change({"node": row["name"], "state": row["state"], "reason": "found"}, output)
+    known: dict[str, str] = {}
+    _print_new(await c.nodes(), known, output)
+    told = ""
     async for event in changes:
         if event is not None:
+            known[str(event.get("node"))] = str(event.get("state"))
             _print_change(event, output)
+            continue
+        rows, trouble = await _look(c)  # an event may be lost with a connection; the list never lies
+        if trouble and trouble != told:
+            say(f"zcluster: {trouble}")
+        told = trouble
+        _print_new(rows, known, output)
+
+
+def _print_new(rows: Sequence[Mapping[str, Any]], known: dict[str, str], output: str | None) -> None:
+    """Print the nodes whose state is not the ``known`` one, and know it."""
+    for row in rows:
+        if known.get(row["name"]) != row["state"]:
+            known[row["name"]] = row["state"]
+            _print_change({"node": row["name"], "state": row["state"], "reason": row.get("reason") or "found"}, output)
 
 
 def _print_change(event: Mapping[str, Any], output: str | None) -> None:

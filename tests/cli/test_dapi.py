@@ -61,6 +61,11 @@ def test_one_answer_as_json_is_a_list_of_one(cluster: Any, zcluster: Callable[..
     assert {**data["items"][0], "elapsed_s": 0} == {"node": "worker-1", "ok": True, "value": 3, "error": None, "elapsed_s": 0}
 
 
+def test_the_node_that_any_meant_is_not_guessed(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.value = 3
+    assert json.loads(zcluster("dapi", "call", "math.add", "-o", "json").out)["items"][0]["node"] is None
+
+
 def test_one_answer_as_yaml_is_the_bare_value(cluster: Any, zcluster: Callable[..., Any]) -> None:
     cluster.value = {"a": [1]}
     assert zcluster("dapi", "call", "math.add", "-o", "yaml").out == "a:\n  - 1\n"

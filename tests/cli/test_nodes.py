@@ -50,6 +50,11 @@ def test_nodes_as_json_have_the_fixed_fields(cluster: Any, zcluster: Callable[..
     assert zcluster("nodes", "-o", "name").out == "worker-1\nworker-2\n"
 
 
+def test_nodes_are_listed_master_first_then_by_name(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.node_rows = [DEAD, {**NODE, "name": "z", "role": "master"}, NODE]
+    assert zcluster("nodes", "-o", "name").out == "z\nworker-1\nworker-2\n"
+
+
 def test_status_is_ok_when_all_nodes_are(cluster: Any, zcluster: Callable[..., Any]) -> None:
     cluster.status_row, cluster.node_rows = STATUS, [NODE]
     ran = zcluster("status")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from zcluster.cli.output import Column, TablePrinter, emit_list, json_text, on_terminal, put, seconds
+from zcluster.cli.output import Column, TablePrinter, cell, emit_list, json_text, on_terminal, put, seconds
 from zcluster.cli.yaml_block import block_style
 from zcluster.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL, ZClusterError
 
@@ -37,7 +37,7 @@ class Answer(Protocol):
 
 
 class OneAnswer(NamedTuple):
-    """The value that a call to one node gave."""
+    """The value that a call to one node gave; ``node`` is empty when it is not known which one."""
 
     node: str
     value: Any
@@ -48,7 +48,7 @@ class OneAnswer(NamedTuple):
 def as_item(result: Answer) -> dict[str, Any]:
     """A result as data."""
     return {
-        "node": result.node,
+        "node": result.node or None,
         "ok": result.error is None,
         "value": result.value,
         "error": None if result.error is None else result.error.to_dict(),
@@ -84,7 +84,7 @@ class AnswerPrinter:
         elif self.output == "ndjson":
             put(json_text(item))
         elif self.output == "name":
-            put(result.node)
+            put(cell(item["node"]))
         else:
             if len(self.codes) == 1:
                 put(self.table.header())

@@ -15,7 +15,7 @@ from zcluster.cli.connect import connection, deadline_s, open_client, run_async,
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
-from zcluster.core.targets import is_single
+from zcluster.core.targets import ANY, is_single
 from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ async def _call(
             put_value(value, output)
             return EXIT_OK
         printer = AnswerPrinter(output)
-        printer.add(OneAnswer(target, value, time.monotonic() - started))
+        node = "" if target == ANY else target  # the answer of a call does not say which node gave it
+        printer.add(OneAnswer(node, value, time.monotonic() - started))
         return printer.close()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zcluster.cli.connect import run_async
-from zcluster.cli.nodes import NODE_COLUMNS
+from zcluster.cli.nodes import NODE_COLUMNS, in_order
 from zcluster.cli.options import debug_option
 from zcluster.cli.output import Column, json_text, put, say, seconds, table
 from zcluster.errors import EXIT_OK, NodeUnavailable, TimedOut, ZClusterError
@@ -113,7 +113,7 @@ async def show_nodes(cluster: LocalCluster) -> None:
 
     command(cluster, "nodes")
     async with AsyncClient(key=cluster.admin_key) as c:
-        put("\n".join(table(await c.nodes(), NODE_COLUMNS)))
+        put("\n".join(table(in_order(await c.nodes()), NODE_COLUMNS)))
 
 
 async def show_call(cluster: LocalCluster) -> None:

@@ -83,7 +83,12 @@ def status(state: State, timeout: float | None, key: Path | None, master: tuple[
 
 async def _nodes(client: AsyncClient) -> list[dict[str, Any]]:
     async with client as c:
-        return await c.nodes()
+        return in_order(await c.nodes())
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The masters first, then the others, by name."""
+    return sorted(rows, key=lambda row: (row["role"] != "master", row["name"]))
 
 
 async def _status(client: AsyncClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -95,6 +100,8 @@ def _account(item: Mapping[str, Any], bad: Sequence[Mapping[str, Any]]) -> list[
     """The lines of ``status``: the plain facts, the counters by group, then what is wrong."""
     rows: list[tuple[str, Any]] = []
     for name, value in item.items():
+        if name == "uptime_s":  # in the data; people get it from started_s, as "up"
+            continue
         if name == "started_s":
             rows.append(("up", seconds(max(0.0, time.time() - value)) if isinstance(value, int | float) else value))
         elif isinstance(value, Mapping):
@@ -141,13 +148,13 @@ async def _changes(
 async def _look(c: AsyncClient) -> tuple[list[dict[str, Any]], str]:
     """The nodes, or none and why; a master that is away comes back, and the client with it."""
     try:
-        return await c.nodes(), ""
+        return in_order(await c.nodes()), ""
     except (MasterLost, Unreachable, TimedOut) as error:
         return [], str(error)
 
 
 async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], output: str | None) -> None:
-    rows, trouble = await c.nodes(), ""
+    rows, trouble = in_order(await c.nodes()), ""
     last = "waiting for changes; Ctrl-C ends"
     while True:
         put(CLEAR + "\n".join([*table(rows, NODE_COLUMNS, wide=output == "wide"), "", trouble or last]))
@@ -163,7 +170,7 @@ async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | Non
 
 async def _print_changes(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | None], output: str | None) -> None:
     known: dict[str, str] = {}
-    _print_new(await c.nodes(), known, output)
+    _print_new(in_order(await c.nodes()), known, output)
     told = ""
     async for event in changes:
         if event is not None:

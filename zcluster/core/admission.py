@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zcluster.core.counters import Counters
-from zcluster.core.dispatch import Dispatch, no_such_function
+from zcluster.core.dispatch import Dispatch
 from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.targets import ANY, MASTER, is_single, select
+from zcluster.core.verdicts import no_such_function
 from zcluster.errors import Busy, Draining, NodeUnavailable, NotAllowed, TooLarge, UsageError, ZClusterError
 from zcluster.wire import RequestGroup, Requests
 from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
+UNKNOWN = frozenset({"client"})
+"""What a function asks of its caller as long as no node has it."""
 HERE = frozenset({"ready", "joining"})
 
 
@@ -116,9 +119,9 @@ class Admission:
         if self.draining:
             raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
         role = peer.identity.role
-        providers = self._dispatch.providers.get(group.function, {})
-        roles = {node.functions[group.function].role for node in providers.values()} or {"client"}
-        if not all(self._may_call(role, needed) for needed in roles):
+        for needed in self._dispatch.roles.get(group.function, UNKNOWN):
+            if self._may_call(role, needed):
+                continue
             raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
         limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
         if max(group.sizes) > limit:

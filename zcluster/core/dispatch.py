@@ -15,21 +15,13 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
-import msgspec
-
 from zcluster.core.counters import Counters
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.relay import Gate, Relay
+from zcluster.core.verdicts import encode_error, never_started, no_such_function, nobody_left, node_lost, not_served, overdue
 from zcluster.core.wheel import Wheel
-from zcluster.errors import (
-    Cancelled,
-    NodeLost,
-    NodeUnavailable,
-    NoSuchFunction,
-    TimedOut,
-    ZClusterError,
-)
+from zcluster.errors import ZClusterError
 from zcluster.wire import Cancel, Credit, Grant, Of, Replies, ReplyGroup, Status, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
@@ -53,6 +45,8 @@ class Dispatch:
         self.gate = Gate(transfer_bytes)
         self.providers: dict[str, dict[str, Node]] = {}
         """The nodes that have a session and a function, by function name and node name."""
+        self.roles: dict[str, frozenset[str]] = {}
+        """The roles that the providers of a function ask of a caller."""
         self.waiting = 0
         self.waiting_bytes = 0
         self.running = 0
@@ -68,6 +62,28 @@ class Dispatch:
         self._dirty_any: dict[str, None] = {}
         self._last_group: object = None
         self._last_node: Node | None = None
+
+    def provide(self, node: Node) -> None:
+        """``node`` has joined with its functions."""
+        for name in node.functions:
+            self.providers.setdefault(name, {})[node.name] = node
+            self._note_roles(name)
+
+    def withdraw(self, node: Node) -> None:
+        """``node`` has gone with its functions."""
+        for name in node.functions:
+            providers = self.providers.get(name, {})
+            providers.pop(node.name, None)
+            if not providers:
+                self.providers.pop(name, None)
+            self._note_roles(name)
+
+    def _note_roles(self, name: str) -> None:
+        roles = frozenset(node.functions[name].role for node in self.providers.get(name, {}).values())
+        if roles:
+            self.roles[name] = roles
+        else:
+            self.roles.pop(name, None)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +177,7 @@ class Dispatch:
         ttl_ms = int((request.deadline_s - now) * 1000)
         if ttl_ms <= 0 or peer is None:
             self._wheel.remove(request.deadline_s, request)
-            self.answer_error(request, _never_started(request, now))
+            self.answer_error(request, never_started(request, now))
             return
         if group.function not in node.functions:
             self._wheel.remove(request.deadline_s, request)
@@ -250,18 +266,14 @@ class Dispatch:
         for request in self._wheel.expired(now):
             self._count("timed_out")
             node = self.end_early(request)
-            if node is None:
-                error: ZClusterError = _never_started(request, now)
-            else:
-                error = TimedOut(f"{request.group.function} on {node.name}: no answer by its deadline; whether it ran is unknown")
-            self.answer_error(request, error)
+            self.answer_error(request, never_started(request, now) if node is None else overdue(request, node.name))
 
     def node_lost(self, node: Node, reason: str, now: float) -> None:
         """The session of ``node`` ended: move or end what it had."""
         running, node.running = node.running, {}
         node.by_caller = {}
         self.running -= len(running)
-        for request in running.values():
+        for request in reversed(running.values()):  # each goes to the front: the oldest last, so that it is first
             self._close_relay(request)
             if self._may_move(request, node, now):
                 self._wheel.remove(request.deadline_s, request)
@@ -270,19 +282,17 @@ class Dispatch:
                 continue
             self._wheel.remove(request.deadline_s, request)
             self._count("node_lost")
-            error = NodeLost(
-                f"{node.name} was lost ({reason}) with {request.group.function} on it; whether it ran is unknown",
-                hint="a function marked idempotent moves to another node",
-            )
-            self.answer_error(request, error)
+            self.answer_error(request, node_lost(request, node.name, reason))
         self.fail_queue(node, f"{node.name} is gone: {reason}")
+        # The master may have to serve now what only this worker had.
+        self._dirty_any.update(dict.fromkeys(name for name in self._any if name in node.functions))
 
     def fail_queue(self, node: Node, reason: str) -> None:
         """What waits for ``node`` will not be served."""
         for request in node.queue.drain():
             self._unqueued(request)
             self._wheel.remove(request.deadline_s, request)
-            self.answer_error(request, NodeUnavailable(f"{reason}; {request.group.function} was never started"))
+            self.answer_error(request, not_served(request, reason))
 
     def fail_unprovided(self) -> None:
         """End the ``any`` requests for functions that no node has."""
@@ -290,7 +300,8 @@ class Dispatch:
             for request in self._any.pop(function).drain():
                 self._unqueued(request)
                 self._wheel.remove(request.deadline_s, request)
-                self.answer_error(request, no_such_function(function, ""))
+                error = nobody_left(request) if request.attempts else no_such_function(function, "")
+                self.answer_error(request, error)
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -408,28 +419,3 @@ class Dispatch:
             return False
         info = node.functions.get(request.group.function)
         return bool(request.group.flags & RequestFlag.IDEMPOTENT) or (info is not None and info.idempotent)
-
-
-def encode_error(error: ZClusterError, node: str, request_id: str) -> bytes:
-    """The body of an ERROR reply."""
-    data = error.to_dict()
-    data["request_id"] = request_id
-    if node and not error.node:
-        data["node"] = node
-    return msgspec.json.encode(data)
-
-
-def no_such_function(function: str, node: str) -> NoSuchFunction:
-    """The error of a call to a function that is not there."""
-    where = node or "no live node"
-    return NoSuchFunction(f"{where} has {'no' if node else 'the'} function {function!r}", hint="`zcluster dapi ls` lists them")
-
-
-def cancelled(function: str) -> Cancelled:
-    """The error of a request that was cancelled by the master."""
-    return Cancelled(f"{function} was cancelled")
-
-
-def _never_started(request: Request, now: float) -> TimedOut:
-    waited_s = now - request.queued_s
-    return TimedOut(f"{request.group.function}: waited {waited_s:.2f} s for a node until its deadline; it was never started")

@@ -19,11 +19,13 @@ import msgspec
 from zcluster.core.batch import Lanes, Outgoing
 from zcluster.core.transfer import Inbound, Outbound
 from zcluster.core.wheel import Wheel
-from zcluster.errors import Busy, MasterLost, PeerError, TimedOut, TooLarge, ZClusterError, error_from_dict
+from zcluster.errors import Busy, MasterLost, PeerError, TimedOut, TooLarge, UsageError, ZClusterError, error_from_dict
 from zcluster.wire import Cancel, Chunk, Credit, Grant, Of, Replies, RequestGroup, Requests, Status, Welcome
 from zcluster.wire.messages import RequestFlag
 
 MAX_CALLS = 131_072
+MAX_NAME_CHARS = 128
+MAX_TARGET_CHARS = 8192
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
 ITEMS_AHEAD = 64
@@ -81,6 +83,8 @@ class Calls:
         self._lanes: Lanes[RequestGroup] = Lanes(Requests, self.chunk_bytes)
         self._wheel: Wheel[Call] = Wheel()
         self._last_call: Call | None = None
+        self._last_ttl_s = 0.0
+        self._taken_id = 0
         self._cancels: list[int] = []
         self._grants: list[Grant] = []
 
@@ -94,11 +98,16 @@ class Calls:
         Raises:
             Busy: max_calls are open.
             TooLarge: the body is over the limit.
+            UsageError: the name or the target is longer than a message can carry.
         """
         if len(self.open_calls) >= self.max_calls:
             raise Busy(f"{self.max_calls} calls are open", hint="await some of them first", retry_after_s=0.1)
         if len(body) > self.body_bytes:
             raise TooLarge(f"arguments of {len(body)} bytes, at most {self.body_bytes} are allowed", hint="limits.body_bytes")
+        if len(function) > MAX_NAME_CHARS or len(target) > MAX_TARGET_CHARS:
+            raise UsageError(
+                f"a function's name has at most {MAX_NAME_CHARS} characters, a target {MAX_TARGET_CHARS}", hint="use a glob or 'all'"
+            )
         self._last_id = id_ = self._last_id + 1
         call = Call(id_, function, target, body, now + timeout_s, timeout_s, priority, flags)
         self.open_calls[id_] = call
@@ -128,7 +137,7 @@ class Calls:
         self.inline_bytes, self.chunk_bytes = welcome.inline_bytes, welcome.chunk_bytes
         self.body_bytes, self.window_bytes = welcome.body_bytes, welcome.window_bytes
         self._lanes = Lanes(Requests, welcome.chunk_bytes)
-        self._last_call = None
+        self._last_call, self._taken_id = None, 0
         self.up = True
         for call in self.open_calls.values():
             self._send(call, max(call.deadline_s - now, 0.001))
@@ -229,15 +238,19 @@ class Calls:
         """What is to be sent now, in order."""
         if not self.up:
             return []
+        late: list[int] = []
         if self._cancels:
-            for start in range(0, len(self._cancels), 1024):
-                self._lanes.control.append(Cancel(ids=self._cancels[start : start + 1024]))
+            # A cancel is control, but it must not overtake the request that it cancels.
+            late = [id_ for id_ in self._cancels if id_ > self._taken_id]
+            self._lanes.control += _cancels([id_ for id_ in self._cancels if id_ <= self._taken_id])
             self._cancels = []
         if self._grants:
             for start in range(0, len(self._grants), 1024):
                 self._lanes.control.append(Credit(grants=self._grants[start : start + 1024]))
             self._grants = []
-        return self._lanes.take()
+        self._taken_id = self._last_id
+        out = self._lanes.take()
+        return out + [(message, []) for message in _cancels(late)] if late else out
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -246,17 +259,18 @@ class Calls:
         batch, last, flags, body = self._lanes.batch, self._last_call, call.flags, call.body
         if len(body) > self.inline_bytes:
             call.flags = flags = flags | RequestFlag.LARGE
-            batch.begin(self._group(call, ttl_s), b"", 64 + len(call.target))
+            batch.begin(self._group(call, ttl_s), b"", 64 + len(call.function) + len(call.target))
             batch.last = self._last_call = None
             return
         if (
             last is not None and batch.last is not None and call.id == last.id + 1 and call.function == last.function
-            and call.target == last.target and call.timeout_s == last.timeout_s and call.priority == last.priority
+            and call.target == last.target and ttl_s == self._last_ttl_s and call.priority == last.priority
             and flags == last.flags
         ):  # fmt: skip
             batch.join(body)
         else:
-            batch.begin(self._group(call, ttl_s), body, 64 + len(call.target))
+            batch.begin(self._group(call, ttl_s), body, 64 + len(call.function) + len(call.target))
+            self._last_ttl_s = ttl_s
         self._last_call = call
 
     def _group(self, call: Call, ttl_s: float) -> RequestGroup:
@@ -308,6 +322,10 @@ class Calls:
             return False
         self._wheel.remove(call.deadline_s, call)
         return True
+
+
+def _cancels(ids: list[int]) -> list[Cancel]:
+    return [Cancel(ids=ids[start : start + 1024]) for start in range(0, len(ids), 1024)]
 
 
 def decode_error(body: bytes | bytearray, node: str) -> ZClusterError:

@@ -6,6 +6,7 @@ Rules kept here:
 - what is refused (draining, unknown function, no right) was never started, and the result says so;
 - a large body is gathered against credit; all bodies being gathered together hold at most ``transfer_bytes``;
   those beyond wait for credit in their order, until their deadline;
+- a cancel may come before its work (control goes first): that leg is then not started;
 - a leg has one result; what a function says after that is dropped and counted.
 
 Effects: Job (run this), Stop (cancel this), More (a stream may go on).
@@ -47,6 +48,9 @@ from zcluster.wire import (
     WorkGroup,
 )
 from zcluster.wire.messages import RequestFlag
+
+MAX_CANCELLED = 65_536
+"""Legs remembered as cancelled before they came; the node's slots bound it in practice."""
 
 
 class Runnable(Protocol):
@@ -151,6 +155,8 @@ class WorkEnd:
         self._waiting: deque[tuple[Job, int]] = deque()
         self._wheel: Wheel[Job] = Wheel()
         self._leaving: dict[int, tuple[Job, Outbound]] = {}
+        self._cancelled: set[int] = set()
+        """Legs that were cancelled before they came."""
         self._grants: list[Grant] = []
 
     @property
@@ -172,6 +178,9 @@ class WorkEnd:
                 end = offset if large else offset + size
                 if leg <= self._last_leg:
                     self.stray += 1
+                elif leg in self._cancelled:
+                    self._last_leg = leg
+                    self._cancelled.discard(leg)
                 else:
                     self._last_leg = leg
                     if error is None and len(self._running) >= self.slots:
@@ -195,6 +204,8 @@ class WorkEnd:
             self._forget_leaving(leg)
             if self._running.pop(leg, None) is not None:
                 out.append(Stop(leg, Cancelled("cancelled by its caller", node=self.node)))
+            elif leg > self._last_leg:
+                self._cancelled_before(leg)
             elif self._forget_gathering(leg) is None:
                 self._forget_waiting(leg)
         return out
@@ -246,6 +257,7 @@ class WorkEnd:
         self._waiting.clear()
         self._leaving.clear()
         self._running.clear()
+        self._cancelled.clear()
         self._wheel = Wheel()
         self._grants, self._gathering_bytes = [], 0
         self._last_leg = self._next_result = 0
@@ -322,13 +334,24 @@ class WorkEnd:
 
     def _gather(self, job: Job, size: int) -> None:
         self._wheel.add(job.deadline_s, job)
-        if self._gathering and self._gathering_bytes + size > self._limits.transfer_bytes:
-            self._waiting.append((job, size))
-            return
-        self._gathering_bytes += size
-        inbound = Inbound(size, self._limits.window_bytes)
-        self._gathering[job.id] = (job, inbound)
-        self._grant_more(job.id, inbound)
+        self._waiting.append((job, size))
+        self._gather_next()
+
+    def _gather_next(self) -> None:
+        """Begin with those that wait, in their order, as far as there is room (one alone always has it)."""
+        limit_bytes = self._limits.transfer_bytes
+        while self._waiting and (not self._gathering or self._gathering_bytes + self._waiting[0][1] <= limit_bytes):
+            job, size = self._waiting.popleft()
+            self._gathering_bytes += size
+            inbound = Inbound(size, self._limits.window_bytes)
+            self._gathering[job.id] = (job, inbound)
+            self._grant_more(job.id, inbound)
+
+    def _cancelled_before(self, leg: int) -> None:
+        if len(self._cancelled) >= MAX_CANCELLED:
+            self._cancelled = {early for early in self._cancelled if early > self._last_leg}
+        if len(self._cancelled) < MAX_CANCELLED:
+            self._cancelled.add(leg)
 
     def _forget_gathering(self, leg: int) -> Job | None:
         entry = self._gathering.pop(leg, None)
@@ -337,11 +360,7 @@ class WorkEnd:
         job, inbound = entry
         self._wheel.remove(job.deadline_s, job)
         self._gathering_bytes -= len(inbound.body)
-        while self._waiting and (
-            not self._gathering or self._gathering_bytes + self._waiting[0][1] <= self._limits.transfer_bytes
-        ):
-            next_job, size = self._waiting.popleft()
-            self._gather(next_job, size)
+        self._gather_next()
         return job
 
     def _forget_leaving(self, leg: int) -> None:
@@ -354,6 +373,7 @@ class WorkEnd:
             if entry[0].id == leg:
                 self._waiting.remove(entry)
                 self._wheel.remove(entry[0].deadline_s, entry[0])
+                self._gather_next()
                 return True
         return False
 

@@ -172,18 +172,21 @@ class Master:
         """What is to be sent now, by route. Peers that are blocked keep theirs."""
         if self._catalog_changed:
             self._tell_catalog()
-        self.dispatch.dispatch(now)
         out: list[tuple[Route, list[Outgoing]]] = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
         self.roster.farewells.clear()
-        touched, self.dispatch.touched = self.dispatch.touched, {}
-        for peer in touched:
-            if peer.blocked:
-                self._check_outbox(peer, now)
-            elif peer.lanes:
-                bulk_bytes = peer.lanes.bulk_bytes
-                out.append((peer.route, peer.lanes.take()))
-                if bulk_bytes:
-                    self._released(bulk_bytes)
+        self.dispatch.dispatch(now)
+        while touched := self.dispatch.touched:
+            self.dispatch.touched = {}
+            for peer in touched:
+                if peer.blocked:
+                    self._check_outbox(peer, now)
+                elif peer.lanes:
+                    bulk_bytes = peer.lanes.bulk_bytes
+                    out.append((peer.route, peer.lanes.take()))
+                    if bulk_bytes:
+                        self._released(bulk_bytes)
+            # What was released may be granted again, and what a lost node had may go to another: in this turn too.
+            self.dispatch.dispatch(now)
         return out
 
     def unblock(self, route: Route) -> None:
@@ -257,6 +260,11 @@ class Master:
                 raise UnsupportedVersion(speaks, hint="upgrade the older")
             if identity.role in NODE_ROLES and identity.name == self.name and route != LOCAL:
                 raise NotAllowed(f"{identity.name} is this master", hint="give the node a key of its own")
+            same = self.roster.peers.get(route)
+            if same is not None and same.instance == hello.instance:
+                self.counters.add("duplicate_hello")
+                self._say(same, self._welcome(same))
+                return
             peer = self.roster.join(route, identity, hello, kinds, now)
         except ZClusterError as error:
             self.counters.add(f"hello_{error.code}")
@@ -265,8 +273,7 @@ class Master:
             return
         self._say(peer, self._welcome(peer))
         if peer.node is not None:
-            for name in peer.node.functions:
-                self.dispatch.providers.setdefault(name, {})[peer.node.name] = peer.node
+            self.dispatch.provide(peer.node)
             self.dispatch.offer(peer.node)
             self._catalog_changed = True
         else:
@@ -277,14 +284,12 @@ class Master:
             self.dispatch.cancel(entry)
         if peer.lanes.bulk_bytes:
             self._released(peer.lanes.bulk_bytes)
+        # Nothing of this session is sent any more: its route may have another one, and its bulk is released.
+        self.dispatch.touched.pop(peer, None)
         node = peer.node
         if node is None or node.peer is not None:
             return
-        for name in node.functions:
-            providers = self.dispatch.providers.get(name, {})
-            providers.pop(node.name, None)
-            if not providers:
-                self.dispatch.providers.pop(name, None)
+        self.dispatch.withdraw(node)
         self.dispatch.node_lost(node, reason, now)
         if now >= self.admission.grace_until_s:
             self.dispatch.fail_unprovided()

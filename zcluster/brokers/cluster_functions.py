@@ -28,7 +28,7 @@ def cluster_functions(machine: Master, clock: Any, started_s: float) -> dict[str
     @function("cluster.functions", idempotent=True, pool="inline")
     def functions() -> list[dict[str, Any]]:
         """Every function that a live node has, with the nodes that have it."""
-        return [_describe_function(name, machine) for name in sorted(machine.dispatch.providers)]
+        return [_describe_function(name, machine) for name in sorted(machine.dispatch.functions.providers)]
 
     @function("cluster.status", idempotent=True, pool="inline")
     def status() -> dict[str, Any]:
@@ -61,7 +61,7 @@ def describe_node(node: Node, now: float) -> dict[str, Any]:
 
 
 def _describe_function(name: str, machine: Master) -> dict[str, Any]:
-    providers = machine.dispatch.providers[name]
+    providers = machine.dispatch.functions.providers[name]
     info = next(iter(providers.values())).functions[name]
     return {
         "name": name,

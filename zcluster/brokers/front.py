@@ -26,7 +26,8 @@ from zcluster.net.zap import Zap
 from zcluster.wire import Message, encode
 
 TURN = 64
-MAX_TOPIC_BYTES = 256
+MAX_TOPIC_BYTES = 1024
+"""Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (270 bytes fail)."""
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
 

@@ -33,7 +33,7 @@ from zcluster.errors import EXIT_OK, InvalidKey, PeerError, ZClusterError
 from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
 from zcluster.net.context import new_context
 from zcluster.net.reader import Alarm
-from zcluster.process import Lifetime, OneProcess, set_level, start_logging
+from zcluster.process import Lifetime, OneProcess, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Hello, Message, WireLimits, decode
 
 RING_POLL_S = 0.05
@@ -71,7 +71,7 @@ def serve(loaded: Loaded, *, ready: Callable[[MasterInfo], None] | None = None) 
     logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, key_file.name)
     lock = OneProcess(home.run_dir / "master.lock")
     try:
-        return asyncio.run(MasterProcess(loaded, key_file, logger, ready).run())
+        return run_daemon(MasterProcess(loaded, key_file, logger, ready).run())
     finally:
         lock.close()
 
@@ -268,7 +268,7 @@ class MasterProcess:
         for event in events:
             level = logging.WARNING if event.level == "warning" else logging.INFO
             self._logger.log(level, event.name, extra={"fields": event.fields})
-            if event.name.startswith("node_") and "node" in event.fields:
+            if event.name.startswith("node_"):
                 nodes_changed = True
                 self._publish_node(event)
         if nodes_changed:
@@ -277,7 +277,14 @@ class MasterProcess:
     def _publish_node(self, event: Event) -> None:
         self._sequence += 1
         state = event.name.removeprefix("node_")
-        body = {"sequence": self._sequence, "state": state, "at_s": round(time.time(), 3), **event.fields}
+        body = {
+            "sequence": self._sequence,
+            "node": event.fields["name"],
+            "role": event.fields.get("role", ""),
+            "state": state,
+            "reason": event.fields.get("reason", ""),
+            "at_s": round(time.time(), 3),
+        }
         self._front.publish(b"nodes", orjson.dumps(body))
 
     def _started(self, epoch: int) -> None:
@@ -313,6 +320,7 @@ class MasterProcess:
         self._loaded = replace(self._loaded, settings=outcome.settings)
         set_level(outcome.settings.log.level)
         self._machine.apply(machine_limits(outcome.settings))
+        self._node.apply(outcome.settings.limits)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})
 

@@ -82,7 +82,7 @@ class AsyncClient:
         if self._link is not None:
             return
         key_file = self.key_file = KeyFile.read(_key_path(self._home, self._key))
-        addresses = [str(parse_address(address)) for address in self._masters] or list(key_file.addresses)
+        addresses = [parse_address(address).text for address in self._masters] or list(key_file.addresses)
         self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
         try:
             await link.opened(self._timeout_s)

@@ -74,9 +74,12 @@ class ClientLink:
             raise error from None
 
     def submit(self, call: Call, sink: Sink | asyncio.Future[Any]) -> None:
-        """``call`` was opened: its outcome goes to ``sink``; it leaves at the end of this turn."""
+        """``call`` was opened: its outcome goes to ``sink``; it leaves with what else is called in this turn."""
         call.sink = sink
-        if not self._flushing:
+        if len(self.calls.open_calls) == 1 and not self._flushing:
+            # Nobody else is calling: there is no batch to wait for.
+            self._flush()
+        elif not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 

@@ -22,8 +22,6 @@ from zcluster.wire import RequestGroup, Requests
 from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
-UNKNOWN = frozenset({"client"})
-"""What a function asks of its caller as long as no node has it."""
 HERE = frozenset({"ready", "joining"})
 
 
@@ -119,7 +117,7 @@ class Admission:
         if self.draining:
             raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
         role = peer.identity.role
-        for needed in self._dispatch.roles.get(group.function, UNKNOWN):
+        for needed in self._dispatch.functions.roles(group.function):
             if self._may_call(role, needed):
                 continue
             raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
@@ -130,7 +128,7 @@ class Admission:
     def _nodes(self, group: RequestGroup, now: float) -> list[Node] | None:
         target, fan_out = group.target, group.flags & RequestFlag.FAN_OUT
         if target == ANY:
-            if not self._dispatch.providers.get(group.function) and now >= self.grace_until_s:
+            if not self._dispatch.functions.providers.get(group.function) and now >= self.grace_until_s:
                 raise no_such_function(group.function, "")
             return None
         if not fan_out and not is_single(target):

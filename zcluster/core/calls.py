@@ -105,9 +105,8 @@ class Calls:
         if len(body) > self.body_bytes:
             raise TooLarge(f"arguments of {len(body)} bytes, at most {self.body_bytes} are allowed", hint="limits.body_bytes")
         if len(function) > MAX_NAME_CHARS or len(target) > MAX_TARGET_CHARS:
-            raise UsageError(
-                f"a function's name has at most {MAX_NAME_CHARS} characters, a target {MAX_TARGET_CHARS}", hint="use a glob or 'all'"
-            )
+            limits = f"a function's name has at most {MAX_NAME_CHARS} characters, a target {MAX_TARGET_CHARS}"
+            raise UsageError(limits, hint="use a glob or 'all'")
         self._last_id = id_ = self._last_id + 1
         call = Call(id_, function, target, body, now + timeout_s, timeout_s, priority, flags)
         self.open_calls[id_] = call

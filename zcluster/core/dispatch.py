@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from zcluster.core.catalog import Functions
 from zcluster.core.counters import Counters
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.peers import Fan, Node, Peer, Request
@@ -43,10 +44,7 @@ class Dispatch:
     def __init__(self, limits: QueueLimits, transfer_bytes: int, counters: Counters) -> None:
         self.limits = limits
         self.gate = Gate(transfer_bytes)
-        self.providers: dict[str, dict[str, Node]] = {}
-        """The nodes that have a session and a function, by function name and node name."""
-        self.roles: dict[str, frozenset[str]] = {}
-        """The roles that the providers of a function ask of a caller."""
+        self.functions = Functions()
         self.waiting = 0
         self.waiting_bytes = 0
         self.running = 0
@@ -62,28 +60,6 @@ class Dispatch:
         self._dirty_any: dict[str, None] = {}
         self._last_group: object = None
         self._last_node: Node | None = None
-
-    def provide(self, node: Node) -> None:
-        """``node`` has joined with its functions."""
-        for name in node.functions:
-            self.providers.setdefault(name, {})[node.name] = node
-            self._note_roles(name)
-
-    def withdraw(self, node: Node) -> None:
-        """``node`` has gone with its functions."""
-        for name in node.functions:
-            providers = self.providers.get(name, {})
-            providers.pop(node.name, None)
-            if not providers:
-                self.providers.pop(name, None)
-            self._note_roles(name)
-
-    def _note_roles(self, name: str) -> None:
-        roles = frozenset(node.functions[name].role for node in self.providers.get(name, {}).values())
-        if roles:
-            self.roles[name] = roles
-        else:
-            self.roles.pop(name, None)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +114,7 @@ class Dispatch:
         queue = self._any.get(function)
         if queue is None:
             return
-        candidates = self._candidates(function)
+        candidates = self.functions.candidates(function)
         if len(candidates) == 1:
             node = candidates[0]
             while queue and (free := node.free) > 0 and (run := queue.take(free, node.allowance)):
@@ -148,13 +124,6 @@ class Dispatch:
             self._spread(queue, candidates, now)
         if not queue:
             del self._any[function]
-
-    def _candidates(self, function: str) -> list[Node]:
-        nodes = [node for node in self.providers.get(function, {}).values() if node.free > 0]
-        workers = [node for node in nodes if node.role == "worker"]
-        if workers or any(node.role == "worker" for node in self.providers.get(function, {}).values()):
-            return workers
-        return nodes
 
     def _spread(self, queue: FairQueue[Request], nodes: list[Node], now: float) -> None:
         """One at a time to the least loaded, so that a burst does not pile up on one node."""
@@ -296,7 +265,7 @@ class Dispatch:
 
     def fail_unprovided(self) -> None:
         """End the ``any`` requests for functions that no node has."""
-        for function in [name for name in self._any if not self.providers.get(name)]:
+        for function in [name for name in self._any if not self.functions.providers.get(name)]:
             for request in self._any.pop(function).drain():
                 self._unqueued(request)
                 self._wheel.remove(request.deadline_s, request)

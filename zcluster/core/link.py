@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from zcluster.errors import SessionReplaced, Unreachable, UnsupportedVersion, ZClusterError, error_from_dict
 from zcluster.wire import Beat, Bye, Hello, Message, Refusal, Welcome
 
+SESSION_KINDS = frozenset({Welcome.kind, Bye.kind, Refusal.kind})
+"""The messages that have effects here; of all others it is enough that they were heard."""
 FINAL_CODES = frozenset({SessionReplaced.code, UnsupportedVersion.code})
 MAX_DOUBLINGS = 16
 
@@ -94,6 +96,10 @@ class Link:
     def start(self, now: float) -> list[Effect]:
         """Begin: connect and greet."""
         return self._connect(now)
+
+    def heard(self, now: float) -> None:
+        """A message of another kind than SESSION_KINDS came: a sign of life."""
+        self._last_seen_s = now
 
     def received(self, message: Message, now: float, jitter: float) -> list[Effect]:
         """A message from the master. Any message is a sign of life; only session messages have effects here."""

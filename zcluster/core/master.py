@@ -41,6 +41,7 @@ from zcluster.wire import (
 )
 
 RATE_EVERY_S = 1.0
+MAX_CATALOG = 65_536
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Master:
         self._rate_due_s = now + RATE_EVERY_S
         self._done_before = 0
         self._catalog_changed = False
+        self._catalog_told = self._catalog()
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class Master:
                 peer.draining = True
                 if node is not None:
                     self.dispatch.fail_queue(node, f"{node.name} is shutting down")
-                    self._emit(Event("node_draining", {"node": node.name}))
+                    self._emit(Event("node_draining", {"name": node.name}))
             case Bye():
                 self.roster.leave(peer, "left", now, state="left")
             case _:
@@ -273,7 +275,7 @@ class Master:
             return
         self._say(peer, self._welcome(peer))
         if peer.node is not None:
-            self.dispatch.provide(peer.node)
+            self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)
             self._catalog_changed = True
         else:
@@ -289,7 +291,7 @@ class Master:
         node = peer.node
         if node is None or node.peer is not None:
             return
-        self.dispatch.withdraw(node)
+        self.dispatch.functions.withdraw(node)
         self.dispatch.node_lost(node, reason, now)
         if now >= self.admission.grace_until_s:
             self.dispatch.fail_unprovided()
@@ -322,16 +324,14 @@ class Master:
         )  # fmt: skip
 
     def _catalog(self) -> Catalog:
-        names = [
-            name
-            for name, providers in self.dispatch.providers.items()
-            if all(node.functions[name].idempotent for node in providers.values())
-        ]
-        return Catalog(idempotent=sorted(names)[:65536])
+        return Catalog(idempotent=self.dispatch.functions.idempotent()[:MAX_CATALOG])
 
     def _tell_catalog(self) -> None:
         self._catalog_changed = False
         catalog = self._catalog()
+        if catalog == self._catalog_told:
+            return
+        self._catalog_told = catalog
         for peer in self.roster.peers.values():
             if peer.node is None:
                 self._say(peer, catalog)

@@ -141,7 +141,7 @@ class Roster:
         if node.state != state:
             node.state, node.reason, node.since_s = state, reason, now
             level = "warning" if state in ("silent", "dead") else "info"
-            self._emit(Event(f"node_{state}", {"node": node.name, "role": node.role, "reason": reason}, level))
+            self._emit(Event(f"node_{state}", {"name": node.name, "role": node.role, "reason": reason}, level))
 
     def next_deadline(self) -> float:
         return self._sweep_due_s

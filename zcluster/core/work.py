@@ -145,7 +145,7 @@ class WorkEnd:
         self.stray = 0
         self._functions = functions
         self._may_call = may_call
-        self._limits = limits
+        self.limits = limits
         self._lanes: Lanes[ResultGroup] = Lanes(Results, limits.chunk_bytes)
         self._last_leg = 0
         self._next_result = 0
@@ -220,7 +220,7 @@ class WorkEnd:
             elif grant.of == Of.REPLY_BODY and leaving is not None:
                 outbound = leaving[1]
                 outbound.grant(grant.leg, grant.upto)
-                while (piece := outbound.next_chunk(self._limits.chunk_bytes)) is not None:
+                while (piece := outbound.next_chunk(self.limits.chunk_bytes)) is not None:
                     self._lanes.add_bulk(Chunk(0, grant.leg, piece[0]), piece[1])
                 if outbound.sent == len(outbound.body):
                     self._forget_leaving(grant.leg)
@@ -252,7 +252,7 @@ class WorkEnd:
     def session_lost(self) -> list[Effect]:
         """The session ended: nobody waits for these any more. Legs begin again with the next session."""
         stopped: list[Effect] = [Stop(leg, Cancelled("the session with the master ended")) for leg in self._running]
-        self._lanes = Lanes(Results, self._limits.chunk_bytes)
+        self._lanes = Lanes(Results, self.limits.chunk_bytes)
         self._gathering.clear()
         self._waiting.clear()
         self._leaving.clear()
@@ -274,10 +274,10 @@ class WorkEnd:
             self._result(leg, Status.ERROR, body)
         elif job.function.stream:
             self._result(leg, Status.END, b"")
-        elif len(body) <= self._limits.inline_bytes:
+        elif len(body) <= self.limits.inline_bytes:
             self._result(leg, Status.VALUE, body)
-        elif len(body) > self._limits.body_bytes:
-            limit = self._limits.body_bytes
+        elif len(body) > self.limits.body_bytes:
+            limit = self.limits.body_bytes
             error = TooLarge(f"a result of {len(body)} bytes, at most {limit} are allowed", hint="limits.body_bytes")
             self._result(leg, Status.ERROR, self._error_body(error, job.request_id))
         else:
@@ -328,8 +328,8 @@ class WorkEnd:
             )
         if not self._may_call(group.role, function.role):
             return NotAllowed(f"{group.caller} ({group.role}) may not call {group.function}", node=self.node)
-        if group.flags & RequestFlag.LARGE and group.sizes[0] > self._limits.body_bytes:
-            return TooLarge(f"a body of {group.sizes[0]} bytes, at most {self._limits.body_bytes}", node=self.node)
+        if group.flags & RequestFlag.LARGE and group.sizes[0] > self.limits.body_bytes:
+            return TooLarge(f"a body of {group.sizes[0]} bytes, at most {self.limits.body_bytes}", node=self.node)
         return None
 
     def _gather(self, job: Job, size: int) -> None:
@@ -339,11 +339,11 @@ class WorkEnd:
 
     def _gather_next(self) -> None:
         """Begin with those that wait, in their order, as far as there is room (one alone always has it)."""
-        limit_bytes = self._limits.transfer_bytes
+        limit_bytes = self.limits.transfer_bytes
         while self._waiting and (not self._gathering or self._gathering_bytes + self._waiting[0][1] <= limit_bytes):
             job, size = self._waiting.popleft()
             self._gathering_bytes += size
-            inbound = Inbound(size, self._limits.window_bytes)
+            inbound = Inbound(size, self.limits.window_bytes)
             self._gathering[job.id] = (job, inbound)
             self._grant_more(job.id, inbound)
 

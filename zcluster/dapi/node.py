@@ -116,6 +116,11 @@ class NodeEnd:
         self._end.handle_deadline(now)
         self._runner.handle_deadline(now)
 
+    def apply(self, limits: Limits) -> None:
+        """Take new limits; they hold for what comes from now on."""
+        self._end.limits = limits
+        self._runner.set_limits(body_bytes=limits.body_bytes, item_bytes=limits.inline_bytes)
+
     def refuse_new(self) -> None:
         """Take no new requests from now on."""
         self._end.draining = True

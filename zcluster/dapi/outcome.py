@@ -78,6 +78,10 @@ class Outcomes:
         self._node = node
         self._logger = logger
         self._clock = clock
+        self.set_limits(body_bytes, item_bytes)
+
+    def set_limits(self, body_bytes: int, item_bytes: int) -> None:
+        """The largest result and the largest item of a stream, from now on."""
         self._body_bytes = body_bytes
         self._item_bytes = item_bytes
 

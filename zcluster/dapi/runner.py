@@ -149,6 +149,10 @@ class Runner:
         if call is not None:
             call.grant(items_upto)
 
+    def set_limits(self, *, body_bytes: int, item_bytes: int) -> None:
+        """Take other limits, for what ends from now on."""
+        self._outcomes.set_limits(body_bytes, item_bytes)
+
     def next_deadline(self) -> float | None:
         """When :meth:`handle_deadline` has to be called next, on the clock; None when nothing is in flight."""
         return self._table.next_deadline()

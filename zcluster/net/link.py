@@ -17,7 +17,7 @@ from typing import Protocol
 import zmq
 
 from zcluster.core.batch import Outgoing
-from zcluster.core.link import Connect, Down, Effect, Ended, Link, Say, Up
+from zcluster.core.link import SESSION_KINDS, Connect, Down, Effect, Ended, Link, Say, Up
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
@@ -152,7 +152,8 @@ class LinkDriver:
     # -- sockets ----------------------------------------------------------------------------------------------------
 
     def _send(self, outgoing: list[Outgoing]) -> None:
-        self._unsent.extend(encode(message, bodies) for message, bodies in outgoing)
+        for message, bodies in outgoing:
+            self._unsent.append(encode(message, bodies))
         self._send_unsent()
 
     def _send_unsent(self) -> bool:
@@ -183,19 +184,23 @@ class LinkDriver:
                 self.flush()
                 return False
             try:
-                data = socket.recv(NOBLOCK)
+                frame = socket.recv(NOBLOCK, copy=False)
             except zmq.Again:
                 self.flush()
                 return False
-            if socket.getsockopt(zmq.RCVMORE):
+            if frame.more:
                 self._skip(socket)
                 continue
+            data = frame.bytes
             try:
                 message, offset = decode(data, self._limits)
             except PeerError as error:
                 self._logger.warning("a message of the master could not be read: %s", error)
                 continue
-            self._perform(self._link.received(message, self._loop.time(), self._jitter()))
+            if message.kind in SESSION_KINDS:
+                self._perform(self._link.received(message, self._loop.time(), self._jitter()))
+            else:
+                self._link.heard(self._loop.time())
             if self._socket is socket:
                 self._owner.link_message(message, data, offset)
         self.flush()

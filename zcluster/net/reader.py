@@ -14,15 +14,15 @@ from collections.abc import Callable
 
 import zmq
 
-from zcluster.net.context import Socket, readable, writable
+from zcluster.net.context import Socket, readable
 
 
 class Reader:
-    """Calls ``turn`` while the socket has something to read (or, with ``writable``, to write).
+    """Calls ``turn`` while the socket has something to read.
 
     Args:
         turn: reads a bounded number of messages; returns true when there may be more.
-        writable: called when the socket can take messages again; None when the owner does not care.
+        writable: called at each wake-up before ``turn``, for an owner that has something it could not send.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Reader:
     def _woken(self) -> None:
         if self._closed:
             return
-        if self._writable is not None and writable(self._socket):
+        if self._writable is not None:
             self._writable()
         if self._turn() and not self._scheduled and not self._closed:
             self._scheduled = True

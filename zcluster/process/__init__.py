@@ -2,5 +2,6 @@
 
 from zcluster.process.lifetime import Lifetime, OneProcess
 from zcluster.process.logs import set_level, start_logging
+from zcluster.process.loop import run_daemon
 
-__all__ = ["Lifetime", "OneProcess", "set_level", "start_logging"]
+__all__ = ["Lifetime", "OneProcess", "run_daemon", "set_level", "start_logging"]

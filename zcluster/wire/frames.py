@@ -44,6 +44,9 @@ VERSIONS = (1,)
 PREFIX = struct.Struct(">BBBBI")
 PREFIX_BYTES = PREFIX.size
 
+REQUEST_KINDS = frozenset({Requests.kind, Work.kind})
+RESULT_KINDS = frozenset({Results.kind, Replies.kind})
+
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
 
@@ -94,16 +97,14 @@ def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
     return message, start
 
 
-def _body_bytes(message: Message, present: int) -> int:
+def _body_bytes(message: Any, present: int) -> int:
     """How many body bytes ``message`` announces; ``present`` for a chunk, which takes all there is."""
-    match message:
-        case Requests() | Work():
-            return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
-        case Results() | Replies():
-            return sum([_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups])
-        case Chunk():
-            return present
-    return 0
+    kind = message.kind
+    if kind in REQUEST_KINDS:
+        return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
+    if kind in RESULT_KINDS:
+        return sum([_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups])
+    return present if kind == Chunk.kind else 0
 
 
 def _inline(sizes: Sequence[int], large: int) -> int:

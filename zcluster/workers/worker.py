@@ -27,7 +27,7 @@ from zcluster.keys import KeyFile, fingerprint, may_call
 from zcluster.net.context import new_context
 from zcluster.net.link import LinkDriver
 from zcluster.net.reader import Alarm
-from zcluster.process import Lifetime, set_level, start_logging
+from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Welcome, WireLimits
 
 _random = secrets.SystemRandom()
@@ -41,7 +41,7 @@ def serve(loaded: Loaded, key_file: KeyFile, *, ready: Callable[[Welcome], None]
         ready: called at each admission by the master.
     """
     logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, key_file.name)
-    return asyncio.run(Worker(loaded, key_file, logger, ready).run())
+    return run_daemon(Worker(loaded, key_file, logger, ready).run())
 
 
 class Worker:
@@ -163,5 +163,6 @@ class Worker:
             return
         self._loaded = replace(self._loaded, settings=outcome.settings)
         set_level(outcome.settings.log.level)
+        self._node.apply(outcome.settings.limits)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})

@@ -1,0 +1,68 @@
+"""Which function is where: what the nodes that have a session can run.
+
+Rule kept here: a join or a leave costs as many steps as the node has functions, however many nodes there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from zcluster.core.peers import Node
+from zcluster.wire import FunctionInfo
+
+UNKNOWN = {"client": 0}
+"""The roles that a function asks of its caller as long as no node has it."""
+
+
+class Functions:
+    """The functions of the nodes that have a session."""
+
+    def __init__(self) -> None:
+        self.providers: dict[str, dict[str, Node]] = {}
+        """By function name and node name."""
+        self._roles: dict[str, Counter[str]] = {}
+        self._unsafe: Counter[str] = Counter()
+
+    def provide(self, node: Node) -> None:
+        """``node`` has joined with its functions."""
+        for name, info in node.functions.items():
+            self.providers.setdefault(name, {})[node.name] = node
+            self._count(name, info, 1)
+
+    def withdraw(self, node: Node) -> None:
+        """``node`` has gone with its functions."""
+        for name, info in node.functions.items():
+            providers = self.providers.get(name)
+            if providers is None or providers.pop(node.name, None) is None:
+                continue
+            self._count(name, info, -1)
+            if not providers:
+                del self.providers[name]
+                del self._roles[name]
+
+    def roles(self, name: str) -> dict[str, int]:
+        """The roles that the providers of a function ask of its caller."""
+        return self._roles.get(name, UNKNOWN)
+
+    def idempotent(self) -> list[str]:
+        """The functions that every node that has them declares idempotent, by name."""
+        return sorted(name for name in self.providers if not self._unsafe[name])
+
+    def candidates(self, name: str) -> list[Node]:
+        """The nodes that ``any`` may mean now: workers with room; the master only when no worker has the function."""
+        providers = self.providers.get(name, {}).values()
+        free = [node for node in providers if node.free > 0]
+        workers = [node for node in free if node.role == "worker"]
+        if workers or any(node.role == "worker" for node in providers):
+            return workers
+        return free
+
+    def _count(self, name: str, info: FunctionInfo, step: int) -> None:
+        roles = self._roles.setdefault(name, Counter())
+        roles[info.role] += step
+        if not roles[info.role]:
+            del roles[info.role]
+        if not info.idempotent:
+            self._unsafe[name] += step
+            if not self._unsafe[name]:
+                del self._unsafe[name]

@@ -11,7 +11,7 @@ Rules kept here (docs/protocol.md says them in full)::
     the rest    bodies, one after the other, as long as the header's sizes say
 
 - a frame that breaks a rule raises :class:`PeerError` (theirs is the blame) and nothing else;
-- the sizes in a header add up to exactly the bytes that follow it;
+- the sizes in a header add up to exactly the bytes that follow it, and the ids of a group end by MAX_ID;
 - decoding never copies bodies: it says where they begin.
 """
 
@@ -27,6 +27,7 @@ import msgspec
 from zcluster.errors import PeerError, UnsupportedVersion
 from zcluster.wire.messages import (
     KINDS,
+    MAX_ID,
     Chunk,
     Message,
     Replies,
@@ -100,6 +101,11 @@ def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
 def _body_bytes(message: Any, present: int) -> int:
     """How many body bytes ``message`` announces; ``present`` for a chunk, which takes all there is."""
     kind = message.kind
+    if kind == Requests.kind:
+        # A group's last id is written nowhere, so no type bounds it; beyond MAX_ID it would spoil the frames it goes on in.
+        for group in message.groups:
+            if group.first_id + len(group.sizes) > MAX_ID + 1:
+                raise PeerError(f"the ids from {group.first_id} on go beyond {MAX_ID}")
     if kind in REQUEST_KINDS:
         return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
     if kind in RESULT_KINDS:

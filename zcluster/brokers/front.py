@@ -21,7 +21,7 @@ from zcluster.core.batch import Body
 from zcluster.errors import UsageError
 from zcluster.net.context import NOBLOCK, SNDMORE, Socket, readable, server_socket
 from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
-from zcluster.net.reader import Reader
+from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.zap import Zap
 from zcluster.wire import Message, encode
 
@@ -141,7 +141,10 @@ class Front:
                 continue
             if route not in self._fds:
                 self._remember(route, frame)
-            owner.front_message(route, public, frame.bytes)
+            data = frame.bytes
+            owner.front_message(route, public, data)
+            if len(data) >= FLUSH_BYTES:
+                owner.front_turn_over()
         owner.front_turn_over()
         return more
 

@@ -79,6 +79,8 @@ class ClientLink:
         if len(self.calls.open_calls) == 1 and not self._flushing:
             # Nobody else is calling: there is no batch to wait for.
             self._flush()
+        elif self.calls.full:
+            self._driver.flush()
         elif not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)

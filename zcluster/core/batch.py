@@ -15,7 +15,9 @@ from typing import Generic, Protocol, TypeVar
 
 from zcluster.wire import Message
 
-MAX_MEMBERS = 4096
+MAX_MEMBERS = 64
+"""Members of one message: enough to make what a message costs small, few enough that the next process begins on the
+first ones while this one is still at the rest (measured: docs/decisions/0002)."""
 
 Body = bytes | bytearray | memoryview
 Outgoing = tuple[Message, list[Body]]
@@ -49,6 +51,11 @@ class Batch(Generic[G]):
 
     def __bool__(self) -> bool:
         return bool(self._groups or self._sealed)
+
+    @property
+    def full(self) -> bool:
+        """Whether a whole message waits: it need not wait for the turn's end."""
+        return bool(self._sealed)
 
     def begin(self, group: G, body: Body, header_bytes: int = 64) -> None:
         """Begin ``group``, whose first member has ``body``; ``header_bytes`` is about what its header takes."""

@@ -129,6 +129,11 @@ class Calls:
             call.items_upto[leg] = used + ITEMS_AHEAD
             self._grants.append(Grant(call.id, leg, Of.ITEMS, call.items_upto[leg]))
 
+    @property
+    def full(self) -> bool:
+        """Whether a whole message of requests waits to be taken."""
+        return self._lanes.batch.full
+
     # -- the session's side -----------------------------------------------------------------------------------------
 
     def session_up(self, welcome: Welcome, now: float) -> None:

@@ -21,7 +21,7 @@ from zcluster.core.link import SESSION_KINDS, Connect, Down, Effect, Ended, Link
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
-from zcluster.net.reader import Alarm, Reader
+from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
 from zcluster.wire import Beat, Message, Welcome, WireLimits, decode, encode
 
 TURN = 64
@@ -203,6 +203,8 @@ class LinkDriver:
                 self._link.heard(self._loop.time())
             if self._socket is socket:
                 self._owner.link_message(message, data, offset)
+                if len(data) >= FLUSH_BYTES:
+                    self.flush()
         self.flush()
         return True
 

@@ -12,12 +12,15 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from zcluster.process.heap import steady_heap
+
 LAST_TASKS_S = 0.5
 T = TypeVar("T")
 
 
 def run_daemon(main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` to its end, then cancel what is left and wait for it for at most LAST_TASKS_S."""
+    steady_heap()
     loop = new_loop()
     asyncio.set_event_loop(loop)
     try:

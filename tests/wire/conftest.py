@@ -1,0 +1,99 @@
+"""Frames to begin with: the golden ones, and hypothesis strategies of every message."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import strategies as st
+
+from zcluster.wire import KINDS, Message, Replies, Requests, Results, Status, Work
+from zcluster.wire.messages import RequestFlag
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+MAX_SIZE_BYTES = 300
+"""Of a generated body: the frames stay small, the bounds have tests of their own."""
+
+Framed = tuple[Message, list[bytes]]
+
+
+def golden_frames() -> list[bytes]:
+    """Every frame of tests/golden/."""
+    frames = []
+    for path in sorted(GOLDEN.glob("*.txt")):
+        for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
+            frames.append(bytes.fromhex("".join(line for line in block.splitlines() if set(line) <= set("0123456789abcdef"))))
+    return frames
+
+
+@pytest.fixture(scope="session")
+def frames() -> list[bytes]:
+    """Every golden frame."""
+    return golden_frames()
+
+
+def values(annotation: Any, meta: msgspec.Meta | None = None) -> st.SearchStrategy[Any]:
+    """Values that a field of this annotation may have, its bounds included."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return values(args[0], args[1])
+    if origin is list:
+        low = (meta.min_length if meta is not None else 0) or 0
+        return st.lists(values(args[0]), min_size=low, max_size=max(low, 4))
+    if args:
+        return st.one_of([values(arg) for arg in args])
+    if annotation is type(None):
+        return st.none()
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return structs(annotation)
+    if annotation is str:
+        longest = (meta.max_length if meta is not None else None) or 40
+        return st.text(st.characters(codec="utf-8"), max_size=min(longest, 40))
+    if annotation is bool:
+        return st.booleans()
+    if annotation is float:
+        return (
+            st.floats(min_value=0.001, max_value=3600) if meta is not None else st.floats(allow_nan=False, allow_infinity=False)
+        )
+    assert annotation is int
+    if meta is None:
+        return st.integers(min_value=-(2**63), max_value=2**64 - 1)
+    return st.integers(min_value=typing.cast("int", meta.ge), max_value=typing.cast("int", meta.le))
+
+
+def structs(cls: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
+    """Objects of ``cls`` with any values that it allows."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return st.builds(cls, **{field.name: values(hints[field.name]) for field in msgspec.structs.fields(cls)})
+
+
+@st.composite
+def framed(draw: st.DrawFn) -> Framed:
+    """A message of any kind and bodies that fit it."""
+    message: Message = draw(structs(KINDS[draw(st.sampled_from(sorted(KINDS)))]))
+    bodies: list[bytes] = []
+    if isinstance(message, Requests | Work | Results | Replies):
+        for group in message.groups:
+            if _is_large(group):
+                group.sizes[:] = group.sizes[:1]
+                continue
+            group.sizes[:] = [draw(st.integers(0, MAX_SIZE_BYTES)) for _ in group.sizes]
+            bodies += [bytes(size) for size in group.sizes]
+    elif type(message).__name__ == "Chunk":
+        bodies = [draw(st.binary(max_size=MAX_SIZE_BYTES))]
+    return message, bodies
+
+
+def _is_large(group: Any) -> bool:
+    if hasattr(group, "flags"):
+        return bool(group.flags & RequestFlag.LARGE)
+    return bool(group.status == Status.LARGE_VALUE)
+
+
+@pytest.fixture(scope="session")
+def any_framed() -> st.SearchStrategy[Framed]:
+    """Messages of every kind with their bodies."""
+    return framed()

@@ -183,7 +183,7 @@ class WorkEnd:
                     self._cancelled.discard(leg)
                 else:
                     self._last_leg = leg
-                    if error is None and len(self._running) >= self.slots:
+                    if error is None and len(self._running) + len(self._gathering) + len(self._waiting) >= self.slots:
                         error = Busy("all slots of the node are taken", node=self.node, retry_after_s=0.1)
                     if error is not None:
                         self._refuse(leg, error, f"{group.session}.{request}")

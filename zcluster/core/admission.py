@@ -22,6 +22,8 @@ from zcluster.wire import RequestGroup, Requests
 from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
+PER_REQUEST = RequestFlag.LARGE | RequestFlag.FAN_OUT
+"""Flags of groups whose requests are looked at one by one."""
 HERE = frozenset({"ready", "joining"})
 
 
@@ -53,21 +55,52 @@ class Admission:
         """Admit what may be admitted; every other request is answered with its error."""
         self._dispatch.touched[peer] = None
         for group in message.groups:
-            large = bool(group.flags & RequestFlag.LARGE)
             nodes, error = self._plan(peer, group, now)
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
             deadline_s = now + min(timeout_s, self._dispatch.limits.max_timeout_s)
-            id_ = group.first_id
-            for size in group.sizes:
-                end = offset if large else offset + size
-                if id_ <= peer.last_id:
-                    self._count("duplicate_request")
-                else:
-                    peer.last_id = id_
-                    request = Request(peer, id_, group, data[offset:end], size, deadline_s, now)
-                    self._admit_one(request, nodes, error)
-                id_, offset = id_ + 1, end
+            count = len(group.sizes)
+            if (
+                error is None and not group.flags & PER_REQUEST and group.first_id > peer.last_id
+                and self._too_much(peer, sum(group.sizes), count) is None
+            ):  # fmt: skip
+                offset = self._admit_run(peer, group, nodes, data, offset, deadline_s, now)
+            else:
+                offset = self._admit_each(peer, group, nodes, error, data, offset, deadline_s, now)
             self._count("requests", len(group.sizes))
+
+    def _admit_run(
+        self, peer: Peer, group: RequestGroup, nodes: list[Node] | None, data: bytes, offset: int, deadline_s: float, now: float
+    ) -> int:
+        """The common case: a group that fits as a whole. The same as _admit_each, at a third of its cost."""
+        dispatch = self._dispatch
+        node = nodes[0] if nodes is not None else None
+        queue = dispatch.queue_of(group.function, node)
+        requests: list[Request] = []
+        id_ = group.first_id
+        for size in group.sizes:
+            end = offset + size
+            requests.append(Request(peer, id_, group, data[offset:end], size, deadline_s, now, node, queue))
+            id_, offset = id_ + 1, end
+        peer.last_id = id_ - 1
+        peer.requests.update(zip(range(group.first_id, id_), requests, strict=True))
+        dispatch.enqueue_run(requests, queue)
+        return offset
+
+    def _admit_each(
+        self, peer: Peer, group: RequestGroup, nodes: list[Node] | None, error: ZClusterError | None, data: bytes, offset: int,
+        deadline_s: float, now: float,
+    ) -> int:  # fmt: skip
+        large = group.flags & RequestFlag.LARGE
+        id_ = group.first_id
+        for size in group.sizes:
+            end = offset if large else offset + size
+            if id_ <= peer.last_id:
+                self._count("duplicate_request")
+            else:
+                peer.last_id = id_
+                self._admit_one(Request(peer, id_, group, data[offset:end], size, deadline_s, now), nodes, error)
+            id_, offset = id_ + 1, end
+        return offset
 
     def _admit_one(self, request: Request, nodes: list[Node] | None, error: ZClusterError | None) -> None:
         peer, dispatch = request.caller, self._dispatch
@@ -80,11 +113,7 @@ class Admission:
             self._fan_out(request, nodes)
         else:
             peer.requests[request.id] = request
-            if nodes is None:
-                request.pinned = False
-                dispatch.enqueue(request, None)
-            else:
-                dispatch.enqueue(request, nodes[0])
+            dispatch.enqueue(request, nodes[0] if nodes is not None else None)
 
     def _fan_out(self, request: Request, nodes: list[Node] | None) -> None:
         peer = request.caller
@@ -93,7 +122,7 @@ class Admission:
         parts: list[tuple[Request, Node | None]] = []
         for node in nodes if nodes is not None else [None]:
             part = Request(peer, request.id, request.group, request.body, request.size, request.deadline_s, request.queued_s)
-            part.fan, part.pinned = fan, node is not None
+            part.fan = fan
             fan.left[part] = None
             parts.append((part, node))
         missing = [(part, node) for part, node in parts if node is not None and not _here(node)]

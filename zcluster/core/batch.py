@@ -35,7 +35,7 @@ G = TypeVar("G", bound=Group)
 class Batch(Generic[G]):
     """Groups and their bodies, sealed into messages."""
 
-    __slots__ = ("_bodies", "_bytes", "_groups", "_make", "_max_bytes", "_members", "_sealed", "last", "waiting_bytes")
+    __slots__ = ("_bodies", "_bytes", "_groups", "_make", "_max_bytes", "_members", "_sealed", "_sealed_bytes", "last")
 
     def __init__(self, make: Callable[[list[G]], Message], max_bytes: int) -> None:
         self._make = make
@@ -47,7 +47,12 @@ class Batch(Generic[G]):
         self._sealed: list[Outgoing] = []
         self.last: G | None = None
         """The group that the next member may join, or None."""
-        self.waiting_bytes = 0
+        self._sealed_bytes = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About how many bytes wait here."""
+        return self._sealed_bytes + self._bytes
 
     def __bool__(self) -> bool:
         return bool(self._groups or self._sealed)
@@ -69,22 +74,26 @@ class Batch(Generic[G]):
         """Add a member to the last group."""
         group = self.last
         assert group is not None
-        group.sizes.append(len(body))
-        self._add(body)
+        size = len(body)
+        group.sizes.append(size)
+        self._bodies.append(body)
+        self._bytes += size
+        self._members += 1
+        if self._members >= MAX_MEMBERS or self._bytes >= self._max_bytes:
+            self._seal()
 
     def take(self) -> list[Outgoing]:
         """Everything as messages, in order."""
         self._seal()
         out, self._sealed = self._sealed, []
-        self.waiting_bytes = 0
+        self._sealed_bytes = 0
         return out
 
     def _add(self, body: Body) -> None:
         self._bodies.append(body)
         self._bytes += len(body)
-        self.waiting_bytes += len(body)
         self._members += 1
-        if self._bytes >= self._max_bytes or self._members >= MAX_MEMBERS:
+        if self._members >= MAX_MEMBERS or self._bytes >= self._max_bytes:
             self._seal()
 
     def _room_for(self, size: int) -> None:
@@ -94,6 +103,7 @@ class Batch(Generic[G]):
     def _seal(self) -> None:
         if self._groups:
             self._sealed.append((self._make(self._groups), self._bodies))
+            self._sealed_bytes += self._bytes
         self._groups, self._bodies, self._bytes, self._members = [], [], 0, 0
         self.last = None
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass
 
+from zcluster.core.answers import Answers
 from zcluster.core.catalog import Functions
 from zcluster.core.counters import Counters
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.peers import Fan, Node, Peer, Request
-from zcluster.core.relay import Gate, Relay
-from zcluster.core.verdicts import encode_error, never_started, no_such_function, nobody_left, node_lost, not_served, overdue
+from zcluster.core.relay import Relay
+from zcluster.core.verdicts import never_started, no_such_function, nobody_left, node_lost, not_served, overdue
 from zcluster.core.wheel import Wheel
-from zcluster.errors import ZClusterError
-from zcluster.wire import Cancel, Credit, Grant, Of, Replies, ReplyGroup, Status, WorkGroup
+from zcluster.wire import Cancel, Of, Status, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 
@@ -38,21 +38,18 @@ class QueueLimits:
     attempts: int = 3
 
 
-class Dispatch:
+class Dispatch(Answers):
     """Queues, legs and outcomes."""
 
     def __init__(self, limits: QueueLimits, transfer_bytes: int, counters: Counters) -> None:
+        super().__init__(transfer_bytes, counters)
         self.limits = limits
-        self.gate = Gate(transfer_bytes)
         self.functions = Functions()
         self.waiting = 0
         self.waiting_bytes = 0
         self.running = 0
         self.rate_s = 0.0
         """Requests that ended in the last second: what a busy queue's waiting time is reckoned from."""
-        self.touched: dict[Peer, None] = {}
-        """The peers that may have something to be sent."""
-        self._count = counters.add
         self._any: dict[str, FairQueue[Request]] = {}
         self._wheel: Wheel[Request] = Wheel()
         self._last_leg = 0
@@ -65,14 +62,7 @@ class Dispatch:
 
     def enqueue(self, request: Request, node: Node | None, *, front: bool = False) -> None:
         """Put ``request`` into the queue of ``node``, or of its function when any node will do."""
-        function = request.group.function
-        if node is not None:
-            queue = node.queue
-            self._dirty_nodes[node] = None
-        else:
-            found = self._any.get(function)
-            queue = found if found is not None else self._any.setdefault(function, FairQueue())
-            self._dirty_any[function] = None
+        queue = self.queue_of(request.group.function, node)
         if request.fan is not None:
             request.fan.by_leg.pop(request.leg, None)
         request.node = node
@@ -82,6 +72,26 @@ class Dispatch:
         request.caller.waiting += 1
         self.waiting += 1
         self.waiting_bytes += len(request.body)
+
+    def enqueue_run(self, requests: list[Request], queue: FairQueue[Request]) -> None:
+        """Put requests of one group into ``queue`` (see queue_of), to which they were made."""
+        first, count = requests[0], len(requests)
+        queue.push_run(requests)
+        self._wheel.add_run(first.deadline_s, requests)
+        first.caller.waiting += count
+        self.waiting += count
+        self.waiting_bytes += sum(first.group.sizes)
+
+    def queue_of(self, function: str, node: Node | None) -> FairQueue[Request]:
+        """The queue of ``node``, or of ``function`` when any node will do; it will be served by the next dispatch."""
+        if node is not None:
+            self._dirty_nodes[node] = None
+            return node.queue
+        self._dirty_any[function] = None
+        queue = self._any.get(function)
+        if queue is None:
+            queue = self._any[function] = FairQueue()
+        return queue
 
     def offer(self, node: Node) -> None:
         """``node`` can take work now (it joined, or came back)."""
@@ -107,8 +117,7 @@ class Dispatch:
             run = queue.take(free, node.allowance)
             if not run:
                 return
-            for request in run:
-                self._start(request, node, now)
+            self._start_run(run, node, now)
 
     def _serve_any(self, function: str, now: float) -> None:
         queue = self._any.get(function)
@@ -118,8 +127,7 @@ class Dispatch:
         if len(candidates) == 1:
             node = candidates[0]
             while queue and (free := node.free) > 0 and (run := queue.take(free, node.allowance)):
-                for request in run:
-                    self._start(request, node, now)
+                self._start_run(run, node, now)
         elif candidates:
             self._spread(queue, candidates, now)
         if not queue:
@@ -133,55 +141,97 @@ class Dispatch:
             node = nodes[heap[0][1]]
             run = queue.take(1, node.allowance) if node.free > 0 else []
             if run:
-                self._start(run[0], node, now)
+                self._start_run(run, node, now)
                 heapq.heapreplace(heap, (len(node.running) / node.slots, heap[0][1]))
             else:
                 heapq.heappop(heap)
 
     # -- running ----------------------------------------------------------------------------------------------------
 
-    def _start(self, request: Request, node: Node, now: float) -> None:
-        self._unqueued(request)
-        group, peer = request.group, node.peer
-        ttl_ms = int((request.deadline_s - now) * 1000)
-        if ttl_ms <= 0 or peer is None:
-            self._wheel.remove(request.deadline_s, request)
-            self.answer_error(request, never_started(request, now))
-            return
-        if group.function not in node.functions:
-            self._wheel.remove(request.deadline_s, request)
-            self.answer_error(request, no_such_function(group.function, node.name))
-            return
-        self._last_leg = leg = self._last_leg + 1
-        request.leg, request.node = leg, node
-        request.attempts += 1
-        node.running[leg] = request
-        self.running += 1
-        caller = request.caller
-        node.by_caller[caller.no] = node.by_caller.get(caller.no, 0) + 1
-        if request.fan is not None:
-            request.fan.by_leg[leg] = request
-        batch = peer.lanes.batch
-        last = batch.last
-        if (
-            last is not None and self._last_group is group and self._last_node is node
-            and last.first_request + len(last.sizes) == request.id and last.first_leg + len(last.sizes) == leg
-        ):  # fmt: skip
-            batch.join(request.body)
-        else:
-            batch.begin(
-                WorkGroup(
-                    group.function, caller.identity.name, caller.identity.role, ttl_ms, group.flags & RequestFlag.LARGE,
-                    caller.no, request.id, leg, [request.size],
-                ),
-                request.body,
-                256,
-            )  # fmt: skip
-            self._last_group, self._last_node = group, node
-            self.touched[peer] = None
-            if group.flags & RequestFlag.LARGE:
-                request.relay = Relay(request, Of.REQUEST_BODY, request.size)
-                batch.last = None
+    def _start_run(self, run: list[Request], node: Node, now: float) -> None:
+        """Give requests of one caller to ``node``: what is alike in them is looked at once."""
+        caller, peer = run[0].caller, node.peer
+        count, group, ttl_ms = len(run), None, 0
+        caller.waiting -= count
+        self.waiting -= count
+        self.waiting_bytes -= sum([len(request.body) for request in run])
+        running, leg = node.running, self._last_leg
+        for request in run:
+            request.queue = None
+            if request.group is not group:
+                group = request.group
+                ttl_ms = int((request.deadline_s - now) * 1000) if peer is not None else 0
+            if ttl_ms <= 0 or peer is None or group.function not in node.functions:
+                count -= 1
+                self._wheel.remove(request.deadline_s, request)
+                late = ttl_ms <= 0
+                self.answer_error(request, never_started(request, now) if late else no_such_function(group.function, node.name))
+                continue
+            leg += 1
+            request.leg, request.node = leg, node
+            request.attempts += 1
+            running[leg] = request
+            if request.fan is not None:
+                request.fan.by_leg[leg] = request
+            batch = peer.lanes.batch
+            last = batch.last
+            if (
+                last is not None and self._last_group is group and self._last_node is node
+                and last.first_request + len(last.sizes) == request.id and last.first_leg + len(last.sizes) == leg
+            ):  # fmt: skip
+                batch.join(request.body)
+            else:
+                self._begin(request, peer, ttl_ms)
+                self._last_group, self._last_node = group, node
+        self._last_leg = leg
+        if count:
+            self.running += count
+            node.by_caller[caller.no] = node.by_caller.get(caller.no, 0) + count
+            if peer is not None:
+                self.touched[peer] = None
+
+    def _begin(self, request: Request, peer: Peer, ttl_ms: int) -> None:
+        group, who = request.group, request.caller.identity
+        large = group.flags & RequestFlag.LARGE
+        work = WorkGroup(
+            group.function, who.name, who.role, ttl_ms, large, request.caller.no, request.id, request.leg, [request.size]
+        )
+        peer.lanes.batch.begin(work, request.body, 256)
+        if large:
+            request.relay = Relay(request, Of.REQUEST_BODY, request.size)
+            peer.lanes.batch.last = None
+
+    def finish_run(self, node: Node, leg: int, status: int, sizes: list[int], data: bytes, offset: int) -> int:
+        """Values or errors of consecutive legs of ``node``; returns the offset behind their bodies.
+
+        The same as finish for each, at half its cost: what one caller's requests have in common is done once.
+        """
+        running, remove = node.running, self._wheel.remove
+        name, count, ended, stray = node.name, 0, 0, 0
+        caller: Peer | None = None
+        for size in sizes:
+            end = offset + size
+            request = running.get(leg)
+            if request is None:
+                stray += 1
+            elif request.fan is not None or request.relay is not None:
+                self.finish(request, status, data[offset:end])
+            else:
+                if request.caller is not caller:
+                    self._free_slots(node, caller, count)
+                    caller, count = request.caller, 0
+                del running[leg]
+                count += 1
+                remove(request.deadline_s, request)
+                if caller.requests.pop(request.id, None) is not None:
+                    ended += 1
+                    self.reply(caller, request.id, status, name, 0, data[offset:end])
+            leg, offset = leg + 1, end
+        self._free_slots(node, caller, count)
+        self._count("failed" if status == Status.ERROR else "done", ended)
+        if stray:
+            self._count("stray_result", stray)
+        return offset
 
     def finish(self, request: Request, status: int, body: bytes) -> None:
         """A node has answered: the request ends with ``body``."""
@@ -243,7 +293,7 @@ class Dispatch:
         node.by_caller = {}
         self.running -= len(running)
         for request in reversed(running.values()):  # each goes to the front: the oldest last, so that it is first
-            self._close_relay(request)
+            self.close_relay(request)
             if self._may_move(request, node, now):
                 self._wheel.remove(request.deadline_s, request)
                 self._count("moved")
@@ -272,63 +322,6 @@ class Dispatch:
                 error = nobody_left(request) if request.attempts else no_such_function(function, "")
                 self.answer_error(request, error)
 
-    # -- answers ----------------------------------------------------------------------------------------------------
-
-    def answer_error(self, request: Request, error: ZClusterError) -> None:
-        """End ``request`` with ``error``."""
-        node = request.node.name if request.node is not None else ""
-        self.answer(request, Status.ERROR, node, encode_error(error, node, f"{request.caller.no}.{request.id}"))
-
-    def answer(self, request: Request, status: int, node: str, body: bytes) -> None:
-        """The last word on ``request``: its caller gets it, and its place is free."""
-        fan, caller = request.fan, request.caller
-        if fan is None:
-            if caller.requests.pop(request.id, None) is None:
-                return
-            self._count("failed" if status == Status.ERROR else "done")
-            self.reply(caller, request.id, status, node, 0, body)
-            return
-        if fan.left.pop(request, False) is False:
-            return
-        fan.by_leg.pop(request.leg, None)
-        self._count("failed" if status == Status.ERROR else "done")
-        self.reply(caller, fan.id, status, node, request.leg, body)
-        self.end_fan(fan)
-
-    def end_fan(self, fan: Fan) -> None:
-        """Tell the caller that a fan-out has all its answers, once it has.
-
-        DONE goes by the bulk lane, so that it does not overtake the last chunk of a large value.
-        """
-        if not fan.left and fan.caller.requests.pop(fan.id, None) is not None:
-            fan.caller.lanes.add_bulk(Replies([ReplyGroup(fan.id, Status.DONE, "", 0, [0])]), b"")
-            self.touched[fan.caller] = None
-
-    def reply(self, caller: Peer, id_: int, status: int, node: str, leg: int, body: bytes) -> None:
-        """Queue one reply."""
-        batch = caller.lanes.batch
-        last = batch.last
-        if (
-            last is not None and last.status == status and last.node == node and not leg and not last.leg
-            and status <= Status.ERROR and last.first_id + len(last.sizes) == id_
-        ):  # fmt: skip
-            batch.join(body)
-        else:
-            batch.begin(ReplyGroup(id_, status, node, leg, [len(body)]), body, 160)
-            self.touched[caller] = None
-
-    def large_reply(self, request: Request, size: int) -> None:
-        """Tell the caller that a value of ``size`` bytes waits for its credit."""
-        self._close_relay(request)
-        request.relay = Relay(request, Of.REPLY_BODY, size)
-        request.started = True
-        node = request.node
-        id_ = request.fan.id if request.fan is not None else request.id
-        batch = request.caller.lanes.batch
-        batch.begin(ReplyGroup(id_, Status.LARGE_VALUE, node.name if node else "", request.leg, [size]), b"")
-        batch.last = None
-        self.touched[request.caller] = None
-
     def large_done(self, request: Request) -> None:
         """The last piece of a large value has been passed on: the request ends without a further reply."""
         node = request.node
@@ -344,18 +337,6 @@ class Dispatch:
         fan.by_leg.pop(request.leg, None)
         self.end_fan(fan)
 
-    def grant(self, relay: Relay) -> None:
-        """Pass the receiver's credit on to the sender."""
-        request = relay.owner
-        if relay.of == Of.REQUEST_BODY:
-            to, id_ = request.caller, request.fan.id if request.fan is not None else request.id
-        elif request.node is not None and request.node.peer is not None:
-            to, id_ = request.node.peer, 0
-        else:
-            return
-        to.lanes.control.append(Credit(grants=[Grant(id_, request.leg, relay.of, relay.granted)]))
-        self.touched[to] = None
-
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _unqueued(self, request: Request) -> None:
@@ -366,22 +347,20 @@ class Dispatch:
 
     def _off_node(self, request: Request, node: Node) -> None:
         del node.running[request.leg]
-        self.running -= 1
-        number = request.caller.no
-        left = node.by_caller[number] - 1
-        if left:
-            node.by_caller[number] = left
-        else:
-            del node.by_caller[number]
-        self._dirty_nodes[node] = None
+        self._free_slots(node, request.caller, 1)
         if request.relay is not None:
-            self._close_relay(request)
+            self.close_relay(request)
 
-    def _close_relay(self, request: Request) -> None:
-        relay, request.relay = request.relay, None
-        if relay is not None:
-            for other in self.gate.close(relay):
-                self.grant(other)
+    def _free_slots(self, node: Node, caller: Peer | None, count: int) -> None:
+        if caller is None or not count:
+            return
+        self.running -= count
+        left = node.by_caller[caller.no] - count
+        if left:
+            node.by_caller[caller.no] = left
+        else:
+            del node.by_caller[caller.no]
+        self._dirty_nodes[node] = None
 
     def _may_move(self, request: Request, node: Node, now: float) -> bool:
         if request.pinned or request.started or request.attempts >= self.limits.attempts or request.deadline_s <= now:

@@ -45,16 +45,16 @@ class FairQueue(Generic[R]):
 
     def push(self, request: R, *, front: bool = False) -> None:
         """Add ``request`` behind (or, for one that was already under way, before) its caller's others."""
-        level = self._levels.get(request.priority)
-        if level is None:
-            level = self._levels[request.priority] = OrderedDict()
-        line = level.get(request.caller_no)
-        if line is None:
-            line = level[request.caller_no] = OrderedDict()
+        line = self._line(request)
         line[request] = None
         if front:
             line.move_to_end(request, last=False)
         self._count += 1
+
+    def push_run(self, requests: list[R]) -> None:
+        """Add requests of one caller and one priority, in their order."""
+        self._line(requests[0]).update(dict.fromkeys(requests))
+        self._count += len(requests)
 
     def remove(self, request: R) -> None:
         """Take out ``request``, which must be in the queue."""
@@ -100,6 +100,15 @@ class FairQueue(Generic[R]):
         else:
             self._drop_line(priority, caller_no)
         return out
+
+    def _line(self, request: R) -> OrderedDict[R, None]:
+        level = self._levels.get(request.priority)
+        if level is None:
+            level = self._levels[request.priority] = OrderedDict()
+        line = level.get(request.caller_no)
+        if line is None:
+            line = level[request.caller_no] = OrderedDict()
+        return line
 
     def _drop_line(self, priority: int, caller_no: int) -> None:
         level = self._levels[priority]

@@ -26,17 +26,16 @@ class Flow:
 
     def results(self, node: Node, message: Results, data: bytes, offset: int) -> None:
         """Results of a node."""
-        running, dispatch = node.running, self._dispatch
         for group in message.groups:
             leg, status = group.first_leg, group.status
-            large = status == Status.LARGE_VALUE
+            if status <= Status.ERROR:
+                offset = self._dispatch.finish_run(node, leg, status, group.sizes, data, offset)
+                continue
             for size in group.sizes:
-                end = offset if large else offset + size
-                request = running.get(leg)
+                end = offset if status == Status.LARGE_VALUE else offset + size
+                request = node.running.get(leg)
                 if request is None:
                     self._count("stray_result")
-                elif status <= Status.ERROR:
-                    dispatch.finish(request, status, data[offset:end])
                 else:
                     self._other_result(request, status, size, data[offset:end])
                 if status != Status.ITEM:

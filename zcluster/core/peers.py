@@ -12,6 +12,7 @@ from typing import Any
 
 from zcluster.core.batch import Lanes
 from zcluster.core.fairqueue import FairQueue
+from zcluster.core.targets import ANY
 from zcluster.wire import FunctionInfo, RequestGroup
 
 Route = Hashable
@@ -104,12 +105,21 @@ class Request:
     """One request of a caller for one node (a part of a fan-out is one too)."""
 
     __slots__ = (
-        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "leg", "node", "pinned", "priority", "queue",
-        "queued_s", "relay", "size", "started",
+        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "leg", "node", "priority", "queue", "queued_s",
+        "relay", "size", "started",
     )  # fmt: skip
 
     def __init__(
-        self, caller: Peer, id_: int, group: RequestGroup, body: bytes, size: int, deadline_s: float, now: float
+        self,
+        caller: Peer,
+        id_: int,
+        group: RequestGroup,
+        body: bytes,
+        size: int,
+        deadline_s: float,
+        now: float,
+        node: Node | None = None,
+        queue: FairQueue[Request] | None = None,
     ) -> None:
         self.caller = caller
         self.id = id_
@@ -119,12 +129,10 @@ class Request:
         self.deadline_s = deadline_s
         self.priority = group.priority
         self.queued_s = now
-        self.queue: FairQueue[Request] | None = None
+        self.queue = queue
         """Where it waits, or None once it has been given to a node."""
-        self.node: Node | None = None
+        self.node = node
         """The node that it is for; None for ``any`` while it waits."""
-        self.pinned = True
-        """It is for this one node; one for ``any`` may move to another."""
         self.leg = 0
         self.attempts = 0
         self.fan: Fan | None = None
@@ -135,6 +143,11 @@ class Request:
     @property
     def caller_no(self) -> int:
         return self.caller.no
+
+    @property
+    def pinned(self) -> bool:
+        """It is for one node; one for ``any`` may move to another."""
+        return self.group.target != ANY
 
 
 class Fan:

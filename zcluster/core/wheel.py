@@ -41,6 +41,11 @@ class Wheel(Generic[T]):
             heapq.heappush(self._order, number)
         bucket[item] = None
 
+    def add_run(self, deadline_s: float, items: list[T]) -> None:
+        """Remember several items with the same deadline."""
+        self.add(deadline_s, items[0])
+        self._buckets[int(deadline_s / self._tick_s) + 1].update(dict.fromkeys(items))
+
     def remove(self, deadline_s: float, item: T) -> None:
         """Forget ``item``; it need not be there any more."""
         bucket = self._buckets.get(int(deadline_s / self._tick_s) + 1)

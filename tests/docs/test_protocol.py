@@ -18,11 +18,13 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct
 
+from zcluster.core import admission
 from zcluster.core.calls import INITIAL_ITEMS
 from zcluster.core.dispatch import QueueLimits
 from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.core.roster import SILENT_AFTER_HEARTBEATS
+from zcluster.core.targets import MAX_GLOB_CHARS, MAX_GLOBS, MAX_PARTS
 from zcluster.errors import ERRORS
 from zcluster.keys import may_call, may_send
 from zcluster.keys.rights import FUNCTION_ROLES, ROLES
@@ -223,6 +225,8 @@ def test_numbers_of_the_text_are_those_of_the_code() -> None:
     assert str(limits.header_bytes) in section("Frame")
     assert f"**{INITIAL_ITEMS}** items" in section("Streams")
     assert SILENT_AFTER_HEARTBEATS == 2
+    assert f"at most {MAX_PARTS} parts and\n{MAX_GLOBS} globs of at most {MAX_GLOB_CHARS} characters" in section("Targets")
+    assert f"at most {admission.MAX_GLOBS} globs" in section("Targets")
     assert f"({QueueLimits().attempts} attempts" in section("When the session is lost")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.peers import Fan, Node, Peer, Request
-from zcluster.core.targets import ANY, MASTER, is_single, select
+from zcluster.core.targets import ANY, MASTER, globs_in, is_single, select
 from zcluster.core.verdicts import no_such_function
 from zcluster.errors import Busy, Draining, NodeUnavailable, NotAllowed, TooLarge, UsageError, ZClusterError
 from zcluster.wire import RequestGroup, Requests
@@ -25,6 +25,8 @@ DEFAULT_TIMEOUT_S = 30.0
 PER_REQUEST = RequestFlag.LARGE | RequestFlag.FAN_OUT
 """Flags of groups whose requests are looked at one by one."""
 HERE = frozenset({"ready", "joining"})
+MAX_GLOBS = 64
+"""Globs in one message, equal targets counted once: each costs time for each node there is."""
 
 
 class Admission:
@@ -50,10 +52,16 @@ class Admission:
         self._dispatch = dispatch
         self._may_call = may_call
         self._count = counters.add
+        self._globs = 0
+        """How many were looked up for the message at hand."""
+        self._selected: dict[str, list[Node]] = {}
+        """What they mean, by target."""
 
     def admit(self, peer: Peer, message: Requests, data: bytes, offset: int, now: float) -> None:
         """Admit what may be admitted; every other request is answered with its error."""
         self._dispatch.touched[peer] = None
+        if self._globs:
+            self._globs, self._selected = 0, {}
         for group in message.groups:
             nodes, error = self._plan(peer, group, now)
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
@@ -166,9 +174,22 @@ class Admission:
             node = self.nodes.get(self._master if target == MASTER else target)
             if node is not None and (node.state != "left"):
                 return [self._available(node, group.function)]
-        here = [name for name, node in self.nodes.items() if node.state != "left"]
-        nodes = [self.nodes[name] for name in select(target, here, self._master)]
+        nodes = self._select(target)
         return nodes if fan_out else [self._available(nodes[0], group.function)]
+
+    def _select(self, target: str) -> list[Node]:
+        found = self._selected.get(target)
+        if found is not None:
+            return found
+        globs = globs_in(target)
+        self._globs += globs
+        if self._globs > MAX_GLOBS:
+            raise Busy(f"more than {MAX_GLOBS} globs in one message", hint="send fewer at once", retry_after_s=0.05)
+        here = [name for name, node in self.nodes.items() if node.state != "left"]
+        found = [self.nodes[name] for name in select(target, here, self._master)]
+        if globs:
+            self._selected[target] = found
+        return found
 
     def _available(self, node: Node, function: str) -> Node:
         if not _here(node):

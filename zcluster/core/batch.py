@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from zcluster.wire import Message
 
-MAX_MEMBERS = 64
+MAX_MEMBERS = 96
 """Members of one message: enough to make what a message costs small, few enough that the next process begins on the
 first ones while this one is still at the rest (measured: docs/decisions/0002)."""
 

@@ -98,7 +98,7 @@ class Calls:
         Raises:
             Busy: max_calls are open.
             TooLarge: the body is over the limit.
-            UsageError: the name or the target is longer than a message can carry.
+            UsageError: the name or the target is longer than a message can carry, or no text that UTF-8 can hold.
         """
         if len(self.open_calls) >= self.max_calls:
             raise Busy(f"{self.max_calls} calls are open", hint="await some of them first", retry_after_s=0.1)
@@ -107,6 +107,8 @@ class Calls:
         if len(function) > MAX_NAME_CHARS or len(target) > MAX_TARGET_CHARS:
             limits = f"a function's name has at most {MAX_NAME_CHARS} characters, a target {MAX_TARGET_CHARS}"
             raise UsageError(limits, hint="use a glob or 'all'")
+        if not (function.isascii() and target.isascii()):
+            _check_text(function + target)
         self._last_id = id_ = self._last_id + 1
         call = Call(id_, function, target, body, now + timeout_s, timeout_s, priority, flags)
         self.open_calls[id_] = call
@@ -261,6 +263,8 @@ class Calls:
     def _send(self, call: Call, ttl_s: float) -> None:
         call.sent = True
         batch, last, flags, body = self._lanes.batch, self._last_call, call.flags, call.body
+        if flags & RequestFlag.LARGE:  # it is sent again, and this session may take larger bodies in a batch
+            call.flags = flags = flags & ~RequestFlag.LARGE
         if len(body) > self.inline_bytes:
             call.flags = flags = flags | RequestFlag.LARGE
             batch.begin(self._group(call, ttl_s), b"", 64 + len(call.function) + len(call.target))
@@ -330,6 +334,14 @@ class Calls:
 
 def _cancels(ids: list[int]) -> list[Cancel]:
     return [Cancel(ids=ids[start : start + 1024]) for start in range(0, len(ids), 1024)]
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # It would break the whole message, and with it the calls of others.
+        raise UsageError("a function's name or a target is not valid Unicode text", hint="check the encoding") from None
 
 
 def decode_error(body: bytes | bytearray, node: str) -> ZClusterError:

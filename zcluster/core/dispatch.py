@@ -288,7 +288,7 @@ class Dispatch(Answers):
             self.answer_error(request, never_started(request, now) if node is None else overdue(request, node.name))
 
     def node_lost(self, node: Node, reason: str, now: float) -> None:
-        """The session of ``node`` ended: move or end what it had."""
+        """The session of ``node`` ended: move or end what ran there. What waits for it stays (see fail_queue)."""
         running, node.running = node.running, {}
         node.by_caller = {}
         self.running -= len(running)
@@ -302,7 +302,6 @@ class Dispatch(Answers):
             self._wheel.remove(request.deadline_s, request)
             self._count("node_lost")
             self.answer_error(request, node_lost(request, node.name, reason))
-        self.fail_queue(node, f"{node.name} is gone: {reason}")
         # The master may have to serve now what only this worker had.
         self._dirty_any.update(dict.fromkeys(name for name in self._any if name in node.functions))
 

@@ -91,6 +91,8 @@ class Master:
         self.roster.expect(expected or {}, now)
         self._rate_due_s = now + RATE_EVERY_S
         self._done_before = 0
+        self._lost: dict[Node, str] = {}
+        """Nodes whose session ended in this turn, with the reason."""
         self._catalog_changed = False
         self._catalog_told = self._catalog()
 
@@ -176,7 +178,7 @@ class Master:
             self._tell_catalog()
         out: list[tuple[Route, list[Outgoing]]] = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
         self.roster.farewells.clear()
-        self.dispatch.dispatch(now)
+        self._dispatch(now)
         while touched := self.dispatch.touched:
             self.dispatch.touched = {}
             for peer in touched:
@@ -188,7 +190,7 @@ class Master:
                     if bulk_bytes:
                         self._released(bulk_bytes)
             # What was released may be granted again, and what a lost node had may go to another: in this turn too.
-            self.dispatch.dispatch(now)
+            self._dispatch(now)
         return out
 
     def unblock(self, route: Route) -> None:
@@ -293,9 +295,20 @@ class Master:
             return
         self.dispatch.functions.withdraw(node)
         self.dispatch.node_lost(node, reason, now)
-        if now >= self.admission.grace_until_s:
-            self.dispatch.fail_unprovided()
+        self._lost[node] = reason
         self._catalog_changed = True
+
+    def _dispatch(self, now: float) -> None:
+        if self._lost:
+            # What waits for a node survives when its next session opens in the same turn, as it does after a broken
+            # connection: HELLO comes before the end of the old connection is noticed.
+            lost, self._lost = self._lost, {}
+            for node, reason in lost.items():
+                if node.peer is None:
+                    self.dispatch.fail_queue(node, f"{node.name} is gone: {reason}")
+            if now >= self.admission.grace_until_s:
+                self.dispatch.fail_unprovided()
+        self.dispatch.dispatch(now)
 
     def _released(self, length: int) -> None:
         for relay in self.dispatch.gate.release(length):

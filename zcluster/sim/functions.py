@@ -54,6 +54,7 @@ FUNCTIONS = {
         SimFunction("large.safe", idempotent=True, result_bytes=5000, seconds=(0.0, 0.3)),
         SimFunction("too.large", result_bytes=20_000),
         SimFunction("items", stream=True, seconds=(0.0, 0.2)),
+        SimFunction("items.safe", idempotent=True, stream=True),
         SimFunction("admin.only", role="admin"),
     )
 }

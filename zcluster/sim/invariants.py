@@ -16,6 +16,8 @@ def check_master(host: MasterHost, slots: dict[str, int]) -> None:
     machine, world = host.machine, host.world
     dispatch = machine.dispatch
     running = waiting = waiting_bytes = 0
+    # What ran on a lost node waits again: that may be more than is admitted, by as much as runs.
+    moved = sum(slots.values())
     for peer in machine.roster.peers.values():
         mine = 0
         for entry in peer.requests.values():
@@ -28,14 +30,15 @@ def check_master(host: MasterHost, slots: dict[str, int]) -> None:
                     waiting_bytes += len(request.body)
         if mine != peer.waiting:
             world.fail(f"{peer.waiting} requests of session {peer.no} are said to wait, {mine} do")
+        if mine > dispatch.limits.per_client + moved:
+            world.fail(f"{mine} requests of session {peer.no} wait")
         waiting += mine
     if (running, waiting, waiting_bytes) != (dispatch.running, dispatch.waiting, dispatch.waiting_bytes):
         world.fail(
             f"{dispatch.running} running, {dispatch.waiting} waiting, {dispatch.waiting_bytes} bytes are said to be;"
             f" {running}, {waiting}, {waiting_bytes} are"
         )
-    limits, moved = dispatch.limits, sum(slots.values())
-    # What ran on a lost node waits again: that may be more than is admitted, by as much as runs.
+    limits = dispatch.limits
     if waiting > limits.total + moved or waiting_bytes > limits.total_bytes + moved * LIMITS.inline_bytes:
         world.fail(f"{waiting} requests and {waiting_bytes} bytes wait")
     if not 0 <= dispatch.gate.used_bytes <= max(dispatch.gate.limit_bytes, LIMITS.body_bytes):

@@ -5,12 +5,14 @@ Rules checked here, of each call:
 - what it gets carries its own key;
 - a function that may not run twice is started at most once per call (and node, in a fan-out); one that may, at most
   ``attempts`` times for each session that it was sent in;
+- it runs only where its target says, and only for a role that may call it;
 - what ended with "never started" was never started, and never is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from zcluster.core.calls import Call, decode_error
 from zcluster.errors import Busy, Draining, NodeUnavailable, NoSuchFunction, NoSuchNode, NotAllowed, ZClusterError
@@ -29,6 +31,7 @@ class Record:
 
     key: str
     client: str
+    role: str
     function: str
     target: str
     body: bytes
@@ -60,11 +63,13 @@ class Ledger:
         self._exact = exact
         """Connections deliver as TCP does: the items of a stream and the parts of a fan-out come once, in order."""
 
-    def opened(self, key: str, client: str, call: Call, *, sent: bool) -> Record:
+    def opened(self, key: str, client: str, role: str, call: Call, *, sent: bool) -> Record:
         """A client made ``call``."""
         declared = FUNCTIONS[call.function].idempotent if call.function in FUNCTIONS else False
         idempotent = declared or bool(call.flags & RequestFlag.IDEMPOTENT)
-        record = Record(key, client, call.function, call.target, call.body, call.deadline_s, call.fan_out, idempotent, int(sent))
+        record = Record(
+            key, client, role, call.function, call.target, call.body, call.deadline_s, call.fan_out, idempotent, int(sent)
+        )
         self.records[key] = record
         return record
 
@@ -77,6 +82,10 @@ class Ledger:
         world.note(node, f"runs {record.function} of {key}")
         if body != record.body:
             world.fail(f"{node} runs {key} with other arguments: {len(body)} bytes instead of {len(record.body)}")
+        if not meant(record.target, node):
+            world.fail(f"{node} runs {key}, which is for {record.target}")
+        if FUNCTIONS[record.function].role == "admin" and record.role != "admin":
+            world.fail(f"{node} runs {record.function} of {key} for a {record.role}")
         record.starts[node] = record.starts.get(node, 0) + 1
         if record.never_started and not record.idempotent:
             world.fail(f"{key} is started on {node} although its caller was told that it never was")
@@ -164,3 +173,9 @@ class Ledger:
         if self._exact and node in record.answered:
             self._world.fail(f"{record.key} gets two answers of {node}")
         record.answered.add(node)
+
+
+def meant(target: str, node: str) -> bool:
+    """Whether ``target`` means ``node`` (``m`` is the master)."""
+    words = {"any": "*", "all": "*", "master": "m"}
+    return any(fnmatchcase(node, words.get(part.strip(), part.strip())) for part in target.split(","))

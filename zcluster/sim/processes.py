@@ -239,7 +239,7 @@ class ClientHost(PeerHost):
         except ZClusterError as error:
             self.world.note(self.name, f"cannot call {function}: {error.message}")
             return None
-        call.sink = record = self._ledger.opened(key, self.name, call, sent=self.calls.up)
+        call.sink = record = self._ledger.opened(key, self.name, self.identity.role, call, sent=self.calls.up)
         self.world.note(self.name, f"calls {function} at {target}: {key}, {len(body)} bytes, {timeout_s:.2f} s")
         self.wake()
         return record

@@ -15,13 +15,13 @@ from zcluster.sim.network import Weather
 from zcluster.sim.world import SimulationFailed, World
 from zcluster.wire.messages import RequestFlag
 
-STEPS = 70
+STEPS = 45
 MAX_TIMEOUT_S = 3.0
 WARM_UP_S = 0.05
 
 CALLS = (
     ("quick", 8), ("echo", 8), ("slow", 4), ("slow.safe", 4), ("stuck", 2), ("fail", 2), ("large", 3), ("large.safe", 3),
-    ("too.large", 1), ("items", 4), ("admin.only", 1), ("not.there", 1),
+    ("too.large", 1), ("items", 3), ("items.safe", 2), ("admin.only", 1), ("not.there", 1),
 )  # fmt: skip
 TARGETS = (("any", 12), ("w1", 4), ("w2", 3), ("master", 2), ("w9", 1), ("w*", 1), (" w1 ", 1))
 FAN_OUT_TARGETS = (("all", 4), ("w*", 2), ("w1,w2", 2), ("any", 1), ("w1,w9", 1))

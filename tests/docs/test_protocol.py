@@ -317,3 +317,15 @@ def test_a_wrong_field_would_be_found(change: Callable[[str], str], monkeypatch:
     monkeypatch.setattr(f"{__name__}.TEXT", change(TEXT))
     with pytest.raises(AssertionError):
         test_every_field_is_described_as_it_is(Hello)
+
+
+def test_the_page_of_traps_names_places_that_exist() -> None:
+    text = (ROOT / "docs" / "decisions" / "0007-traps-of-libzmq.md").read_text(encoding="utf-8")
+    places = set(re.findall(r"`(zcluster/[\w/.]+)`", text))
+    assert len(places) > 10
+    assert [place for place in places if not (ROOT / place).exists()] == []
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "zcluster").rglob("*.py")))
+    names = re.findall(r"`([A-Z_]{5,}|[A-Z][a-z]+(?:\.[a-z_]+)?|[a-z]+_[a-z_]+)`", text)
+    words = [word for name in names for word in name.split(".")]
+    elsewhere = {"ROUTER_HANDOVER", "RECONNECT_IVL_MAX", "MAXMSGSIZE", "LINGER"}
+    assert [word for word in words if word not in elsewhere and not re.search(rf"\b{word}\b", source)] == []

@@ -36,6 +36,7 @@ from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_PRIORITY = 5
 MAX_TIMEOUT_S = 86_400.0
 _logger = logging.getLogger("zcluster.client")
 
@@ -108,7 +109,7 @@ class AsyncClient:
         *,
         target: str = "any",
         timeout: float | None = None,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
         idempotent: bool | None = None,
     ) -> Any:
         """Call ``function`` on one node and return its value.
@@ -127,10 +128,10 @@ class AsyncClient:
         if link is None:
             link = self._open_link()
         call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
-        future: asyncio.Future[bytes] = link.loop.create_future()
-        link.submit(call, future)
+        call.sink = future = link.loop.create_future()
+        link.submit()
         try:
-            body = await future
+            body: bytes = await future
         except asyncio.CancelledError:
             link.calls.cancel(call)
             link.wake()
@@ -144,7 +145,7 @@ class AsyncClient:
         *,
         target: str = "any",
         timeout: float | None = None,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
     ) -> AsyncIterator[Any]:
         """Call a generator function and yield its items as they arrive (a plain function yields its one value).
 
@@ -152,8 +153,8 @@ class AsyncClient:
         """
         link = self._open_link()
         call = self._open_call(link, function, args, target, timeout, priority, None, 0)
-        sink = _Queue()
-        link.submit(call, sink)
+        call.sink = sink = _Queue()
+        link.submit()
         try:
             while True:
                 status, node, leg, body = await sink.get()
@@ -178,7 +179,7 @@ class AsyncClient:
         *,
         target: str = "all",
         timeout: float | None = None,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
     ) -> AsyncIterator[Result]:
         """Call ``function`` on every node that ``target`` means and yield a :class:`Result` per node, as they arrive.
 
@@ -191,8 +192,8 @@ class AsyncClient:
         link = self._open_link()
         began_s = link.loop.time()
         call = self._open_call(link, function, args, target, timeout, priority, None, RequestFlag.FAN_OUT)
-        sink = _Queue()
-        link.submit(call, sink)
+        call.sink = sink = _Queue()
+        link.submit()
         items: dict[int, list[Any]] = {}
         try:
             while True:
@@ -262,12 +263,13 @@ class AsyncClient:
         except (orjson.JSONEncodeError, TypeError) as error:
             raise InvalidArguments(f"{function}: the arguments are not JSON: {error}") from None
         timeout_s = self._timeout_s if timeout is None else _checked_timeout(timeout)
-        if not 0 <= priority <= 9:
+        if priority != DEFAULT_PRIORITY and not 0 <= priority <= 9:
             raise UsageError(f"priority {priority} is not between 0 and 9", hint="9 is served first, the default is 5")
         if idempotent:
             flags |= RequestFlag.IDEMPOTENT
-        call = link.calls.open(function, target, body, link.loop.time(), timeout_s, priority, flags)
-        call.resendable = idempotent
+        call = link.calls.open(function, target, body, link.time(), timeout_s, priority, flags)
+        if idempotent is not None:
+            call.resendable = idempotent
         return call
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from zcluster import __version__
 from zcluster.core.batch import Outgoing
@@ -41,6 +41,7 @@ class ClientLink:
 
     def __init__(self, key_file: KeyFile, addresses: Sequence[str], policy: LinkPolicy, logger: logging.Logger) -> None:
         self.loop = asyncio.get_running_loop()
+        self.time = self.loop.time
         self.calls = Calls()
         self.session = 0
         self.cluster = ""
@@ -73,15 +74,15 @@ class ClientLink:
                 error = Unreachable(f"no master answered in {timeout_s:g} s", hint="is it running, and is the address right?")
             raise error from None
 
-    def submit(self, call: Call, sink: Sink | asyncio.Future[Any]) -> None:
-        """``call`` was opened: its outcome goes to ``sink``; it leaves with what else is called in this turn."""
-        call.sink = sink
-        if len(self.calls.open_calls) == 1 and not self._flushing:
+    def submit(self) -> None:
+        """A call was opened, and its sink set; it leaves with what else is called in this turn."""
+        if self._flushing:
+            if self.calls.full:
+                self._driver.flush()
+        elif len(self.calls.open_calls) == 1:
             # Nobody else is calling: there is no batch to wait for.
             self._flush()
-        elif self.calls.full:
-            self._driver.flush()
-        elif not self._flushing:
+        else:
             self._flushing = True
             self.loop.call_soon(self._flush)
 

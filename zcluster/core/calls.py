@@ -82,7 +82,8 @@ class Calls:
         self._last_id = 0
         self._lanes: Lanes[RequestGroup] = Lanes(Requests, self.chunk_bytes)
         self._wheel: Wheel[Call] = Wheel()
-        self._last_call: Call | None = None
+        self._alike: Call | None = None
+        """The call before, in whose group the next one may be."""
         self._last_ttl_s = 0.0
         self._taken_id = 0
         self._cancels: list[int] = []
@@ -104,16 +105,28 @@ class Calls:
             raise Busy(f"{self.max_calls} calls are open", hint="await some of them first", retry_after_s=0.1)
         if len(body) > self.body_bytes:
             raise TooLarge(f"arguments of {len(body)} bytes, at most {self.body_bytes} are allowed", hint="limits.body_bytes")
-        if len(function) > MAX_NAME_CHARS or len(target) > MAX_TARGET_CHARS:
+        alike = self._alike
+        same = (
+            alike is not None and alike.function == function and alike.target == target and self._last_ttl_s == timeout_s
+            and alike.priority == priority and alike.flags == flags
+        )  # fmt: skip
+        if not same and (len(function) > MAX_NAME_CHARS or len(target) > MAX_TARGET_CHARS):
             limits = f"a function's name has at most {MAX_NAME_CHARS} characters, a target {MAX_TARGET_CHARS}"
             raise UsageError(limits, hint="use a glob or 'all'")
-        if not (function.isascii() and target.isascii()):
+        if not same and not (function.isascii() and target.isascii()):
             _check_text(function + target)
         self._last_id = id_ = self._last_id + 1
-        call = Call(id_, function, target, body, now + timeout_s, timeout_s, priority, flags)
+        deadline_s = now + timeout_s
+        call = Call(id_, function, target, body, deadline_s, timeout_s, priority, flags)
         self.open_calls[id_] = call
-        self._wheel.add(call.deadline_s, call)
-        if self.up:
+        self._wheel.add(deadline_s, call)
+        batch = self._lanes.batch
+        if same and batch.last is not None and len(body) <= self.inline_bytes:
+            # ``alike`` is the call before this one: the common case of many calls that differ in their bodies only.
+            call.sent = True
+            batch.join(body)
+            self._alike = call
+        elif self.up:
             self._send(call, timeout_s)
         return call
 
@@ -143,7 +156,7 @@ class Calls:
         self.inline_bytes, self.chunk_bytes = welcome.inline_bytes, welcome.chunk_bytes
         self.body_bytes, self.window_bytes = welcome.body_bytes, welcome.window_bytes
         self._lanes = Lanes(Requests, welcome.chunk_bytes)
-        self._last_call, self._taken_id = None, 0
+        self._alike, self._taken_id = None, 0
         self.up = True
         for call in self.open_calls.values():
             self._send(call, max(call.deadline_s - now, 0.001))
@@ -152,7 +165,7 @@ class Calls:
         """The session ended: the calls that end with it."""
         self.up = False
         self._lanes = Lanes(Requests, self.chunk_bytes)
-        self._cancels, self._grants, self._last_call = [], [], None
+        self._cancels, self._grants, self._alike = [], [], None
         lost: list[tuple[Call, ZClusterError]] = []
         for call in list(self.open_calls.values()):
             if call.sent and not self._may_resend(call):
@@ -169,7 +182,7 @@ class Calls:
     def replies(self, message: Replies, data: bytes, offset: int) -> list[Outcome]:
         """Replies from the master: what they mean, in order."""
         out: list[Outcome] = []
-        open_calls = self.open_calls
+        open_calls, forget = self.open_calls, self._wheel.remove
         for group in message.groups:
             id_, status, node = group.first_id, group.status, group.node
             for size in group.sizes:
@@ -179,7 +192,8 @@ class Calls:
                     self.stray += 1
                 elif status <= Status.ERROR:
                     if not call.fan_out or not node:
-                        self._close(call)
+                        del open_calls[id_]
+                        forget(call.deadline_s, call)
                     out.append((call, status, node, 0, data[offset:end]))
                 else:
                     self._other_reply(call, group.leg, status, node, size, data[offset:end], out)
@@ -262,24 +276,15 @@ class Calls:
 
     def _send(self, call: Call, ttl_s: float) -> None:
         call.sent = True
-        batch, last, flags, body = self._lanes.batch, self._last_call, call.flags, call.body
-        if flags & RequestFlag.LARGE:  # it is sent again, and this session may take larger bodies in a batch
-            call.flags = flags = flags & ~RequestFlag.LARGE
+        batch, body = self._lanes.batch, call.body
+        call.flags &= ~RequestFlag.LARGE  # when it is sent again, this session may take larger bodies in a batch
         if len(body) > self.inline_bytes:
-            call.flags = flags = flags | RequestFlag.LARGE
+            call.flags |= RequestFlag.LARGE
             batch.begin(self._group(call, ttl_s), b"", 64 + len(call.function) + len(call.target))
-            batch.last = self._last_call = None
+            batch.last = self._alike = None
             return
-        if (
-            last is not None and batch.last is not None and call.id == last.id + 1 and call.function == last.function
-            and call.target == last.target and ttl_s == self._last_ttl_s and call.priority == last.priority
-            and flags == last.flags
-        ):  # fmt: skip
-            batch.join(body)
-        else:
-            batch.begin(self._group(call, ttl_s), body, 64 + len(call.function) + len(call.target))
-            self._last_ttl_s = ttl_s
-        self._last_call = call
+        batch.begin(self._group(call, ttl_s), body, 64 + len(call.function) + len(call.target))
+        self._alike, self._last_ttl_s = call, ttl_s
 
     def _group(self, call: Call, ttl_s: float) -> RequestGroup:
         ttl_ms = max(1, int(ttl_s * 1000))

@@ -16,7 +16,6 @@ import zmq
 
 from zcluster.net.context import Socket, readable
 
-
 FLUSH_BYTES = 2048
 """After a message of this size its effects are sent before the next one is read: the next process can begin on them."""
 

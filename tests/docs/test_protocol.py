@@ -98,7 +98,7 @@ def described(annotation: Any, meta: Meta | None = None) -> str:
     if origin is typing.Annotated:
         inner, found = typing.get_args(annotation)
         return described(inner, found)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return " or ".join("null" if part is type(None) else described(part) for part in typing.get_args(annotation))
     if origin is list:
         (inner,) = typing.get_args(annotation)

@@ -78,7 +78,7 @@ def framed(draw: st.DrawFn) -> Framed:
     if isinstance(message, Requests | Work | Results | Replies):
         for group in message.groups:
             if _is_large(group):
-                group.sizes[:] = group.sizes[:1]
+                group.sizes[:] = [max(1, group.sizes[0])]
                 continue
             group.sizes[:] = [draw(st.integers(0, MAX_SIZE_BYTES)) for _ in group.sizes]
             bodies += [bytes(size) for size in group.sizes]

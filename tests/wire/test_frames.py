@@ -220,6 +220,7 @@ def test_a_large_body_is_alone_in_its_group_and_not_in_the_frame(make: Any) -> N
     assert decode(encode(make([MAX_ID])), LIMITS)[0] == make([MAX_ID])
     assert "do not add up" in refused(encode(make([5]), [b"12345"])).message
     assert "exactly one member" in refused(encode(make([5, 5]))).message
+    assert "not empty" in refused(encode(make([0]))).message
 
 
 @pytest.mark.parametrize("message", [Beat(), Cancel(ids=[1]), Hello(versions=[1], instance="a"), Catalog(idempotent=[])])

@@ -66,8 +66,8 @@ def _describe_function(name: str, machine: Master) -> dict[str, Any]:
     return {
         "name": name,
         "doc": info.doc,
-        "parameters": orjson.loads(info.parameters or "{}"),
-        "returns": orjson.loads(info.returns or "{}"),
+        "parameters": _schema(info.parameters),
+        "returns": _schema(info.returns),
         "timeout_s": info.timeout_s,
         "idempotent": info.idempotent,
         "stream": info.stream,
@@ -75,6 +75,14 @@ def _describe_function(name: str, machine: Master) -> dict[str, Any]:
         "pool": info.pool,
         "nodes": sorted(providers),
     }
+
+
+def _schema(text: str) -> Any:
+    """What a node says of itself is not trusted to be JSON."""
+    try:
+        return orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {}
 
 
 def _status(machine: Master, started_s: float) -> dict[str, Any]:

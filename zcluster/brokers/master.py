@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
@@ -98,7 +99,7 @@ class MasterProcess:
         self._wire_limits = WireLimits(frame_bytes=loaded.settings.limits.frame_bytes)
         self._waking = False
         self._denials = 0
-        self._sequence = 0
+        self._sequences = {b"beat": 0, b"nodes": 0}
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -223,9 +224,7 @@ class MasterProcess:
     def _beat_myself(self) -> None:
         self._machine.receive(LOCAL, self._me, self._node.beat(), b"", 0, self._loop.time())
         heartbeat_s = self._loaded.settings.session.heartbeat_s
-        self._sequence += 1
-        beat = {"sequence": self._sequence, "cluster": self._machine.cluster, "epoch": self._machine.epoch}
-        self._front.publish(b"beat", orjson.dumps(beat))
+        self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
         self._denials = 0
         self._loop.call_later(heartbeat_s, self._beat_myself)
         self._flush()
@@ -275,17 +274,20 @@ class MasterProcess:
             self._records.save_nodes(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
-        self._sequence += 1
         state = event.name.removeprefix("node_")
         body = {
-            "sequence": self._sequence,
             "node": event.fields["name"],
             "role": event.fields.get("role", ""),
             "state": state,
             "reason": event.fields.get("reason", ""),
             "at_s": round(time.time(), 3),
         }
-        self._front.publish(b"nodes", orjson.dumps(body))
+        self._publish(b"nodes", body)
+
+    def _publish(self, topic: bytes, body: dict[str, Any]) -> None:
+        """Publish with the topic's next number, by which a subscriber sees what it missed."""
+        self._sequences[topic] += 1
+        self._front.publish(topic, orjson.dumps({"sequence": self._sequences[topic], **body}))
 
     def _started(self, epoch: int) -> None:
         settings, key_file = self._loaded.settings, self._key_file

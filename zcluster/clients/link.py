@@ -18,12 +18,34 @@ from zcluster import __version__
 from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls, decode_error
 from zcluster.core.link import Link, LinkPolicy
-from zcluster.errors import NotAllowed, SessionReplaced, Unreachable, UnsupportedVersion, UsageError, ZClusterError
+from zcluster.errors import (
+    NotAllowed,
+    SessionReplaced,
+    Unreachable,
+    UnsupportedVersion,
+    UsageError,
+    ZClusterError,
+    error_from_dict,
+)
 from zcluster.keys import KeyFile
 from zcluster.net.context import new_context
 from zcluster.net.link import LinkDriver
 from zcluster.net.reader import Alarm
-from zcluster.wire import VERSIONS, Beat, Catalog, Chunk, Credit, Hello, Message, Replies, Status, Welcome, WireLimits
+from zcluster.wire import (
+    VERSIONS,
+    Beat,
+    Catalog,
+    Chunk,
+    Credit,
+    Hello,
+    Message,
+    Refusal,
+    Replies,
+    Requests,
+    Status,
+    Welcome,
+    WireLimits,
+)
 
 FATAL = (SessionReplaced, UnsupportedVersion, NotAllowed)
 _random = secrets.SystemRandom()
@@ -42,6 +64,7 @@ class ClientLink:
     def __init__(self, key_file: KeyFile, addresses: Sequence[str], policy: LinkPolicy, logger: logging.Logger) -> None:
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
+        self._logger = logger
         self.calls = Calls()
         self.session = 0
         self.cluster = ""
@@ -150,6 +173,8 @@ class ClientLink:
                             call.sink.set_result(body)
                     elif call.sink is not None:
                         call.sink.put(status, node, leg, body)
+            case Refusal():
+                self._refused(message)
             case Catalog():
                 calls.idempotent = frozenset(message.idempotent)
 
@@ -166,6 +191,15 @@ class ClientLink:
             return decode_error(body, node)
         self.calls.cancel(call)
         return UsageError(f"{call.function} answers with a stream", node=node, hint="use stream() or fan_out() for it")
+
+    def _refused(self, refusal: Refusal) -> None:
+        """The master refused a whole message; if it was one of requests, those that were sent have no other answer."""
+        error = error_from_dict({"code": refusal.code, "message": refusal.message, "hint": refusal.hint})
+        self._logger.warning("the master refused a message: %s", error)
+        if refusal.about == Requests.kind:
+            for call in [call for call in self.calls.open_calls.values() if call.sent]:
+                self.calls.cancel(call)
+                _fail(call, error)
 
     def _flush(self) -> None:
         self._flushing = False

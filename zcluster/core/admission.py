@@ -160,7 +160,8 @@ class Admission:
             raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
         limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
         if max(group.sizes) > limit:
-            raise TooLarge(f"a body of {max(group.sizes)} bytes, at most {limit} are allowed", hint="limits.body_bytes")
+            hint = "limits.body_bytes" if group.flags & RequestFlag.LARGE else "send it in chunks: docs/protocol.md, large bodies"
+            raise TooLarge(f"a body of {max(group.sizes)} bytes, at most {limit} are allowed", hint=hint)
 
     def _nodes(self, group: RequestGroup, now: float) -> list[Node] | None:
         target, fan_out = group.target, group.flags & RequestFlag.FAN_OUT

@@ -65,7 +65,7 @@ class Answers:
         ):  # fmt: skip
             batch.join(body)
         else:
-            batch.begin(ReplyGroup(id_, status, node, leg, [len(body)]), body, 160)
+            batch.begin(ReplyGroup(id_, status, node, leg, [len(body)]), body, 64 + 6 * len(node))
             self.touched[caller] = None
 
     def large_reply(self, request: Request, size: int) -> None:

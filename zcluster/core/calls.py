@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from zcluster.core.batch import Lanes, Outgoing
+from zcluster.core.peers import INITIAL_ITEMS
 from zcluster.core.transfer import Inbound, Outbound
 from zcluster.core.wheel import Wheel
 from zcluster.errors import Busy, MasterLost, PeerError, TimedOut, TooLarge, UsageError, ZClusterError, error_from_dict
@@ -26,8 +27,6 @@ from zcluster.wire.messages import RequestFlag
 MAX_CALLS = 131_072
 MAX_NAME_CHARS = 128
 MAX_TARGET_CHARS = 8192
-INITIAL_ITEMS = 16
-"""Items that a stream may send before the first grant (docs/protocol.md)."""
 ITEMS_AHEAD = 64
 """Items of a stream that the master may send ahead of the reader."""
 
@@ -280,10 +279,10 @@ class Calls:
         call.flags &= ~RequestFlag.LARGE  # when it is sent again, this session may take larger bodies in a batch
         if len(body) > self.inline_bytes:
             call.flags |= RequestFlag.LARGE
-            batch.begin(self._group(call, ttl_s), b"", 64 + len(call.function) + len(call.target))
+            batch.begin(self._group(call, ttl_s), b"", _header_bytes(call))
             batch.last = self._alike = None
             return
-        batch.begin(self._group(call, ttl_s), body, 64 + len(call.function) + len(call.target))
+        batch.begin(self._group(call, ttl_s), body, _header_bytes(call))
         self._alike, self._last_ttl_s = call, ttl_s
 
     def _group(self, call: Call, ttl_s: float) -> RequestGroup:
@@ -339,6 +338,11 @@ class Calls:
 
 def _cancels(ids: list[int]) -> list[Cancel]:
     return [Cancel(ids=ids[start : start + 1024]) for start in range(0, len(ids), 1024)]
+
+
+def _header_bytes(call: Call) -> int:
+    """At most what the header of a group takes: a character is at most six bytes of JSON."""
+    return 64 + 6 * (len(call.function) + len(call.target))
 
 
 def _check_text(text: str) -> None:

@@ -196,7 +196,7 @@ class Dispatch(Answers):
         work = WorkGroup(
             group.function, who.name, who.role, ttl_ms, large, request.caller.no, request.id, request.leg, [request.size]
         )
-        peer.lanes.batch.begin(work, request.body, 256)
+        peer.lanes.batch.begin(work, request.body, 128 + 6 * (len(group.function) + len(who.name)))
         if large:
             request.relay = Relay(request, Of.REQUEST_BODY, request.size)
             peer.lanes.batch.last = None

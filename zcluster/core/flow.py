@@ -19,8 +19,9 @@ from zcluster.wire.messages import RequestFlag
 class Flow:
     """Moves answers, credit and chunks between the two ends of a leg."""
 
-    def __init__(self, dispatch: Dispatch, body_bytes: int, counters: Counters) -> None:
+    def __init__(self, dispatch: Dispatch, body_bytes: int, inline_bytes: int, counters: Counters) -> None:
         self.body_bytes = body_bytes
+        self.inline_bytes = inline_bytes
         self._dispatch = dispatch
         self._count = counters.add
 
@@ -28,7 +29,7 @@ class Flow:
         """Results of a node."""
         for group in message.groups:
             leg, status = group.first_leg, group.status
-            if status <= Status.ERROR:
+            if status <= Status.ERROR and max(group.sizes) <= self.inline_bytes:
                 offset = self._dispatch.finish_run(node, leg, status, group.sizes, data, offset)
                 continue
             for size in group.sizes:
@@ -46,13 +47,18 @@ class Flow:
         dispatch, node = self._dispatch, request.node
         assert node is not None
         match status:
+            case _ if len(body) > self.inline_bytes:
+                self._broken(request, PeerError(f"{len(body)} bytes in one piece, at most {self.inline_bytes} are allowed"))
+            case Status.ITEM if request.items >= request.items_upto:
+                self._broken(request, PeerError(f"an item beyond the {request.items_upto} that were granted"))
             case Status.ITEM:
+                request.items += 1
                 request.started = True
                 id_ = request.fan.id if request.fan is not None else request.id
                 dispatch.reply(request.caller, id_, Status.ITEM, node.name, request.leg, body)
                 request.caller.lanes.batch.last = None
-            case Status.END:
-                dispatch.finish(request, Status.END, b"")
+            case Status.VALUE | Status.ERROR | Status.END:
+                dispatch.finish(request, status, body)
             case Status.REFUSED:
                 dispatch.refused(request, body)
             case Status.LARGE_VALUE if size > self.body_bytes:
@@ -71,6 +77,7 @@ class Flow:
             if request is None or node is None or node.peer is None:
                 self._count("stray_credit")
             elif grant.of == Of.ITEMS:
+                request.items_upto = max(request.items_upto, grant.upto)
                 node.peer.lanes.control.append(Credit(grants=[Grant(0, grant.leg, Of.ITEMS, grant.upto)]))
                 self._dispatch.touched[node.peer] = None
             elif grant.of == Of.REPLY_BODY:
@@ -130,10 +137,14 @@ class Flow:
                 raise PeerError("a chunk of a body that nobody asked for")
             return bool(relay.accept(offset, length))
         except PeerError as error:
-            self._count("protocol_error")
-            self._dispatch.end_early(request)
-            self._dispatch.answer_error(request, error)
+            self._broken(request, error)
             return None
+
+    def _broken(self, request: Request, error: PeerError) -> None:
+        """A peer broke the rules of this request: it ends."""
+        self._count("protocol_error")
+        self._dispatch.end_early(request)
+        self._dispatch.answer_error(request, error)
 
 
 def _running(peer: Peer, id_: int, leg: int) -> Request | None:

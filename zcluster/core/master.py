@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from zcluster.core.admission import Admission
 from zcluster.core.batch import Outgoing
 from zcluster.core.counters import Counters
@@ -41,7 +43,8 @@ from zcluster.wire import (
 )
 
 RATE_EVERY_S = 1.0
-MAX_CATALOG = 65_536
+MAX_CATALOG_BYTES = 262_144
+"""Names of functions in a CATALOG: a function beyond is not retried by clients, which is always allowed."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Master:
         self._kinds_of_role: dict[str, frozenset[int]] = {}
         self.roster = Roster(limits.session, self.counters, self._emit, self._gone)
         self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, self.counters)
-        self.flow = Flow(self.dispatch, limits.body_bytes, self.counters)
+        self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
         self.admission = Admission(
             self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
         )
@@ -110,7 +113,7 @@ class Master:
             return
         self.roster.seen(peer, now)
         if message.kind not in peer.kinds:
-            self._refuse(peer, NotAllowed(f"a {peer.identity.role} may not send {type(message).__name__.upper()}"))
+            self._refuse(peer, message, NotAllowed(f"a {peer.identity.role} may not send {type(message).__name__.upper()}"))
             return
         self._handle(peer, message, data, offset, now)
 
@@ -148,7 +151,9 @@ class Master:
                 for request in list(entry.left) if isinstance(entry, Fan) else [entry]:
                     self.dispatch.end_early(request)
                     self.dispatch.answer_error(request, error)
-            self._say(peer, Bye(code="unreachable", message="the master shut down"))
+            # Behind everything that is still to be said to this peer, the errors above among it.
+            peer.lanes.add_bulk(Bye(code="unreachable", message="the master shut down"), b"")
+            self.dispatch.touched[peer] = None
 
     # -- time and output --------------------------------------------------------------------------------------------
 
@@ -215,7 +220,7 @@ class Master:
         self.dispatch.limits = limits.queue
         self.dispatch.gate.limit_bytes = limits.transfer_bytes
         self.flow.body_bytes = self.admission.body_bytes = limits.body_bytes
-        self.admission.inline_bytes = limits.inline_bytes
+        self.flow.inline_bytes = self.admission.inline_bytes = limits.inline_bytes
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -252,7 +257,7 @@ class Master:
             case Bye():
                 self.roster.leave(peer, "left", now, state="left")
             case _:
-                self._refuse(peer, PeerError(f"{type(message).__name__.upper()} makes no sense here"))
+                self._refuse(peer, message, PeerError(f"{type(message).__name__.upper()} makes no sense here"))
 
     def _hello(self, route: Route, identity: Identity, hello: Hello, now: float) -> None:
         kinds = self._kinds(identity.role)
@@ -337,7 +342,7 @@ class Master:
         )  # fmt: skip
 
     def _catalog(self) -> Catalog:
-        return Catalog(idempotent=self.dispatch.functions.idempotent()[:MAX_CATALOG])
+        return Catalog(idempotent=_fitting(self.dispatch.functions.idempotent(), MAX_CATALOG_BYTES))
 
     def _tell_catalog(self) -> None:
         self._catalog_changed = False
@@ -349,9 +354,9 @@ class Master:
             if peer.node is None:
                 self._say(peer, catalog)
 
-    def _refuse(self, peer: Peer, error: ZClusterError) -> None:
+    def _refuse(self, peer: Peer, message: Message, error: ZClusterError) -> None:
         self.counters.add(f"refused_{error.code}")
-        self._say(peer, Refusal(code=error.code, message=error.message, hint=error.hint))
+        self._say(peer, Refusal(code=error.code, about=message.kind, message=error.message, hint=error.hint))
 
     def _say(self, peer: Peer, message: Message) -> None:
         peer.lanes.control.append(message)
@@ -360,6 +365,16 @@ class Master:
     def _emit(self, event: Event) -> None:
         self.counters.add(f"event_{event.name}")
         self.events.append(event)
+
+
+def _fitting(names: list[str], limit_bytes: int) -> list[str]:
+    """The first of ``names`` that take at most ``limit_bytes`` as JSON."""
+    total_bytes = 0
+    for index, name in enumerate(names):
+        total_bytes += len(msgspec.json.encode(name)) + 1
+        if total_bytes > limit_bytes:
+            return names[:index]
+    return names
 
 
 LOCAL: Route = "local"

@@ -15,6 +15,9 @@ from zcluster.core.fairqueue import FairQueue
 from zcluster.core.targets import ANY
 from zcluster.wire import FunctionInfo, RequestGroup
 
+INITIAL_ITEMS = 16
+"""Items that a stream may send before the first grant (docs/protocol.md)."""
+
 Route = Hashable
 """Where a connection is: the driver's own handle, never on the wire."""
 
@@ -105,8 +108,8 @@ class Request:
     """One request of a caller for one node (a part of a fan-out is one too)."""
 
     __slots__ = (
-        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "leg", "node", "priority", "queue", "queued_s",
-        "relay", "size", "started",
+        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "items", "items_upto", "leg", "node", "priority",
+        "queue", "queued_s", "relay", "size", "started",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +142,8 @@ class Request:
         self.relay: Any = None
         self.started = False
         """An item or value of it has been passed on: it cannot be run again unseen."""
+        self.items = 0
+        self.items_upto = INITIAL_ITEMS
 
     @property
     def caller_no(self) -> int:

@@ -126,7 +126,8 @@ class Roster:
         node = peer.node
         if node is not None:
             node.load, node.cpu_percent, node.memory_percent = beat.load, beat.cpu_percent, beat.memory_percent
-            node.slots = beat.slots
+            if beat.slots is not None:
+                node.slots = beat.slots
 
     def drop_keys(self, admitted: Callable[[Identity], bool], now: float) -> list[Peer]:
         """End the sessions whose key is no longer admitted; returns them."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from zcluster.core.calls import INITIAL_ITEMS
+from zcluster.core.peers import INITIAL_ITEMS
 from zcluster.core.work import Effect, Job, More, Stop, WorkEnd
 from zcluster.errors import FunctionFailed, NodeLost, TimedOut, ZClusterError
 from zcluster.sim.world import Action, World

@@ -116,6 +116,6 @@ def _body_bytes(message: Any, present: int) -> int:
 def _inline(sizes: Sequence[int], large: int) -> int:
     if not large:
         return sum(sizes)
-    if len(sizes) != 1:
-        raise PeerError("a group with a large body has exactly one member")
+    if len(sizes) != 1 or not sizes[0]:
+        raise PeerError("a group with a large body has exactly one member, and it is not empty")
     return 0

@@ -20,6 +20,7 @@ MAX_ID = 2**53 - 1
 """The largest id: the largest integer that every JSON implementation keeps exactly."""
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
+RequestId = Annotated[int, Meta(ge=1, le=MAX_ID)]
 Size = Annotated[int, Meta(ge=0, le=MAX_ID)]
 Sizes = Annotated[list[Size], Meta(min_length=1, max_length=4096)]
 Name = Annotated[str, Meta(max_length=128)]
@@ -117,7 +118,8 @@ class Beat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Both ways, once a heartbeat interval, from the main loop. The master answers each with one."""
 
     kind: ClassVar[int] = 3
-    slots: Annotated[int, Meta(ge=0, le=65536)] = 0
+    slots: Annotated[int, Meta(ge=0, le=65536)] | None = None
+    """How many requests it takes at once from now on; absent: as before."""
     in_flight: Size = 0
     load: float = 0.0
     cpu_percent: float = 0.0
@@ -139,6 +141,8 @@ class Refusal(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: ClassVar[int] = 5
     code: Name
+    about: Annotated[int, Meta(ge=0, le=255)] = 0
+    """The kind of the refused message; 0 when it could not be told."""
     message: Text = ""
     hint: Text = ""
     versions: list[int] = []
@@ -182,7 +186,7 @@ class RequestGroup(Struct, array_like=True):
     ttl_ms: TtlMs
     priority: Priority
     flags: Flags
-    first_id: Id
+    first_id: RequestId
     sizes: Sizes
 
 

@@ -28,7 +28,7 @@ from zcluster.net.context import new_context
 from zcluster.net.link import LinkDriver
 from zcluster.net.reader import Alarm
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
-from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Welcome, WireLimits
+from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Refusal, Welcome, WireLimits
 
 _random = secrets.SystemRandom()
 
@@ -117,6 +117,8 @@ class Worker:
         self._lifetime.stop()
 
     def link_message(self, message: Message, data: bytes, offset: int) -> None:
+        if isinstance(message, Refusal):
+            self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
         self._node.receive(message, data, offset)
         self._alarm.set(self._node.next_deadline())
 

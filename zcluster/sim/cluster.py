@@ -138,7 +138,11 @@ class SimCluster:
         """Every fault ends, and every process that is gone starts again."""
         self.weather.clear()
         self.denied.clear()
+        if self.master is not None and self.master.alive and self.master.machine.admission.draining:
+            self.master.leave()
         self.start_master()
+        for worker in [worker for worker in self.workers if worker.alive and worker.node.end.draining]:
+            worker.leave()
         for connection in self.connections:
             self._restore(connection)
         for host in self.hosts():

@@ -14,6 +14,8 @@ import random
 from collections.abc import Callable
 
 Action = Callable[[], None]
+MAX_EVENTS = 30_000
+"""Many times the events of a run: one that has more turns in a circle."""
 
 
 class SimulationFailed(AssertionError):
@@ -52,6 +54,8 @@ class World:
         """Let the next event happen."""
         self.now, _, action = heapq.heappop(self._plan)
         self.events += 1
+        if self.events > MAX_EVENTS:
+            self.fail(f"it comes to no rest: {MAX_EVENTS} events")
         action()
 
     def note(self, who: str, what: str) -> None:

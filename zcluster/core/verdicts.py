@@ -42,7 +42,7 @@ def node_lost(request: Request, node: str, reason: str) -> NodeLost:
     """``node`` was lost with the request on it."""
     return NodeLost(
         f"{node} was lost ({reason}) with {request.group.function} on it; whether it ran is unknown",
-        hint="a function marked idempotent moves to another node",
+        hint="a function marked idempotent moves to another node, when it is called at 'any'",
     )
 
 

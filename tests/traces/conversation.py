@@ -162,11 +162,11 @@ class Conversation:
                     decoded, data, offset = self._carry(end.name, "m", message, bodies)
                     self.master.receive(end.route, end.identity, decoded, data, offset, self.now)
             for route, outgoing in self.master.take(self.now):
-                end = self.ends.get(route) if isinstance(route, bytes) else None
-                if end is not None:
+                receiver = self.ends.get(route) if isinstance(route, bytes) else None
+                if receiver is not None:
                     busy = True
                     for message, bodies in outgoing:
-                        self._to_end(end, message, bodies)
+                        self._to_end(receiver, message, bodies)
             self._tell_states()
 
     @property

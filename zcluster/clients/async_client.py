@@ -125,13 +125,20 @@ class AsyncClient:
             ZClusterError: any error of zcluster.errors; see docs/reference/errors.md.
         """
         link = self._link
-        if link is None:
+        if link is None or idempotent is not None or priority != DEFAULT_PRIORITY or timeout is not None:
             link = self._open_link()
-        call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
+            call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
+        else:
+            # The common case of _open_call, without the call.
+            try:
+                body = orjson.dumps(args) if args else b""
+            except (orjson.JSONEncodeError, TypeError) as error:
+                raise _not_json(function, error) from None
+            call = link.calls.open(function, target, body, link.time(), self._timeout_s)
         call.sink = future = link.loop.create_future()
         link.submit()
         try:
-            body: bytes = await future
+            body = await future
         except asyncio.CancelledError:
             link.calls.cancel(call)
             link.wake()
@@ -261,7 +268,7 @@ class AsyncClient:
         try:
             body = orjson.dumps(args) if args else b""
         except (orjson.JSONEncodeError, TypeError) as error:
-            raise InvalidArguments(f"{function}: the arguments are not JSON: {error}") from None
+            raise _not_json(function, error) from None
         timeout_s = self._timeout_s if timeout is None else _checked_timeout(timeout)
         if priority != DEFAULT_PRIORITY and not 0 <= priority <= 9:
             raise UsageError(f"priority {priority} is not between 0 and 9", hint="9 is served first, the default is 5")
@@ -300,6 +307,10 @@ class _Queue:
     def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _not_json(function: str, error: Exception) -> InvalidArguments:
+    return InvalidArguments(f"{function}: the arguments are not JSON: {error}")
 
 
 def _checked_timeout(timeout: float) -> float:

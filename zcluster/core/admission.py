@@ -91,7 +91,7 @@ class Admission:
             id_, offset = id_ + 1, end
         peer.last_id = id_ - 1
         peer.requests.update(zip(range(group.first_id, id_), requests, strict=True))
-        dispatch.enqueue_run(requests, queue)
+        dispatch.enqueue_run(requests, queue, now)
         return offset
 
     def _admit_each(

@@ -73,14 +73,22 @@ class Dispatch(Answers):
         self.waiting += 1
         self.waiting_bytes += len(request.body)
 
-    def enqueue_run(self, requests: list[Request], queue: FairQueue[Request]) -> None:
-        """Put requests of one group into ``queue`` (see queue_of), to which they were made."""
+    def enqueue_run(self, requests: list[Request], queue: FairQueue[Request], now: float) -> None:
+        """Put requests of one group into ``queue`` (see queue_of), to which they were made.
+
+        When nobody waits there and the node has room for all of them they start at once: the queue would only be passed
+        through.
+        """
         first, count = requests[0], len(requests)
-        queue.push_run(requests)
         self._wheel.add_run(first.deadline_s, requests)
         first.caller.waiting += count
         self.waiting += count
         self.waiting_bytes += sum(first.group.sizes)
+        node = first.node
+        if node is not None and not queue and min(node.free, node.allowance(first.caller.no)) >= count:
+            self._start_run(requests, node, now)
+        else:
+            queue.push_run(requests)
 
     def queue_of(self, function: str, node: Node | None) -> FairQueue[Request]:
         """The queue of ``node``, or of ``function`` when any node will do; it will be served by the next dispatch."""
@@ -220,12 +228,22 @@ class Dispatch(Answers):
                 if request.caller is not caller:
                     self._free_slots(node, caller, count)
                     caller, count = request.caller, 0
+                    batch = caller.lanes.batch
                 del running[leg]
                 count += 1
                 remove(request.deadline_s, request)
-                if caller.requests.pop(request.id, None) is not None:
+                id_ = request.id
+                if caller.requests.pop(id_, None) is not None:
                     ended += 1
-                    self.reply(caller, request.id, status, name, 0, data[offset:end])
+                    last = batch.last
+                    # The common case of self.reply, without the call: the reply follows the one before.
+                    if (
+                        last is not None and last.first_id + len(last.sizes) == id_ and last.status == status
+                        and last.node == name and not last.leg
+                    ):  # fmt: skip
+                        batch.join(data[offset:end])
+                    else:
+                        self.reply(caller, id_, status, name, 0, data[offset:end])
             leg, offset = leg + 1, end
         self._free_slots(node, caller, count)
         self._count("failed" if status == Status.ERROR else "done", ended)

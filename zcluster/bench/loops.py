@@ -21,6 +21,7 @@ from zcluster.bench.child import Ready, read_line, say_line
 from zcluster.bench.rounds import GRACE_S, RoundResult, RoundSpec, result_of
 from zcluster.bench.stats import Histogram, Recorder
 from zcluster.errors import ZClusterError
+from zcluster.process.loop import new_loop
 
 SETTLE_S = 0.1
 ERROR_PAUSE_S = 0.01
@@ -189,16 +190,17 @@ async def serve_rounds(start: Start, check: Check, failures: tuple[type[Exceptio
 def run_loop(main: Callable[[], Awaitable[None]], *, open_loop: bool) -> None:
     """Runs ``main`` in an event loop that fits the load.
 
-    The open loop waits for due times, which epoll rounds up to a millisecond: select() waits for microseconds.
+    The closed loop runs on what the daemons run on, for zcluster and NATS alike. The open loop waits for due times, which
+    epoll rounds up to a millisecond: select() waits for microseconds.
     """
 
-    def new_loop() -> asyncio.AbstractEventLoop:
-        return asyncio.SelectorEventLoop(selectors.SelectSelector() if open_loop else None)
+    def make() -> asyncio.AbstractEventLoop:
+        return asyncio.SelectorEventLoop(selectors.SelectSelector()) if open_loop else new_loop()
 
     async def wait() -> None:
         await main()
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with asyncio.Runner(loop_factory=make) as runner:
         runner.run(wait())
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from zcluster.clients.result import Result
 from zcluster.errors import UsageError
+from zcluster.process.loop import new_loop
 
 T = TypeVar("T")
 _END = object()
@@ -48,7 +49,7 @@ class Client:
         """Connect and be admitted; see AsyncClient.connect."""
         if self._loop is not None:
             return
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="zcluster-client", daemon=True)
         self._thread.start()
         try:

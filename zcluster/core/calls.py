@@ -31,33 +31,28 @@ ITEMS_AHEAD = 64
 """Items of a stream that the master may send ahead of the reader."""
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One open request. ``sink`` is the owner's: where its outcome goes."""
 
-    __slots__ = (
-        "body", "deadline_s", "fan_out", "flags", "function", "id", "inbound", "items_upto", "items_used", "outbound",
-        "priority", "resendable", "sent", "sink", "target", "timeout_s",
-    )  # fmt: skip
+    id: int
+    function: str
+    target: str
+    body: bytes
+    deadline_s: float
+    timeout_s: float
+    priority: int
+    flags: int
+    resendable: bool | None = None
+    sent: bool = False
+    sink: Any = None
+    outbound: dict[int, Outbound] | None = None
+    inbound: dict[int, tuple[Inbound, str]] | None = None
+    items_upto: dict[int, int] | None = None
+    items_used: dict[int, int] | None = None
 
-    def __init__(
-        self, id_: int, function: str, target: str, body: bytes, deadline_s: float, timeout_s: float, priority: int, flags: int
-    ) -> None:
-        self.id = id_
-        self.function = function
-        self.target = target
-        self.body = body
-        self.deadline_s = deadline_s
-        self.timeout_s = timeout_s
-        self.priority = priority
-        self.flags = flags
-        self.fan_out = bool(flags & RequestFlag.FAN_OUT)
-        self.resendable: bool | None = None
-        self.sent = False
-        self.sink: Any = None
-        self.outbound: dict[int, Outbound] | None = None
-        self.inbound: dict[int, tuple[Inbound, str]] | None = None
-        self.items_upto: dict[int, int] | None = None
-        self.items_used: dict[int, int] | None = None
+    @property
+    def fan_out(self) -> bool:
+        return bool(self.flags & RequestFlag.FAN_OUT)
 
 
 Outcome = tuple[Call, int, str, int, bytes | bytearray]
@@ -190,7 +185,7 @@ class Calls:
                 if call is None:
                     self.stray += 1
                 elif status <= Status.ERROR:
-                    if not call.fan_out or not node:
+                    if not call.flags & RequestFlag.FAN_OUT or not node:
                         del open_calls[id_]
                         forget(call.deadline_s, call)
                     out.append((call, status, node, 0, data[offset:end]))

@@ -22,8 +22,8 @@ TURN = 64
 class Waiting(Protocol):
     """What the queue needs to know of a request."""
 
-    priority: int
-
+    @property
+    def priority(self) -> int: ...
     @property
     def caller_no(self) -> int: ...
 

@@ -10,6 +10,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from zcluster.core.batch import Lanes
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.targets import ANY
@@ -104,46 +106,35 @@ class Peer:
         self.draining = False
 
 
-class Request:
-    """One request of a caller for one node (a part of a fan-out is one too)."""
+class Request(msgspec.Struct, eq=False):
+    """One request of a caller for one node (a part of a fan-out is one too).
 
-    __slots__ = (
-        "attempts", "body", "caller", "deadline_s", "fan", "group", "id", "items", "items_upto", "leg", "node", "priority",
-        "queue", "queued_s", "relay", "size", "started",
-    )  # fmt: skip
+    A Struct because one is made for each request: its constructor is C and costs a third of a class's.
+    """
 
-    def __init__(
-        self,
-        caller: Peer,
-        id_: int,
-        group: RequestGroup,
-        body: bytes,
-        size: int,
-        deadline_s: float,
-        now: float,
-        node: Node | None = None,
-        queue: FairQueue[Request] | None = None,
-    ) -> None:
-        self.caller = caller
-        self.id = id_
-        self.group = group
-        self.body = body
-        self.size = size
-        self.deadline_s = deadline_s
-        self.priority = group.priority
-        self.queued_s = now
-        self.queue = queue
-        """Where it waits, or None once it has been given to a node."""
-        self.node = node
-        """The node that it is for; None for ``any`` while it waits."""
-        self.leg = 0
-        self.attempts = 0
-        self.fan: Fan | None = None
-        self.relay: Any = None
-        self.started = False
-        """An item or value of it has been passed on: it cannot be run again unseen."""
-        self.items = 0
-        self.items_upto = INITIAL_ITEMS
+    caller: Peer
+    id: int
+    group: RequestGroup
+    body: bytes
+    size: int
+    deadline_s: float
+    queued_s: float
+    node: Node | None = None
+    """The node that it is for; None for ``any`` while it waits."""
+    queue: FairQueue[Any] | None = None
+    """Where it waits, or None once it has been given to a node."""
+    leg: int = 0
+    attempts: int = 0
+    fan: Fan | None = None
+    relay: Any = None
+    started: bool = False
+    """An item or value of it has been passed on: it cannot be run again unseen."""
+    items: int = 0
+    items_upto: int = INITIAL_ITEMS
+
+    @property
+    def priority(self) -> int:
+        return self.group.priority
 
     @property
     def caller_no(self) -> int:

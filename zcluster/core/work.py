@@ -62,30 +62,17 @@ class Runnable(Protocol):
     def stream(self) -> bool: ...
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """Run ``function`` on ``body``: one leg. ``deadline_s`` is on the clock of the events' ``now``."""
 
-    __slots__ = ("body", "caller", "deadline_s", "function", "id", "request", "role", "session")
-
-    def __init__(
-        self,
-        id_: int,
-        function: Any,
-        body: bytes | bytearray,
-        deadline_s: float,
-        caller: str,
-        role: str,
-        session: int,
-        request: int,
-    ) -> None:
-        self.id = id_
-        self.function = function
-        self.body = body
-        self.deadline_s = deadline_s
-        self.caller = caller
-        self.role = role
-        self.session = session
-        self.request = request
+    id: int
+    function: Any
+    body: bytes | bytearray
+    deadline_s: float
+    caller: str
+    role: str
+    session: int
+    request: int
 
     @property
     def request_id(self) -> str:

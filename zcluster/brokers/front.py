@@ -66,6 +66,7 @@ class Front:
         self._fds: dict[bytes, int] = {}
         self._stuck: dict[bytes, bytes] = {}
         self._retry: asyncio.TimerHandle | None = None
+        self._lone = True
         # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
         self._zap = Zap(loop, context, owner.front_admits, owner.front_denied, logger)
         pair = (keys.secret.encode(), keys.public.encode())
@@ -118,35 +119,48 @@ class Front:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> bool:
+        """Read a bounded number of messages; the last thing is to look whether there are more, because sends swallow edges.
+
+        After a turn with one message the next turn's first is answered before others are looked for: when requests come
+        one at a time, that is when each microsecond counts.
+        """
+        count, waiting, more = 0, False, True
+        while more and count < TURN:
+            size = self._receive()
+            if size is None:
+                break
+            count += 1
+            waiting = size < FLUSH_BYTES and not (self._lone and count == 1)
+            if not waiting:
+                self._owner.front_turn_over()
+            more = readable(self._router)
+        if waiting:
+            self._owner.front_turn_over()
+            more = readable(self._router)
+        self._lone = count < 2
+        return more and count > 0
+
+    def _receive(self) -> int | None:
+        """Read one message and hand it over; returns its size, or None when there was none."""
         router, owner = self._router, self._owner
-        more = False
-        for turn in range(TURN):
-            # The loop has woken us for the first; before the others asking costs a fraction of zmq.Again.
-            more = turn == 0 or readable(router)
-            if not more:
-                break
-            try:
-                route = router.recv(NOBLOCK)
-            except zmq.Again:
-                more = False
-                break
-            frame = router.recv(NOBLOCK, copy=False)
-            if frame.more:
-                self._skip(route)
-                continue
-            try:
-                public = str(frame.get("User-Id"))
-            except zmq.ZMQError:
-                owner.front_malformed(route, "a connection without a User-Id")
-                continue
-            if route not in self._fds:
-                self._remember(route, frame)
-            data = frame.bytes
-            owner.front_message(route, public, data)
-            if len(data) >= FLUSH_BYTES:
-                owner.front_turn_over()
-        owner.front_turn_over()
-        return more
+        try:
+            route = router.recv(NOBLOCK)
+        except zmq.Again:
+            return None
+        frame = router.recv(NOBLOCK, copy=False)
+        if frame.more:
+            self._skip(route)
+            return 0
+        try:
+            public = str(frame.get("User-Id"))
+        except zmq.ZMQError:
+            owner.front_malformed(route, "a connection without a User-Id")
+            return 0
+        if route not in self._fds:
+            self._remember(route, frame)
+        data = frame.bytes
+        owner.front_message(route, public, data)
+        return len(data)
 
     def _remember(self, route: bytes, frame: zmq.Frame) -> None:
         self._ends()

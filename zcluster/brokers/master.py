@@ -159,7 +159,7 @@ class MasterProcess:
         self._machine.unblock(route)
 
     def front_turn_over(self) -> None:
-        self._flush()
+        self._send_decided()
 
     def front_admits(self, public: str) -> bool:
         self._look_at_ring()
@@ -179,6 +179,11 @@ class MasterProcess:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Send what was decided outside of the front's turns."""
+        self._send_decided()
+        self._front.sent()
+
+    def _send_decided(self) -> None:
         """Send what was decided. The master's own node answers in the same turn, a bounded number of times."""
         self._waking = False
         now = self._loop.time()
@@ -197,7 +202,6 @@ class MasterProcess:
                 machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
         else:
             self._wake()
-        self._front.sent()
         if self._draining and not machine.dispatch.running and not machine.dispatch.waiting:
             self._quiet.set()
         if machine.events:

@@ -250,7 +250,7 @@ class Calls:
 
     def take(self) -> list[Outgoing]:
         """What is to be sent now, in order."""
-        if not self.up:
+        if not self.up or not (self._lanes or self._cancels or self._grants):
             return []
         late: list[int] = []
         if self._cancels:

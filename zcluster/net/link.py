@@ -72,6 +72,8 @@ class LinkDriver:
         self._unsent: deque[bytes] = deque()
         self._address = ""
         self._secured = False
+        self._in_turn = False
+        self._lone = True
 
     @property
     def up(self) -> bool:
@@ -166,7 +168,7 @@ class LinkDriver:
             except zmq.Again:
                 return False
             unsent.popleft()
-        if self._reader is not None:
+        if self._reader is not None and not self._in_turn:
             self._reader.look_again()
         return True
 
@@ -175,38 +177,57 @@ class LinkDriver:
             self.flush()
 
     def _turn(self) -> bool:
+        """Read a bounded number of messages; the last thing is to look whether there are more, because sends swallow edges.
+
+        After a turn with one message the next turn's first is answered before others are looked for.
+        """
         socket = self._socket
-        for turn in range(TURN):
-            if self._socket is not socket or socket is None:
-                return False
-            # The loop has woken us for the first; before the others asking costs a fraction of zmq.Again.
-            if turn and not readable(socket):
-                self.flush()
-                return False
-            try:
-                frame = socket.recv(NOBLOCK, copy=False)
-            except zmq.Again:
-                self.flush()
-                return False
-            if frame.more:
-                self._skip(socket)
-                continue
-            data = frame.bytes
-            try:
-                message, offset = decode(data, self._limits)
-            except PeerError as error:
-                self._logger.warning("a message of the master could not be read: %s", error)
-                continue
-            if message.kind in SESSION_KINDS:
-                self._perform(self._link.received(message, self._loop.time(), self._jitter()))
-            else:
-                self._link.heard(self._loop.time())
-            if self._socket is socket:
-                self._owner.link_message(message, data, offset)
-                if len(data) >= FLUSH_BYTES:
+        if socket is None:
+            return False
+        count, waiting, more = 0, False, True
+        self._in_turn = True
+        try:
+            while more and count < TURN:
+                size = self._receive(socket)
+                if size is None or self._socket is not socket:
+                    break
+                count += 1
+                waiting = size < FLUSH_BYTES and not (self._lone and count == 1)
+                if not waiting:
                     self.flush()
-        self.flush()
-        return True
+                more = readable(socket)
+            if self._socket is not socket:
+                return False
+            if waiting or not count:
+                self.flush()
+                more = readable(socket)
+        finally:
+            self._in_turn = False
+        self._lone = count < 2
+        return more
+
+    def _receive(self, socket: Socket) -> int | None:
+        """Read one message and hand it over; returns its size, or None when there was none."""
+        try:
+            frame = socket.recv(NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        if frame.more:
+            self._skip(socket)
+            return 0
+        data = frame.bytes
+        try:
+            message, offset = decode(data, self._limits)
+        except PeerError as error:
+            self._logger.warning("a message of the master could not be read: %s", error)
+            return 0
+        if message.kind in SESSION_KINDS:
+            self._perform(self._link.received(message, self._loop.time(), self._jitter()))
+        else:
+            self._link.heard(self._loop.time())
+        if self._socket is socket:
+            self._owner.link_message(message, data, offset)
+        return len(data)
 
     def _skip(self, socket: Socket) -> None:
         self._logger.warning("a message of the master had several frames")

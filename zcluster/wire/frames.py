@@ -90,7 +90,7 @@ def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
     if start > total or header_bytes > limits.header_bytes:
         raise PeerError(f"header of {header_bytes} bytes in a frame of {total}")
     try:
-        message: Message = decoder.decode(memoryview(frame)[PREFIX_BYTES:start])
+        message: Message = decoder.decode(frame[PREFIX_BYTES:start])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerError(f"malformed header of a {KINDS[kind].__name__}: {error}") from None
     if _body_bytes(message, total - start) != total - start:

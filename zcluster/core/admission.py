@@ -82,7 +82,7 @@ class Admission:
         """The common case: a group that fits as a whole. The same as _admit_each, at a third of its cost."""
         dispatch = self._dispatch
         node = nodes[0] if nodes is not None else None
-        queue = dispatch.queue_of(group.function, node)
+        queue = node.queue if node is not None else dispatch.queue_of(group.function, None)
         requests: list[Request] = []
         id_ = group.first_id
         for size in group.sizes:

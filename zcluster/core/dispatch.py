@@ -89,6 +89,8 @@ class Dispatch(Answers):
             self._start_run(requests, node, now)
         else:
             queue.push_run(requests)
+            if node is not None:
+                self._dirty_nodes[node] = None
 
     def queue_of(self, function: str, node: Node | None) -> FairQueue[Request]:
         """The queue of ``node``, or of ``function`` when any node will do; it will be served by the next dispatch."""
@@ -377,7 +379,8 @@ class Dispatch(Answers):
             node.by_caller[caller.no] = left
         else:
             del node.by_caller[caller.no]
-        self._dirty_nodes[node] = None
+        if node.queue or self._any:
+            self._dirty_nodes[node] = None
 
     def _may_move(self, request: Request, node: Node, now: float) -> bool:
         if request.pinned or request.started or request.attempts >= self.limits.attempts or request.deadline_s <= now:

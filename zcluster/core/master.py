@@ -181,8 +181,10 @@ class Master:
         """What is to be sent now, by route. Peers that are blocked keep theirs."""
         if self._catalog_changed:
             self._tell_catalog()
-        out: list[tuple[Route, list[Outgoing]]] = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
-        self.roster.farewells.clear()
+        out: list[tuple[Route, list[Outgoing]]] = []
+        if self.roster.farewells:
+            out = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
+            self.roster.farewells.clear()
         self._dispatch(now)
         while touched := self.dispatch.touched:
             self.dispatch.touched = {}

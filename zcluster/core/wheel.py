@@ -44,6 +44,8 @@ class Wheel(Generic[T]):
     def add_run(self, deadline_s: float, items: list[T]) -> None:
         """Remember several items with the same deadline."""
         self.add(deadline_s, items[0])
+        if len(items) == 1:
+            return
         self._buckets[int(deadline_s / self._tick_s) + 1].update(dict.fromkeys(items))
 
     def remove(self, deadline_s: float, item: T) -> None:

@@ -150,6 +150,11 @@ class WorkEnd:
     def in_flight(self) -> int:
         return len(self._running) + len(self._gathering) + len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything here has a deadline."""
+        return bool(self._running or self._gathering or self._waiting or self._leaving)
+
     # -- from the master --------------------------------------------------------------------------------------------
 
     def work(self, message: Work, data: bytes, offset: int, now: float) -> list[Effect]:

@@ -66,6 +66,11 @@ class NodeEnd:
         """Requests that are running or being gathered here."""
         return self._end.in_flight
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything here has a deadline."""
+        return self._end.busy or self._runner.in_flight > 0
+
     def infos(self) -> list[FunctionInfo]:
         """What HELLO says of the functions."""
         return [_info(function) for function in self._functions.values()]

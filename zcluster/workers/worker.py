@@ -120,7 +120,8 @@ class Worker:
         if isinstance(message, Refusal):
             self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
         self._node.receive(message, data, offset)
-        self._alarm.set(self._node.next_deadline())
+        if self._node.busy:
+            self._alarm.set(self._node.next_deadline())
 
     def link_beat(self) -> Beat:
         return self._node.beat()

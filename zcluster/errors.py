@@ -78,6 +78,8 @@ class ZClusterError(Exception):
 
 def one_line(text: str) -> str:
     """``text`` on one line, control characters escaped, at most MAX_TEXT_CHARS long."""
+    if len(text) <= MAX_TEXT_CHARS and text.isprintable():
+        return text
     flat = "".join(c if c.isprintable() else ("\\n" if c == "\n" else repr(c)[1:-1]) for c in text)
     return flat if len(flat) <= MAX_TEXT_CHARS else flat[: MAX_TEXT_CHARS - 1] + "…"
 

@@ -113,7 +113,10 @@ class Admission:
     def _admit_one(self, request: Request, nodes: list[Node] | None, error: ZClusterError | None) -> None:
         peer, dispatch = request.caller, self._dispatch
         if error is None:
-            error = self._too_much(peer, len(request.body), 1 if nodes is None else len(nodes))
+            count = 1 if nodes is None else len(nodes)
+            error = self._too_much(peer, len(request.body) * count, count)
+            if error is not None:
+                self._count("busy")
         if error is not None:
             peer.requests[request.id] = request
             dispatch.answer_error(request, error)
@@ -199,17 +202,16 @@ class Admission:
             raise no_such_function(function, node.name)
         return node
 
-    def _too_much(self, peer: Peer, size: int, count: int) -> ZClusterError | None:
+    def _too_much(self, peer: Peer, body_bytes: int, count: int) -> ZClusterError | None:
         dispatch, limits = self._dispatch, self._dispatch.limits
         if peer.waiting + count > limits.per_client:
             what, wait = f"{peer.waiting} requests of this client wait", peer.waiting
         elif dispatch.waiting + count > limits.total:
             what, wait = f"{dispatch.waiting} requests wait", dispatch.waiting
-        elif dispatch.waiting_bytes + size * count > limits.total_bytes:
+        elif dispatch.waiting_bytes + body_bytes > limits.total_bytes:
             what, wait = f"{dispatch.waiting_bytes} bytes wait", dispatch.waiting
         else:
             return None
-        self._count("busy")
         retry_after_s = min(30.0, max(0.05, wait / max(dispatch.rate_s, 100.0)))
         return Busy(f"the queue is full: {what}", hint=f"try again in {retry_after_s:.2g} s", retry_after_s=retry_after_s)
 

@@ -195,7 +195,7 @@ class WorkEnd:
         for leg in message.ids:
             self._forget_leaving(leg)
             if self._running.pop(leg, None) is not None:
-                out.append(Stop(leg, Cancelled("cancelled by its caller", node=self.node)))
+                out.append(Stop(leg, Cancelled("cancelled: its answer is no longer wanted", node=self.node)))
             elif leg > self._last_leg:
                 self._cancelled_before(leg)
             elif self._forget_gathering(leg) is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import orjson
 
 from zcluster.core.batch import Outgoing
@@ -18,7 +19,11 @@ from zcluster.core.work import Effect, Job, Limits, More, Stop, WorkEnd
 from zcluster.dapi.builtins import ResourceSampler
 from zcluster.dapi.function import Function
 from zcluster.dapi.runner import Runner
+from zcluster.errors import ConfigError
 from zcluster.wire import Beat, Cancel, Chunk, Credit, FunctionInfo, Message, Work
+
+MAX_INFOS_BYTES = 400_000
+"""What HELLO may say of functions, under the limit of a header (wire: 512 KiB)."""
 
 
 class NodeEnd:
@@ -72,8 +77,17 @@ class NodeEnd:
         return self._end.busy or self._runner.in_flight > 0
 
     def infos(self) -> list[FunctionInfo]:
-        """What HELLO says of the functions."""
-        return [_info(function) for function in self._functions.values()]
+        """What HELLO says of the functions: in full, or shortened when that is too much for one message.
+
+        Raises:
+            ConfigError: even their names are too much.
+        """
+        for doc_chars, schema_chars in ((4000, 65_536), (200, 2000), (0, 0)):
+            infos = [_info(function, doc_chars, schema_chars) for function in self._functions.values()]
+            if len(msgspec.json.encode(infos)) <= MAX_INFOS_BYTES:
+                return infos
+        hint = "spread them over workers, or give them shorter names"
+        raise ConfigError(f"{len(infos)} functions are too many to tell the master of", hint=hint)
 
     def beat(self) -> Beat:
         """What a heartbeat says. Functions that outlived their request still hold a slot, and are counted off."""
@@ -160,16 +174,17 @@ class NodeEnd:
             self._wake()
 
 
-def _info(function: Function) -> FunctionInfo:
+def _info(function: Function, doc_chars: int, schema_chars: int) -> FunctionInfo:
     told = function.describe()
+    parameters, returns = orjson.dumps(told["parameters"]).decode(), orjson.dumps(told["returns"]).decode()
     return FunctionInfo(
         name=function.name,
-        doc=function.doc[:4000],
+        doc=function.doc[:doc_chars],
         role=function.role,
         timeout_s=function.timeout_s,
         idempotent=function.idempotent,
         stream=function.stream,
         pool=function.pool,
-        parameters=orjson.dumps(told["parameters"]).decode(),
-        returns=orjson.dumps(told["returns"]).decode()[:4000],
+        parameters=parameters if len(parameters) <= schema_chars else "",
+        returns=returns if len(returns) <= min(schema_chars, 4000) else "",
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from zcluster.dapi import Context, function
+from zcluster.dapi.executors import TaskCall
 from zcluster.dapi.runner import LIVE_FACTOR
 from zcluster.errors import (
     Busy,
@@ -38,6 +40,11 @@ def add_inline(a: int, b: int) -> int:
 async def add_async(a: int, b: int) -> int:
     await asyncio.sleep(0)
     return a + b
+
+
+@function("numbers")
+async def numbers() -> AsyncIterator[int]:
+    yield 1
 
 
 ADDERS = ["math.add", "math.add_inline", "math.add_async"]
@@ -307,5 +314,40 @@ def test_close_ends_every_job_and_leaves_stuck_threads_behind(make_rig: MakeRig)
         assert rig.runner.in_flight == 0
         assert isinstance(rig.error(rig.start("run")), Draining)
         gate.gate.set()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["async", "async generator"])
+def test_nothing_is_kept_of_a_task_that_has_ended(make_rig: MakeRig, kind: str) -> None:
+    async def main() -> None:
+        gate = AsyncGate()
+
+        @function("count")
+        async def count() -> AsyncIterator[int]:
+            yield 1
+            await gate.wait()
+
+        quick, slow = (add_async, gate.wait) if kind == "async" else (numbers, count)
+        rig = make_rig(quick, slow)
+        quick_name, slow_name = rig.functions
+        args = {"a": 1, "b": 2} if kind == "async" else None
+        for _ in range(3):
+            await rig.end(rig.start(quick_name, args))
+        never_started = rig.start(slow_name)
+        rig.runner.cancel(never_started, Cancelled("before its first step"))
+        for timed_out in (False, True):
+            job_id = rig.start(slow_name)
+            await gate.entered.wait()
+            if timed_out:
+                rig.runner.handle_deadline(1000.0)
+            else:
+                rig.runner.cancel(job_id, Cancelled("enough"))
+            await rig.settled()
+            gate.entered.clear()
+        await rig.turns()
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, TaskCall) and each.job.function in rig.functions.values()]
+        assert kept == []
 
     asyncio.run(main())

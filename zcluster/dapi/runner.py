@@ -87,7 +87,6 @@ class Runner:
             clock=clock,
         )
         self._abandoned: set[Call] = set()
-        self._tasks: set[Call] = set()
         self._late_results = 0
         self._stopping = False
         self._empty = asyncio.Event()
@@ -206,7 +205,6 @@ class Runner:
             make = TaskCall if kind == "async" else TaskStream
             task_call = make(job, deadline_s, self._outcomes, self._report)
             self._enter(task_call)
-            self._tasks.add(task_call)
             task_call.start(self._loop)
         elif kind == "generator":
             stream = ThreadStream(job, deadline_s, self._outcomes, self._inbox)

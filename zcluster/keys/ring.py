@@ -5,7 +5,8 @@ Rules kept here:
 - a revoked public key is remembered and never admitted again; its name may be given to a new key;
 - every change is read, made and saved under one lock, in one atomic step: killed anywhere, the file is the old or the new one;
 - each saved file has a later time than the one before, so that a reader's comparison of (time, size, inode) misses none;
-- a file that is broken or gone changes nothing in memory: whoever was admitted still is, and the error says so.
+- a file that is broken or gone changes nothing in memory: whoever was admitted still is, and the error says so;
+- a file that could not be read is not a file that was seen: it is tried again at each look, so that no revocation is missed.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class Ring:
         self._max_revoked = max_revoked
         self._signature = _NOTHING
         self._seen = _NOTHING
+        self._unread = ""
+        """Why the last try to read the file failed, when it was not the file's own fault."""
         self._content = Content({}, ())
         self._by_public: dict[str, Entry] = {}
         if self.changed():
@@ -128,28 +131,45 @@ class Ring:
         """Read the file if it changed; returns whether it did.
 
         A file that is broken is told once, and not read again until it changes: a master that looks often stays quiet and quick.
+        One that cannot be read (no descriptors, no memory, a disk's error) is told once too, and tried again at each call.
 
         Raises:
-            InvalidKey: the new file is broken or gone; what was read before stays.
+            InvalidKey: the new file is broken, gone or cannot be read; what was read before stays.
         """
         if not self.changed():
+            self._unread = ""
             return False
-        self.load()
+        told = self._unread
+        try:
+            self.load()
+        except InvalidKey:
+            if told and self._unread == told:
+                return False
+            raise
         return True
 
     def load(self) -> None:
         """Read the file.
 
         Raises:
-            InvalidKey: it is broken, or gone since it was last read; what was read before stays.
+            InvalidKey: it is broken, gone since it was last read, or cannot be read; what was read before stays.
         """
-        self._seen = _Signature.at(self.path)
+        before = _Signature.at(self.path)
+        self._unread = ""
         try:
             data, found = read_private(self.path, MAX_RING_BYTES, forbid=0o022)
         except FileNotFoundError:
+            self._seen = _NOTHING
             if self._signature == _NOTHING:
                 return
             raise InvalidKey(f"the ring {self.path} is gone", hint="restore it from a backup") from None
+        except InvalidKey as error:
+            if isinstance(error.__context__, OSError):
+                self._unread = error.message  # the system's fault, which may pass: the file counts as not seen
+            else:
+                self._seen = before
+            raise
+        self._seen = _Signature.of(found)
         content = decode_ring(self.path, data, self._by_public)
         if len(content.entries) > self._max_entries:
             raise InvalidKey(f"{self.path}: more than {self._max_entries} keys", hint="revoke what is no longer used")

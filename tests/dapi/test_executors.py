@@ -126,3 +126,24 @@ def test_the_threads_are_daemons_so_that_a_stuck_one_does_not_hold_up_the_exit()
     assert done.wait(60)
     assert seen == [True]
     threads.close()
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted_and_its_work_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = DaemonThreads(1)
+    ran: list[str] = []
+    done = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(lambda: ran.append("refused"))
+    assert threads.threads == 0
+    threads.submit(lambda: ran.append("first"))
+    threads.submit(done.set)
+    assert done.wait(60)
+    assert threads.threads == 1
+    assert ran == ["first"]
+    threads.close()

@@ -351,3 +351,21 @@ def test_nothing_is_kept_of_a_task_that_has_ended(make_rig: MakeRig, kind: str) 
         assert kept == []
 
     asyncio.run(main())
+
+
+def test_a_job_without_a_thread_is_refused_and_the_next_one_runs(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        rig = make_rig(add)
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            refused = rig.error(rig.start("math.add", {"a": 1, "b": 2}))
+        assert isinstance(refused, Busy)
+        assert "never started: this node has no thread for it: can't start new thread" in refused.message
+        assert (rig.runner.in_flight, rig.runner.abandoned) == (0, 0)
+        assert await rig.end(rig.start("math.add", {"a": 1, "b": 2})) == 3
+
+    asyncio.run(main())

@@ -93,16 +93,26 @@ class DaemonThreads:
         return self._threads
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Run ``work`` in a thread. ``work`` must not raise."""
+        """Run ``work`` in a thread. ``work`` must not raise.
+
+        Raises:
+            RuntimeError, MemoryError: the system gives no further thread; ``work`` will not run.
+        """
         with self._lock:
             self._unfinished += 1
             grow = self._threads < min(self._unfinished, self._max_threads)
             if grow:
                 self._threads += 1
                 number = self._threads
-        self._queue.put(work)
         if grow:
-            threading.Thread(target=self._loop, name=f"zcluster-call-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=self._loop, name=f"zcluster-call-{number}", daemon=True).start()
+            except (RuntimeError, MemoryError):
+                with self._lock:
+                    self._unfinished -= 1
+                    self._threads -= 1
+                raise
+        self._queue.put(work)
 
     def close(self) -> None:
         """Let idle threads end, and busy ones after what they do; waits for none of them."""

@@ -114,8 +114,10 @@ class NodeEnd:
             case Chunk():
                 effects = self._end.chunk(message, memoryview(data)[offset:])
         self._receiving = True
-        self._perform(effects)
-        self._receiving = False
+        try:
+            self._perform(effects)
+        finally:
+            self._receiving = False
 
     def session_lost(self) -> None:
         """The master is gone: what runs for it is stopped."""

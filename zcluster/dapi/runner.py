@@ -208,16 +208,21 @@ class Runner:
             task_call.start(self._loop)
         elif kind == "generator":
             stream = ThreadStream(job, deadline_s, self._outcomes, self._inbox)
-            self._enter(stream)
-            self._threads.submit(stream.work)
+            self._enter_thread(stream, stream.work)
         elif job.function.pool == "process":
             process_call = ProcessCall(job, deadline_s, self._processes)
             self._enter(process_call)
             self._processes.submit(process_call)
         else:
             thread_call = ThreadCall(job, deadline_s, self._outcomes, self._inbox)
-            self._enter(thread_call)
-            self._threads.submit(thread_call.work)
+            self._enter_thread(thread_call, thread_call.work)
+
+    def _enter_thread(self, call: Call, work: Callable[[], None]) -> None:
+        self._enter(call)
+        try:
+            self._threads.submit(work)
+        except (RuntimeError, MemoryError) as error:
+            self._end(call, partial(_no_thread, call, error))
 
     def _enter(self, call: Call) -> None:
         self._table.add(call)
@@ -267,6 +272,14 @@ def _timed_out(call: Call, started: bool) -> TimedOut:
     return TimedOut(
         f"{name} was past {limit}: started, outcome unknown",
         hint="raise timeout_s where the function is declared" if own else "give it a longer timeout",
+    )
+
+
+def _no_thread(call: Call, error: BaseException, started: bool) -> Busy:
+    return Busy(
+        f"{call.job.function.name} never started: this node has no thread for it: {error}",
+        hint="try again; if it stays so, lower worker.slots or raise the limit of threads (ulimit -u, pids.max)",
+        retry_after_s=BUSY_RETRY_S,
     )
 
 

@@ -1,0 +1,98 @@
+"""A node's end of the bus: when it wakes its carrier, and when it is drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zcluster.config import LimitSettings
+from zcluster.dapi import Function, ResourceSampler, function
+from zcluster.dapi.node import NodeEnd
+from zcluster.keys import may_call
+from zcluster.wire import Credit, Grant, Message, Of, Results, Work, WorkGroup
+from zcluster.wire.messages import RequestFlag
+
+PATIENCE_S = 60.0
+CHUNK_BYTES = 1024
+LIMITS = LimitSettings(inline_bytes=1024, chunk_bytes=CHUNK_BYTES, window_bytes=4 * CHUNK_BYTES)
+
+
+class Node:
+    """A NodeEnd whose carrier is the test."""
+
+    def __init__(self, *calls: Callable[..., Any]) -> None:
+        self.woken = asyncio.Event()
+        self.end = NodeEnd(
+            "worker-1", {each.name: each for each in map(Function, calls)}, may_call, LIMITS, slots=4, processes=1, modules=[],
+            clock=lambda: 100.0, wake=self.woken.set, sampler=ResourceSampler(Path("/")), logger=logging.getLogger("test"),
+        )  # fmt: skip
+
+    def work(self, name: str, leg: int, body: bytes = b"", large_bytes: int = 0) -> None:
+        """Let the master ask for one request."""
+        flags = RequestFlag.LARGE if large_bytes else 0
+        group = WorkGroup(name, "alice", "client", 60_000, flags, 7, leg, leg, [large_bytes or len(body)])
+        self.end.receive(Work(groups=[group]), body, 0)
+
+    def credit(self, leg: int, upto: int) -> None:
+        """Let the master fetch a large result."""
+        self.end.receive(Credit(grants=[Grant(0, leg, Of.REPLY_BODY, upto)]), b"", 0)
+
+    def taken(self) -> list[Message]:
+        return [message for message, _ in self.end.take()]
+
+    async def results(self) -> list[int]:
+        """Wait for the next results; their kinds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                self.woken.clear()
+                found = [each for message in self.taken() if isinstance(message, Results) for each in message.groups]
+                if found:
+                    return [each.status for each in found]
+                await self.woken.wait()
+
+
+@pytest.fixture
+def make_node() -> Iterator[Callable[..., Node]]:
+    """Makes a Node inside a running loop; it is closed after the test."""
+    made: list[Node] = []
+
+    def make(*calls: Callable[..., Any]) -> Node:
+        made.append(Node(*calls))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.end.close()
+
+
+@function("echo", pool="inline")
+def echo(text: str) -> str:
+    return text
+
+
+def test_the_carrier_is_still_woken_after_a_receive_that_failed(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        @function("later")
+        async def later() -> None:
+            """Ends in a later turn of the loop, so that it has to wake the carrier."""
+
+        node = make_node(later)
+        runner_start = node.end._runner.start
+
+        def failing(job: Any) -> None:
+            raise OSError("bad")
+
+        node.end._runner.start = failing  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="bad"):
+            node.work("later", 1)
+        node.end._runner.start = runner_start  # type: ignore[method-assign]
+        node.work("later", 2)
+        async with asyncio.timeout(PATIENCE_S):
+            await node.woken.wait()
+
+    asyncio.run(main())

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - every method is AsyncClient's, blocking; iterators yield as answers arrive;
-- a client may be used from several threads.
+- a client may be used from several threads, but not from its own loop's thread, which would wait for itself;
+- leaving an iterator waits for nothing: it may be the garbage collector that leaves it, on any thread and under any lock.
 """
 
 from __future__ import annotations
@@ -129,6 +130,9 @@ class Client:
         if self._loop is None:
             work.close()
             raise UsageError("the client is not connected", hint="use it with `with`, or call connect() first")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError("the client was used on its own loop's thread", hint="use AsyncClient in callbacks and finalizers")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -140,12 +144,21 @@ class Client:
         async def step() -> Any:
             return await anext(source, _END)
 
-        async def end() -> None:
-            await source.aclose()  # type: ignore[attr-defined]
-
         try:
             while (item := self._run(step())) is not _END:
                 yield item
         finally:
-            if self._loop is not None:
-                self._run(end())
+            self._leave(source)
+
+    def _leave(self, source: AsyncIterator[Any]) -> None:
+        async def end() -> None:
+            await source.aclose()  # type: ignore[attr-defined]
+
+        loop = self._loop
+        if loop is None:
+            return  # close() has ended it
+        work = end()
+        try:
+            asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:
+            work.close()  # the loop was closed just now, and ended it

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from zcluster.config import LimitSettings
 from zcluster.dapi import Function, ResourceSampler, function
 from zcluster.dapi.node import NodeEnd
 from zcluster.keys import may_call
-from zcluster.wire import Credit, Grant, Message, Of, Results, Work, WorkGroup
+from zcluster.wire import Chunk, Credit, Grant, Message, Of, Results, Status, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 PATIENCE_S = 60.0
@@ -96,3 +97,75 @@ def test_the_carrier_is_still_woken_after_a_receive_that_failed(make_node: Calla
             await node.woken.wait()
 
     asyncio.run(main())
+
+
+def test_a_drain_waits_until_a_large_result_was_fetched(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        node = make_node(echo)
+        text = "x" * (3 * CHUNK_BYTES)
+        size = len(orjson.dumps(text))
+        node.work("echo", 1, orjson.dumps({"text": text}))
+        assert await node.results() == [Status.LARGE_VALUE]
+        drain = asyncio.ensure_future(node.end.drain(PATIENCE_S))
+        for upto in (CHUNK_BYTES, 2 * CHUNK_BYTES):
+            node.credit(1, upto)
+            assert isinstance(node.taken()[0], Chunk)
+            await turns()
+            assert not drain.done()
+        node.credit(1, size)
+        await turns()
+        assert not drain.done(), "its last piece was not taken yet"
+        assert node.taken()
+        assert await drain
+
+    asyncio.run(main())
+
+
+def test_a_drain_runs_what_is_still_being_gathered(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        node = make_node(echo)
+        body = orjson.dumps({"text": "x" * 1500})
+        node.work("echo", 1, large_bytes=len(body))
+        assert isinstance(node.taken()[0], Credit)
+        drain = asyncio.ensure_future(node.end.drain(PATIENCE_S))
+        await turns()
+        node.work("echo", 2, b"{}")
+        assert await node.results() == [Status.REFUSED], "nothing new is taken"
+        for offset in range(0, len(body), CHUNK_BYTES):
+            assert not drain.done()
+            node.end.receive(Chunk(0, 1, offset), body[offset : offset + CHUNK_BYTES], 0)
+        assert await node.results() == [Status.LARGE_VALUE]
+        node.credit(1, len(body))
+        node.taken()
+        assert await drain
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["session", "deadline", "nothing"])
+def test_a_drain_ends_when_nobody_fetches(make_node: Callable[..., Node], end: str) -> None:
+    async def main() -> None:
+        node = make_node(echo)
+        node.work("echo", 1, large_bytes=2000)
+        drain = asyncio.ensure_future(node.end.drain(0.0 if end == "nothing" else PATIENCE_S))
+        await turns()
+        if end == "session":
+            node.end.session_lost()
+        elif end == "deadline":
+            node.end.handle_deadline(1000.0)
+        assert await drain is (end != "nothing")
+
+    asyncio.run(main())
+
+
+def test_a_drain_of_an_idle_node_ends_at_once(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        assert await make_node(echo).end.drain(0.0)
+
+    asyncio.run(main())
+
+
+async def turns() -> None:
+    """Let the loop go round."""
+    for _ in range(5):
+        await asyncio.sleep(0)

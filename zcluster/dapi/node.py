@@ -8,6 +8,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -51,6 +52,8 @@ class NodeEnd:
         self._wake = wake
         self._sampler = sampler
         self._receiving = False
+        self._done = asyncio.Event()
+        """Set when nothing is left to do or to send; looked at by drain() alone."""
         self._end = WorkEnd(name, functions, may_call, limits, slots)
         self._runner = Runner(
             name,
@@ -122,10 +125,13 @@ class NodeEnd:
     def session_lost(self) -> None:
         """The master is gone: what runs for it is stopped."""
         self._perform(self._end.session_lost())
+        self._note_done()
 
     def take(self) -> list[Outgoing]:
         """What is to be sent to the master now."""
-        return self._end.take()
+        outgoing = self._end.take()
+        self._note_done()
+        return outgoing
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_deadline` has to be called."""
@@ -136,6 +142,7 @@ class NodeEnd:
         """End what is past its deadline."""
         self._end.handle_deadline(now)
         self._runner.handle_deadline(now)
+        self._note_done()
 
     def apply(self, limits: Limits) -> None:
         """Take new limits; they hold for what comes from now on."""
@@ -147,9 +154,18 @@ class NodeEnd:
         self._end.draining = True
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait for running requests; false when some were not done in time."""
+        """Take nothing new, and wait until all is done that was taken: arguments on their way here have come and their
+        functions have run, and large results have been fetched. False when some were not done within ``timeout_s``."""
         self.refuse_new()
-        return await self._runner.drain(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.busy:
+                    self._done.clear()
+                    await self._done.wait()
+        except TimeoutError:
+            return False
+        # Only now: the runner would refuse what is still being gathered.
+        return await self._runner.drain(0.0)
 
     def close(self) -> None:
         """End everything; what still ran is answered with an error, to be taken."""
@@ -164,6 +180,10 @@ class NodeEnd:
                     self._runner.cancel(effect.id, effect.error)
                 case More():
                     self._runner.grant(effect.id, effect.upto)
+
+    def _note_done(self) -> None:
+        if self._end.draining and not self.busy:
+            self._done.set()
 
     def _finished(self, job_id: int, ok: bool, body: bytes) -> None:
         self._end.finished(job_id, ok, body)

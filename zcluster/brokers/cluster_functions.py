@@ -1,4 +1,10 @@
-"""The functions that only the master has: what it knows of the cluster."""
+"""The functions that only the master has: what it knows of the cluster.
+
+Rules kept here:
+- what a node says of itself is not trusted: a schema that is no JSON object, or nested so deep that it cannot be written
+  again by the master or by a client, is told as ``{}``; it never spoils the answer about the others;
+- a schema is read once and not at each call. What is kept is what the last answer told, so the live nodes bound it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,11 @@ from zcluster.core.master import Master
 from zcluster.core.peers import Node
 from zcluster.dapi.function import Function, function
 
+SPARE_LEVELS = 32
+"""How much deeper than itself a schema must be writable."""
+
+_NO_SCHEMA = orjson.Fragment(b"{}")
+
 
 def cluster_functions(machine: Master, clock: Any, started_s: float) -> dict[str, Function]:
     """``cluster.nodes``, ``cluster.functions`` and ``cluster.status`` over ``machine``.
@@ -20,6 +31,8 @@ def cluster_functions(machine: Master, clock: Any, started_s: float) -> dict[str
         started_s: when the master started, seconds since 1970.
     """
 
+    schemas = _Schemas()
+
     @function("cluster.nodes", idempotent=True, pool="inline")
     def nodes() -> list[dict[str, Any]]:
         """Every node that the master knows, with its state."""
@@ -28,7 +41,9 @@ def cluster_functions(machine: Master, clock: Any, started_s: float) -> dict[str
     @function("cluster.functions", idempotent=True, pool="inline")
     def functions() -> list[dict[str, Any]]:
         """Every function that a live node has, with the nodes that have it."""
-        return [_describe_function(name, machine) for name in sorted(machine.dispatch.functions.providers)]
+        told = [_describe_function(name, machine, schemas) for name in sorted(machine.dispatch.functions.providers)]
+        schemas.forget_unused()
+        return told
 
     @function("cluster.status", idempotent=True, pool="inline")
     def status() -> dict[str, Any]:
@@ -60,14 +75,14 @@ def describe_node(node: Node, now: float) -> dict[str, Any]:
     }
 
 
-def _describe_function(name: str, machine: Master) -> dict[str, Any]:
+def _describe_function(name: str, machine: Master, schemas: _Schemas) -> dict[str, Any]:
     providers = machine.dispatch.functions.providers[name]
     info = next(iter(providers.values())).functions[name]
     return {
         "name": name,
         "doc": info.doc,
-        "parameters": _schema(info.parameters),
-        "returns": _schema(info.returns),
+        "parameters": schemas.of(info.parameters),
+        "returns": schemas.of(info.returns),
         "timeout_s": info.timeout_s,
         "idempotent": info.idempotent,
         "stream": info.stream,
@@ -77,12 +92,38 @@ def _describe_function(name: str, machine: Master) -> dict[str, Any]:
     }
 
 
-def _schema(text: str) -> Any:
-    """What a node says of itself is not trusted to be JSON."""
+class _Schemas:
+    """Schemas that nodes told, checked, as pieces of JSON that are ready to be sent."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, orjson.Fragment] = {}
+        self._used: dict[str, orjson.Fragment] = {}
+
+    def of(self, text: str) -> orjson.Fragment:
+        """The schema in ``text``."""
+        found = self._used.get(text)
+        if found is None:
+            found = self._used[text] = self._kept.get(text) or _checked(text)
+        return found
+
+    def forget_unused(self) -> None:
+        """Keep only what was asked for since the last time."""
+        self._kept, self._used = self._used, {}
+
+
+def _checked(text: str) -> orjson.Fragment:
     try:
-        return orjson.loads(text or "{}")
-    except orjson.JSONDecodeError:
-        return {}
+        value = orjson.loads(text)
+        if not isinstance(value, dict):
+            return _NO_SCHEMA
+        # orjson reads deeper than it writes: whoever puts the answer into something of their own must be able to write it
+        nested: Any = value
+        for _ in range(SPARE_LEVELS):
+            nested = [nested]
+        orjson.dumps(nested)
+        return orjson.Fragment(orjson.dumps(value))
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return _NO_SCHEMA
 
 
 def _status(machine: Master, started_s: float) -> dict[str, Any]:

@@ -204,11 +204,11 @@ def test_a_process_killed_while_idle_is_replaced_without_a_failed_call() -> None
     async def test(bench: Bench) -> None:
         pid = await bench.call("p.pid")
         process = psutil.Process(pid)
-        pool = bench.runner._processes._slots[0].pool
-        assert pool is not None
+        kept = bench.runner._processes._slots[0].process
+        assert kept is not None
         process.kill()
         async with asyncio.timeout(PATIENCE_S):
-            while pool.active:  # until the pool has seen it
+            while kept.alive:  # until the pool has seen it
                 await asyncio.to_thread(lambda: None)
         assert await bench.call("p.pid") != pid
 

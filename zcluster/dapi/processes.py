@@ -3,6 +3,7 @@
 Rules kept here:
 - at most ``processes`` processes, made at first use (spawned) and kept; a call beyond that waits here, in order, so that
   "never started" is known and not guessed;
+- a process is started and killed in a thread, for both take longer than the loop may stand still;
 - a call that is stopped takes its process with it; a process that dies takes its call with it; no other call notices.
 
 Each process is a pebble pool of one. A pool of several shares one pipe and one lock among its processes, and is broken
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 CLOSE_S = 2.0
 """How long close() waits for killed processes to be gone."""
 
+CANNOT_START = (OSError, RuntimeError, MemoryError, ImportError)
+"""What starting a process or a thread raises when the system has no room for one."""
+
 _Answer = tuple[bool, bytes, str]
 
 
@@ -60,13 +64,56 @@ class ProcessCall:
         """Not a stream."""
 
 
-class _Slot:
-    """A place for one process; ``pool`` is None when there is none yet."""
+class _Process:
+    """One process: being started, running, or dead. It is used for one call at a time.
 
-    __slots__ = ("pool",)
+    ``settled`` is set when its start is over, well or not; ``pool`` is None when there is nothing to kill.
+    """
+
+    __slots__ = ("pool", "settled")
 
     def __init__(self) -> None:
         self.pool: ProcessPool | None = None
+        self.settled = threading.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take a call. Asked when it has none."""
+        return self.pool is not None and self.pool.active
+
+    def start(self, modules: Sequence[str], entry_points: bool, order: child.Order) -> Future[_Answer]:
+        """Start it, with ``order`` as its first call; in a thread. Raises one of CANNOT_START when that is not possible."""
+        try:
+            self.pool = _new_pool(modules, entry_points)
+            return self.run(order)
+        except CANNOT_START:
+            if self.pool is not None:
+                _stop(self.pool)  # it may have opened pipes
+                self.pool = None
+            raise
+        finally:
+            self.settled.set()
+
+    def run(self, order: child.Order) -> Future[_Answer]:
+        """Have it run ``order``."""
+        assert self.pool is not None
+        future: Future[_Answer] = self.pool.schedule(child.run, args=(order,))
+        return future
+
+    def kill(self) -> None:
+        """Kill it, when it has been started; in a thread."""
+        self.settled.wait()
+        if self.pool is not None:
+            _stop(self.pool)
+
+
+class _Slot:
+    """A place for one process; None when there is none yet."""
+
+    __slots__ = ("process",)
+
+    def __init__(self) -> None:
+        self.process: _Process | None = None
 
 
 class Processes:
@@ -141,16 +188,36 @@ class Processes:
             call.slot = self._idle.pop()
             call.started = True
             try:
-                future = self._schedule(call.slot, call)
-            except (OSError, RuntimeError) as error:
+                self._run(call.slot, call)
+            except CANNOT_START as error:
                 self._discard(call.slot)
-                self._fail(call, f"no process could be started for it: {error}")
-                continue
-            future.add_done_callback(partial(self._done, call))
+                self._not_started(call, error)
 
-    def _schedule(self, slot: _Slot, call: ProcessCall) -> Future[_Answer]:
+    def _run(self, slot: _Slot, call: ProcessCall) -> None:
+        order = self._order(call)
+        if slot.process is not None and not slot.process.alive:  # it died while it had nothing to do
+            self._discard(slot)
+        if slot.process is not None:
+            slot.process.run(order).add_done_callback(partial(self._done, call))
+            return
+        process = _Process()
+        args = (process, call, order)
+        threading.Thread(target=self._start, args=args, name="zcluster-spawn", daemon=True).start()
+        slot.process = process  # only now: there is nothing to kill when there is no thread to start it
+
+    def _start(self, process: _Process, call: ProcessCall, order: child.Order) -> None:
+        # In a thread of its own. A stopped call is reported by its killer, which waits for the start to be over.
+        try:
+            future = process.start(self._modules, self._entry_points, order)
+        except CANNOT_START as error:
+            if not call.stopped:
+                self._not_started(call, error)
+            return
+        future.add_done_callback(partial(self._done, call))
+
+    def _order(self, call: ProcessCall) -> child.Order:
         job = call.job
-        order = child.Order(
+        return child.Order(
             name=job.function.name,
             body=job.body,
             caller=job.caller,
@@ -159,22 +226,20 @@ class Processes:
             request_id=job.request_id,
             remaining_s=call.deadline_s - self._clock(),
         )
-        if slot.pool is not None and not slot.pool.active:  # it died while it had nothing to do
-            self._discard(slot)
-        if slot.pool is None:
-            slot.pool = _new_pool(self._modules, self._entry_points)
-        future: Future[_Answer] = slot.pool.schedule(child.run, args=(order,))
-        return future
 
     def _discard(self, slot: _Slot, gone: Callable[[], None] | None = None) -> None:
         """Take the process out of ``slot`` and kill it in a thread, for that takes a while; ``gone`` is called there."""
-        pool, slot.pool = slot.pool, None
-        if pool is None:
+        process, slot.process = slot.process, None
+        if process is None:
             return
         self._killers = [killer for killer in self._killers if killer.is_alive()]
-        killer = threading.Thread(target=_kill, args=(pool, gone), name="zcluster-kill", daemon=True)
-        self._killers.append(killer)
-        killer.start()
+        killer = threading.Thread(target=_kill, args=(process, gone), name="zcluster-kill", daemon=True)
+        try:
+            killer.start()
+        except RuntimeError:
+            _kill(process, gone)  # no thread is to be had: the loop stands still rather than leave a process behind
+        else:
+            self._killers.append(killer)
 
     def _done(self, call: ProcessCall, future: Future[_Answer]) -> None:
         # In a thread of pebble's. A stopped call is reported by its killer.
@@ -190,6 +255,9 @@ class Processes:
         else:
             body = self._outcomes.failed_elsewhere(call.job, body, traceback)
         self._inbox.post(call, Report.OK if ok else Report.FAILED, body)
+
+    def _not_started(self, call: ProcessCall, error: BaseException) -> None:
+        self._fail(call, f"no process could be started for it: {error}")
 
     def _fail(self, call: ProcessCall, message: str) -> None:
         error = FunctionFailed(message, hint="the other calls and the node go on; look for memory or a crash in C code")
@@ -208,10 +276,14 @@ def _new_pool(modules: Sequence[str], entry_points: bool) -> ProcessPool:
     )
 
 
-def _kill(pool: ProcessPool, gone: Callable[[], None] | None) -> None:
+def _stop(pool: ProcessPool) -> None:
     # SIGTERM first, which ends the process at once (see child.start); SIGKILL after 3 s if the function ignores it.
     pool.stop()  # type: ignore[no-untyped-call]
     pool.join()
+
+
+def _kill(process: _Process, gone: Callable[[], None] | None) -> None:
+    process.kill()
     if gone is not None:
         gone()
 

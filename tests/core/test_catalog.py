@@ -51,7 +51,7 @@ def test_any_means_workers_with_room_and_else_the_master() -> None:
     functions.provide(master)
     assert functions.candidates("f") == [master]
     functions.provide(full)
-    assert functions.candidates("f") == [], "a worker that is full is waited for"
+    assert functions.candidates("f") == [master], "a worker that takes nothing does not stand before the master"
     functions.provide(free)
     assert functions.candidates("f") == [free]
     assert functions.candidates("g") == []

@@ -12,11 +12,11 @@ from zcluster.core.peers import Node
 @pytest.mark.parametrize(
     ("slots", "by_caller", "caller", "allowed"),
     [
-        (8, {}, 1, 4),  # one caller: half, so that there is room for one more
-        (8, {1: 3}, 1, 1),
-        (8, {1: 4}, 1, 0),
-        (8, {1: 4}, 2, 2),  # a second one: a third
-        (8, {1: 4, 2: 1}, 1, -2),
+        (8, {}, 1, 7),  # one caller: seven eighths, so that there is room for one more
+        (8, {1: 3}, 1, 4),
+        (8, {1: 7}, 1, 0),
+        (8, {1: 4}, 2, 3),  # a second one: half of that
+        (8, {1: 4, 2: 1}, 1, -1),
         (9, {1: 1, 2: 1}, 3, 2),
         (1, {}, 1, 1),  # never less than one
         (1, {2: 1}, 1, 1),

@@ -19,7 +19,7 @@ def relay(size: int = 1000) -> Relay:
 
 
 def test_credit_is_passed_on_up_to_the_limit() -> None:
-    gate, first, second = Gate(100), relay(), relay()
+    gate, first, second = Gate(100, 1000), relay(), relay()
     assert gate.want(first, 60)
     assert gate.want(second, 40)
     assert gate.used_bytes == 100
@@ -29,13 +29,13 @@ def test_credit_is_passed_on_up_to_the_limit() -> None:
 
 
 def test_one_transfer_alone_always_goes_on() -> None:
-    gate, alone = Gate(10), relay()
+    gate, alone = Gate(10, 1000), relay()
     assert gate.want(alone, 500)
     assert gate.used_bytes == 500
 
 
 def test_grants_wait_in_their_order() -> None:
-    gate, big, small, next_ = Gate(100), relay(), relay(), relay()
+    gate, big, small, next_ = Gate(100, 1000), relay(), relay(), relay()
     assert gate.want(big, 100)
     assert not gate.want(small, 50)
     assert not gate.want(next_, 1)
@@ -44,7 +44,7 @@ def test_grants_wait_in_their_order() -> None:
 
 
 def test_the_same_credit_twice_is_nothing() -> None:
-    gate, one = Gate(100), relay(50)
+    gate, one = Gate(100, 1000), relay(50)
     assert gate.want(one, 1000)
     assert one.granted == 50
     assert not gate.want(one, 1000)
@@ -53,7 +53,7 @@ def test_the_same_credit_twice_is_nothing() -> None:
 
 
 def test_a_closed_transfer_gives_back_what_did_not_come() -> None:
-    gate, first, second = Gate(100), relay(), relay()
+    gate, first, second = Gate(100, 1000), relay(), relay()
     gate.want(first, 100)
     assert not gate.want(second, 80)
     assert first.accept(0, 30) is False
@@ -66,7 +66,7 @@ def test_a_closed_transfer_gives_back_what_did_not_come() -> None:
 
 
 def test_a_closed_transfer_does_not_wait_any_more() -> None:
-    gate, first, second = Gate(100), relay(), relay()
+    gate, first, second = Gate(100, 1000), relay(), relay()
     gate.want(first, 100)
     gate.want(second, 100)
     gate.close(second)
@@ -76,7 +76,7 @@ def test_a_closed_transfer_does_not_wait_any_more() -> None:
 
 @pytest.mark.parametrize(("offset", "length"), [(1, 10), (0, 51), (0, 0)])
 def test_a_chunk_is_the_next_one_and_granted(offset: int, length: int) -> None:
-    gate, one = Gate(100), relay(60)
+    gate, one = Gate(100, 1000), relay(60)
     gate.want(one, 50)
     with pytest.raises(PeerError):
         one.accept(offset, length)
@@ -87,7 +87,7 @@ def test_a_chunk_is_the_next_one_and_granted(offset: int, length: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 120)), max_size=60))
 def test_what_is_used_is_what_was_granted_and_not_yet_passed_on(steps: list[tuple[int, int]]) -> None:
-    gate, relays, here = Gate(150), [relay(400) for _ in range(3)], 0
+    gate, relays, here = Gate(150, 1000), [relay(400) for _ in range(3)], 0
     for what, amount in steps:
         one = relays[amount % 3]
         if what == 0 and not one.closed:
@@ -107,3 +107,15 @@ def test_what_is_used_is_what_was_granted_and_not_yet_passed_on(steps: list[tupl
         gate.close(one)
     gate.release(here)
     assert gate.used_bytes == 0
+
+
+def test_a_body_is_granted_a_window_at_a_time_whatever_its_receiver_asks_for() -> None:
+    gate, hog, other = Gate(100, 40), relay(), relay()
+    assert gate.want(hog, 1000)
+    assert (hog.granted, gate.used_bytes) == (40, 40)
+    assert gate.want(other, 30), "who asks for all holds up nobody"
+    hog.accept(0, 10)
+    assert not gate.go_on(hog), "more than half of its window is still open"
+    hog.accept(10, 10)
+    assert gate.go_on(hog)
+    assert hog.granted == 60

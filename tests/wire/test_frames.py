@@ -228,6 +228,12 @@ def test_messages_without_bodies_have_none(message: Message) -> None:
     refused(encode(message, [b"x"]))
 
 
+def test_the_members_of_a_message_are_bounded() -> None:
+    groups = requests(*[0] * 2048).groups
+    decode(encode(Requests(groups * 2)), LIMITS)
+    assert "more than 4096 members" in refused(encode(Requests([*groups * 2, *requests(0).groups]))).message
+
+
 # -- the bounds of fields -----------------------------------------------------------------------------------------------
 
 

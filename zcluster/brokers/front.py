@@ -194,6 +194,8 @@ class Front:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _send(self, route: bytes, data: bytes) -> bool:
+        if route in self._stuck:
+            return False
         try:
             self._router.send(route, NOBLOCK | SNDMORE)
             self._router.send(data, NOBLOCK)

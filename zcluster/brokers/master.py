@@ -217,20 +217,22 @@ class MasterProcess:
 
     def _due(self) -> None:
         now = self._loop.time()
-        self._machine.handle_deadline(now)
-        self._node.handle_deadline(now)
-        self._flush()
+        try:
+            self._machine.handle_deadline(now)
+            self._node.handle_deadline(now)
+        finally:
+            # Whatever went wrong, time goes on for everything else.
+            self._flush()
 
     def _tick(self) -> None:
-        self._look_at_ring()
         self._loop.call_later(RING_POLL_S, self._tick)
+        self._look_at_ring()
 
     def _beat_myself(self) -> None:
+        self._loop.call_later(self._loaded.settings.session.heartbeat_s, self._beat_myself)
         self._machine.receive(LOCAL, self._me, self._node.beat(), b"", 0, self._loop.time())
-        heartbeat_s = self._loaded.settings.session.heartbeat_s
         self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
         self._denials = 0
-        self._loop.call_later(heartbeat_s, self._beat_myself)
         self._flush()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -259,6 +261,7 @@ class MasterProcess:
             return
         self._identities.clear()
         self._machine.keys_changed(self._still_admitted, self._loop.time())
+        self._machine.forget_nodes(lambda name: name == self._machine.name or name in self._ring.entries)
         self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
         self._wake()
 

@@ -47,6 +47,9 @@ from zcluster.wire import (
     WireLimits,
 )
 
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""The largest frame a client takes: its master, whose key it knows, may be configured to send large chunks."""
+FRAME_LIMITS = WireLimits(frame_bytes=MAX_FRAME_BYTES, header_bytes=MAX_FRAME_BYTES)
 FATAL = (SessionReplaced, UnsupportedVersion, NotAllowed)
 _random = secrets.SystemRandom()
 
@@ -73,12 +76,13 @@ class ClientLink:
         self._closed = False
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._last_error: ZClusterError | None = None
+        self._ended: ZClusterError | None = None
         self._alarm = Alarm(self.loop, self._due)
         self._context = new_context()
         hello = Hello(versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8))
         self._driver = LinkDriver(
             self._context, Link(hello, addresses, policy), self, public=key_file.pair.public, secret=key_file.pair.secret,
-            master_public=key_file.master_public, jitter=_random.random, logger=logger, wire_limits=WireLimits(),
+            master_public=key_file.master_public, jitter=_random.random, logger=logger, wire_limits=FRAME_LIMITS,
         )  # fmt: skip
         self._driver.start()
 
@@ -99,7 +103,9 @@ class ClientLink:
 
     def submit(self) -> None:
         """A call was opened, and its sink set; it leaves with what else is called in this turn."""
-        if self._flushing:
+        if self._ended is not None:
+            self._fail_all(self._ended)
+        elif self._flushing:
             if self.calls.full:
                 self._driver.flush()
         elif len(self.calls.open_calls) == 1:
@@ -144,7 +150,7 @@ class ClientLink:
                 _fail(call, lost)
 
     def link_ended(self, error: ZClusterError) -> None:
-        self._last_error = error
+        self._last_error = self._ended = error
         self.calls.session_lost()
         if not self._opened.done():
             self._opened.set_exception(error)

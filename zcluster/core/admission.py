@@ -10,7 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
@@ -22,6 +22,11 @@ from zcluster.wire import RequestGroup, Requests
 from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
+MAX_SELECTIONS = 256
+"""Different targets that one message may have looked up among all nodes."""
+MAX_ANSWERED_AT_ONCE = 4096
+ANSWERED_WINDOW_S = 0.1
+"""How many parts of a caller's fan-outs may be answered at once (their nodes are away) in that time; one fan-out always may."""
 PER_REQUEST = RequestFlag.LARGE | RequestFlag.FAN_OUT
 """Flags of groups whose requests are looked at one by one."""
 HERE = frozenset({"ready", "joining"})
@@ -53,6 +58,7 @@ class Admission:
         self._may_call = may_call
         self._count = counters.add
         self._globs = 0
+        self._selections = 0
         """How many were looked up for the message at hand."""
         self._selected: dict[str, list[Node]] = {}
         """What they mean, by target."""
@@ -60,8 +66,8 @@ class Admission:
     def admit(self, peer: Peer, message: Requests, data: bytes, offset: int, now: float) -> None:
         """Admit what may be admitted; every other request is answered with its error."""
         self._dispatch.touched[peer] = None
-        if self._globs:
-            self._globs, self._selected = 0, {}
+        if self._selections:
+            self._globs, self._selections, self._selected = 0, 0, {}
         for group in message.groups:
             nodes, error = self._plan(peer, group, now)
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
@@ -114,7 +120,7 @@ class Admission:
         peer, dispatch = request.caller, self._dispatch
         if error is None:
             count = 1 if nodes is None else len(nodes)
-            error = self._too_much(peer, len(request.body) * count, count)
+            error = self._too_much(peer, len(request.body) * count, count) or self._too_fast(request)
             if error is not None:
                 self._count("busy")
         if error is not None:
@@ -137,6 +143,7 @@ class Admission:
             fan.left[part] = None
             parts.append((part, node))
         missing = [(part, node) for part, node in parts if node is not None and not _here(node)]
+        peer.answered_at_once += len(missing)
         for part, node in missing:
             part.node = node
             self._dispatch.answer_error(part, _unavailable(node))
@@ -157,14 +164,18 @@ class Admission:
         if self.draining:
             raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
         role = peer.identity.role
-        for needed in self._dispatch.functions.roles(group.function):
-            if self._may_call(role, needed):
-                continue
+        if not any(self._may_call(role, needed) for needed in self._roles(group)):
             raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
         limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
         if max(group.sizes) > limit:
             hint = "limits.body_bytes" if group.flags & RequestFlag.LARGE else "send it in chunks: docs/protocol.md, large bodies"
             raise TooLarge(f"a body of {max(group.sizes)} bytes, at most {limit} are allowed", hint=hint)
+
+    def _roles(self, group: RequestGroup) -> Iterable[str]:
+        """The roles that the function asks of its caller where it may run. The node itself has the last word."""
+        node = self.nodes.get(self._master if group.target == MASTER else group.target)
+        info = node.functions.get(group.function) if node is not None else None
+        return self._dispatch.functions.roles(group.function) if info is None else (info.role,)
 
     def _nodes(self, group: RequestGroup, now: float) -> list[Node] | None:
         target, fan_out = group.target, group.flags & RequestFlag.FAN_OUT
@@ -185,14 +196,20 @@ class Admission:
         found = self._selected.get(target)
         if found is not None:
             return found
+        node = self.nodes.get(target)
+        if node is not None and node.state != "left":
+            return [node]
+        self._selections += 1
+        if self._selections > MAX_SELECTIONS:
+            what = f"more than {MAX_SELECTIONS} different targets in one message"
+            raise Busy(what, hint="send fewer at once", retry_after_s=0.05)
         globs = globs_in(target)
         self._globs += globs
         if self._globs > MAX_GLOBS:
             raise Busy(f"more than {MAX_GLOBS} globs in one message", hint="send fewer at once", retry_after_s=0.05)
         here = [name for name, node in self.nodes.items() if node.state != "left"]
         found = [self.nodes[name] for name in select(target, here, self._master)]
-        if globs:
-            self._selected[target] = found
+        self._selected[target] = found
         return found
 
     def _available(self, node: Node, function: str) -> Node:
@@ -215,6 +232,15 @@ class Admission:
         retry_after_s = min(30.0, max(0.05, wait / max(dispatch.rate_s, 100.0)))
         return Busy(f"the queue is full: {what}", hint=f"try again in {retry_after_s:.2g} s", retry_after_s=retry_after_s)
 
+    def _too_fast(self, request: Request) -> ZClusterError | None:
+        """Parts for nodes that are away are answered at once, so no queue bounds them: this does."""
+        peer, window = request.caller, int(request.queued_s / ANSWERED_WINDOW_S)
+        if window != peer.window:
+            peer.window, peer.answered_at_once = window, 0
+        if peer.answered_at_once <= MAX_ANSWERED_AT_ONCE:
+            return None
+        what = "too many parts of fan-outs for nodes that are away"
+        return Busy(what, hint="send fewer at once", retry_after_s=ANSWERED_WINDOW_S)
 
 def _here(node: Node) -> bool:
     return node.state in HERE and not (node.peer is not None and node.peer.draining)

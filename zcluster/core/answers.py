@@ -13,14 +13,14 @@ from zcluster.core.peers import Fan, Peer, Request
 from zcluster.core.relay import Gate, Relay
 from zcluster.core.verdicts import encode_error
 from zcluster.errors import ZClusterError
-from zcluster.wire import Credit, Grant, Of, Replies, ReplyGroup, Status
+from zcluster.wire import Grant, Of, Replies, ReplyGroup, Status
 
 
 class Answers:
     """The way back of requests."""
 
-    def __init__(self, transfer_bytes: int, counters: Counters) -> None:
-        self.gate = Gate(transfer_bytes)
+    def __init__(self, transfer_bytes: int, window_bytes: int, counters: Counters) -> None:
+        self.gate = Gate(transfer_bytes, window_bytes)
         self.touched: dict[Peer, None] = {}
         """The peers that may have something to be sent."""
         self._count = counters.add
@@ -89,7 +89,7 @@ class Answers:
             to, id_ = request.node.peer, 0
         else:
             return
-        to.lanes.control.append(Credit(grants=[Grant(id_, request.leg, relay.of, relay.granted)]))
+        to.lanes.add_grant(Grant(id_, request.leg, relay.of, relay.granted))
         self.touched[to] = None
 
     def close_relay(self, request: Request) -> None:

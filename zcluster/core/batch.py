@@ -13,11 +13,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from zcluster.wire import Message
+from zcluster.wire import Cancel, Credit, Grant, Message
 
 MAX_MEMBERS = 96
 """Members of one message: enough to make what a message costs small, few enough that the next process begins on the
 first ones while this one is still at the rest (measured: docs/decisions/0002)."""
+
+MAX_TOGETHER = 1024
+"""Grants or cancels of one message."""
+CONTROL_BYTES = 256
+"""What a waiting control message is reckoned at."""
+FIRST_BATCH_KIND = 16
 
 Body = bytes | bytearray | memoryview
 Outgoing = tuple[Message, list[Body]]
@@ -126,12 +132,35 @@ class Lanes(Generic[G]):
 
     @property
     def waiting_bytes(self) -> int:
-        return self.batch.waiting_bytes + self.bulk_bytes + self.returned_bytes
+        return self.batch.waiting_bytes + self.bulk_bytes + self.returned_bytes + CONTROL_BYTES * len(self.control)
+
+    def add_grant(self, grant: Grant) -> None:
+        """Queue credit; grants that wait together leave together, and a newer one of a body replaces the older."""
+        last = self.control[-1] if self.control else None
+        if not isinstance(last, Credit) or len(last.grants) >= MAX_TOGETHER:
+            self.control.append(Credit(grants=[grant]))
+            return
+        before = last.grants[-1]
+        if (before.id, before.leg, before.of) == (grant.id, grant.leg, grant.of):
+            before.upto = max(before.upto, grant.upto)
+        else:
+            last.grants.append(grant)
+
+    def add_cancel(self, id_: int) -> None:
+        """Queue a cancel; those that wait together leave together."""
+        last = self.control[-1] if self.control else None
+        if isinstance(last, Cancel) and len(last.ids) < MAX_TOGETHER:
+            last.ids.append(id_)
+        else:
+            self.control.append(Cancel(ids=[id_]))
 
     def put_back(self, unsent: list[Outgoing]) -> None:
-        """What was taken and could not be sent goes first the next time (after control)."""
-        self.returned = [*unsent, *self.returned]
-        self.returned_bytes += sum(len(body) for _, bodies in unsent for body in bodies)
+        """What was taken and could not be sent goes first the next time: its control before newer control, the rest before
+        the newer rest."""
+        bulk = [(message, bodies) for message, bodies in unsent if message.kind >= FIRST_BATCH_KIND]
+        self.control = [message for message, _ in unsent if message.kind < FIRST_BATCH_KIND] + self.control
+        self.returned = [*bulk, *self.returned]
+        self.returned_bytes += sum(len(body) for _, bodies in bulk for body in bodies)
 
     def add_bulk(self, message: Message, data: Body) -> None:
         """Queue a piece of a large body (or what may not overtake one)."""

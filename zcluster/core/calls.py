@@ -292,7 +292,7 @@ class Calls:
                 if size > self.body_bytes:
                     self.cancel(call)
                     error = TooLarge(f"a value of {size} bytes, at most {self.body_bytes} are allowed", node=node)
-                    out.append((call, Status.ERROR, node, 0, msgspec.json.encode(error.to_dict())))
+                    out.append((call, Status.ERROR, "", 0, msgspec.json.encode(error.to_dict())))  # the call as a whole
                     return
                 inbound = Inbound(size, self.window_bytes)
                 if call.inbound is None:

@@ -49,13 +49,10 @@ class Functions:
         return sorted(name for name in self.providers if not self._unsafe[name])
 
     def candidates(self, name: str) -> list[Node]:
-        """The nodes that ``any`` may mean now: workers with room; the master only when no worker has the function."""
+        """The nodes with room that ``any`` may mean now: workers; the master only when no usable worker has the function."""
         providers = self.providers.get(name, {}).values()
-        free = [node for node in providers if node.free > 0]
-        workers = [node for node in free if node.role == "worker"]
-        if workers or any(node.role == "worker" for node in providers):
-            return workers
-        return free
+        workers = [node for node in providers if node.role == "worker" and node.usable]
+        return [node for node in workers or providers if node.free > 0]
 
     def _count(self, name: str, info: FunctionInfo, step: int) -> None:
         roles = self._roles.setdefault(name, Counter())

@@ -23,7 +23,7 @@ from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.relay import Relay
 from zcluster.core.verdicts import never_started, no_such_function, nobody_left, node_lost, not_served, overdue
 from zcluster.core.wheel import Wheel
-from zcluster.wire import Cancel, Of, Status, WorkGroup
+from zcluster.wire import Of, Status, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 
@@ -41,8 +41,8 @@ class QueueLimits:
 class Dispatch(Answers):
     """Queues, legs and outcomes."""
 
-    def __init__(self, limits: QueueLimits, transfer_bytes: int, counters: Counters) -> None:
-        super().__init__(transfer_bytes, counters)
+    def __init__(self, limits: QueueLimits, transfer_bytes: int, window_bytes: int, counters: Counters) -> None:
+        super().__init__(transfer_bytes, window_bytes, counters)
         self.limits = limits
         self.functions = Functions()
         self.waiting = 0
@@ -266,7 +266,7 @@ class Dispatch(Answers):
         node = request.node
         assert node is not None
         self._off_node(request, node)
-        if request.pinned or request.attempts >= self.limits.attempts:
+        if request.pinned or request.started or request.attempts >= self.limits.attempts:
             self._wheel.remove(request.deadline_s, request)
             self.answer(request, Status.ERROR, node.name, body)
         else:
@@ -284,7 +284,7 @@ class Dispatch(Answers):
             return None
         self._off_node(request, node)
         if node.peer is not None:
-            node.peer.lanes.control.append(Cancel(ids=[request.leg]))
+            node.peer.lanes.add_cancel(request.leg)
             self.touched[node.peer] = None
         return node
 

@@ -77,9 +77,10 @@ class Flow:
             if request is None or node is None or node.peer is None:
                 self._count("stray_credit")
             elif grant.of == Of.ITEMS:
-                request.items_upto = max(request.items_upto, grant.upto)
-                node.peer.lanes.control.append(Credit(grants=[Grant(0, grant.leg, Of.ITEMS, grant.upto)]))
-                self._dispatch.touched[node.peer] = None
+                if grant.upto > request.items_upto:
+                    request.items_upto = grant.upto
+                    node.peer.lanes.add_grant(Grant(0, grant.leg, Of.ITEMS, grant.upto))
+                    self._dispatch.touched[node.peer] = None
             elif grant.of == Of.REPLY_BODY:
                 self._want(request, grant)
             else:
@@ -130,15 +131,20 @@ class Flow:
             self._dispatch.grant(relay)
 
     def _accepted(self, request: Request, of: int, offset: int, length: int) -> bool | None:
-        """Whether the chunk is the last of its body; None when it may not be taken (the request has then ended)."""
+        """Whether the chunk is the last of its body; None when it may not be taken."""
         relay = request.relay
+        if relay is None or relay.of != of:
+            # Of a body whose transfer has ended meanwhile: a worker may answer before it has all of its argument.
+            self._count("stray_chunk")
+            return None
         try:
-            if relay is None or relay.of != of:
-                raise PeerError("a chunk of a body that nobody asked for")
-            return bool(relay.accept(offset, length))
+            last = relay.accept(offset, length)
         except PeerError as error:
             self._broken(request, error)
             return None
+        if self._dispatch.gate.go_on(relay):
+            self._dispatch.grant(relay)
+        return bool(last)
 
     def _broken(self, request: Request, error: PeerError) -> None:
         """A peer broke the rules of this request: it ends."""

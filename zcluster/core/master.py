@@ -43,6 +43,8 @@ from zcluster.wire import (
 )
 
 RATE_EVERY_S = 1.0
+BLOCKED_MAX_S = 60.0
+"""How long a peer may take nothing of what is sent to it before its session ends."""
 MAX_CATALOG_BYTES = 262_144
 """Names of functions in a CATALOG: a function beyond is not retried by clients, which is always allowed."""
 
@@ -82,7 +84,7 @@ class Master:
         self._may_send = may_send
         self._kinds_of_role: dict[str, frozenset[int]] = {}
         self.roster = Roster(limits.session, self.counters, self._emit, self._gone)
-        self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, self.counters)
+        self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters)
         self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
         self.admission = Admission(
             self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
@@ -92,6 +94,7 @@ class Master:
         self._grace_over = False
         self.roster.nodes[name] = Node(name, "master", "joining", now)
         self.roster.expect(expected or {}, now)
+        self._now = now
         self._rate_due_s = now + RATE_EVERY_S
         self._done_before = 0
         self._lost: dict[Node, str] = {}
@@ -137,6 +140,11 @@ class Master:
         """The ring changed: sessions of keys that are out end now; returns their routes."""
         return [peer.route for peer in self.roster.drop_keys(admitted, now)]
 
+    def forget_nodes(self, known: Callable[[str], bool]) -> None:
+        """Nodes that are away and whose key is no longer in the ring are forgotten."""
+        for node in self.roster.forget(known):
+            self.dispatch.fail_queue(node, f"{node.name} is no longer a node of this cluster")
+
     def drain(self) -> None:
         """Take no new requests; peers are told."""
         self.admission.draining = True
@@ -173,6 +181,8 @@ class Master:
                 self.dispatch.fail_queue(node, f"{node.name} is not back since the master's start")
             self.dispatch.fail_unprovided()
         if now >= self._rate_due_s:
+            for peer in [peer for peer in self.roster.peers.values() if peer.blocked]:
+                self._check_outbox(peer, now)
             done = self.counters.values.get("done", 0) + self.counters.values.get("failed", 0)
             self.dispatch.rate_s, self._done_before = float(done - self._done_before), done
             self._rate_due_s = now + RATE_EVERY_S
@@ -185,6 +195,7 @@ class Master:
         if self.roster.farewells:
             out = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
             self.roster.farewells.clear()
+        self._now = now
         self._dispatch(now)
         while touched := self.dispatch.touched:
             self.dispatch.touched = {}
@@ -211,7 +222,8 @@ class Master:
         """The driver could not send to ``route``: ``unsent`` comes back, and waits here until :meth:`unblock`."""
         peer = self.roster.peers.get(route)
         if peer is not None:
-            peer.blocked = True
+            if not peer.blocked:
+                peer.blocked, peer.blocked_s = True, self._now
             peer.lanes.put_back(unsent)
             self.counters.add("peer_blocked")
 
@@ -220,7 +232,7 @@ class Master:
         self.limits = limits
         self.roster.limits = limits.session
         self.dispatch.limits = limits.queue
-        self.dispatch.gate.limit_bytes = limits.transfer_bytes
+        self.dispatch.gate.limit_bytes, self.dispatch.gate.window_bytes = limits.transfer_bytes, limits.window_bytes
         self.flow.body_bytes = self.admission.body_bytes = limits.body_bytes
         self.flow.inline_bytes = self.admission.inline_bytes = limits.inline_bytes
 
@@ -322,7 +334,7 @@ class Master:
             self.dispatch.grant(relay)
 
     def _check_outbox(self, peer: Peer, now: float) -> None:
-        if peer.lanes.waiting_bytes > self.limits.outbox_bytes:
+        if peer.lanes.waiting_bytes > self.limits.outbox_bytes or now - peer.blocked_s > BLOCKED_MAX_S:
             self.counters.add("slow_reader")
             self._emit(Event("slow_reader", {"name": peer.identity.name, "waiting_bytes": peer.lanes.waiting_bytes}, "warning"))
             self.roster.leave(peer, "it does not read what is sent to it", now)

@@ -61,29 +61,32 @@ class Node:
         self.by_caller: dict[int, int] = {}
 
     @property
+    def usable(self) -> bool:
+        """Whether it takes requests at all, now or when others have ended."""
+        return self.state == "ready" and self.slots > 0 and self.peer is not None and not self.peer.draining
+
+    @property
     def free(self) -> int:
         """How many more requests it may be given."""
-        if self.state != "ready" or self.peer is None or self.peer.draining:
-            return 0
-        return self.slots - len(self.running)
+        return self.slots - len(self.running) if self.usable else 0
 
     def allowance(self, caller_no: int) -> int:
         """How many more requests of this caller it may be given.
 
-        With n callers served, each may hold 1/(n+1) of the slots: there is always room for one more caller, however
-        many requests the others have and however slow they are.
+        All callers together hold at most seven eighths of the slots, in equal shares: there is always room for one more
+        caller, however many requests the others have and however slow they are.
         """
         mine = self.by_caller.get(caller_no, 0)
         others = len(self.by_caller) - (1 if mine else 0)
-        return max(1, self.slots // (others + 2)) - mine
+        return max(1, self.slots * 7 // 8 // (others + 1)) - mine
 
 
 class Peer:
     """One session."""
 
     __slots__ = (
-        "blocked", "draining", "identity", "instance", "kinds", "lanes", "last_id", "last_seen_s", "no", "node",
-        "requests", "route", "since_s", "waiting",
+        "answered_at_once", "blocked", "blocked_s", "draining", "identity", "instance", "kinds", "lanes", "last_id",
+        "last_seen_s", "no", "node", "requests", "route", "since_s", "waiting", "window",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +104,9 @@ class Peer:
         self.last_id = 0
         self.requests: dict[int, Request | Fan] = {}
         self.waiting = 0
+        self.window = self.answered_at_once = 0
+        """Parts of its fan-outs answered at once in the current window of time (admission)."""
+        self.blocked_s = 0.0
         self.blocked = False
         """The driver could not send to it: what is for it stays in its lanes."""
         self.draining = False

@@ -137,6 +137,13 @@ class Roster:
             self.leave(peer, "its key was revoked", now)
         return gone
 
+    def forget(self, known: Callable[[str], bool]) -> list[Node]:
+        """Drop the nodes that have no session and are not ``known``; returns them."""
+        gone = [node for node in self.nodes.values() if node.peer is None and not known(node.name)]
+        for node in gone:
+            del self.nodes[node.name]
+        return gone
+
     def set_state(self, node: Node, state: str, reason: str, now: float) -> None:
         """Change a node's state, and say so when it is a change."""
         if node.state != state:

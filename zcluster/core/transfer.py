@@ -8,6 +8,8 @@ Rules kept here:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from zcluster.errors import PeerError
 
 
@@ -71,3 +73,14 @@ class Inbound:
             raise PeerError(f"chunk of {len(data)} bytes at {offset}: {self.received} received, {self.upto} granted")
         self.body[offset:end] = data
         self.received = end
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Limits as a value (see zcluster.core.work.Limits)."""
+
+    body_bytes: int
+    inline_bytes: int
+    chunk_bytes: int
+    window_bytes: int
+    transfer_bytes: int

@@ -29,6 +29,7 @@ BACKLOG = 4096
 NOBLOCK = int(zmq.NOBLOCK)
 SNDMORE = int(zmq.SNDMORE)
 READABLE = int(zmq.POLLIN)
+WRITABLE = int(zmq.POLLOUT)
 
 Socket = zmq.Socket[bytes]
 
@@ -36,6 +37,11 @@ Socket = zmq.Socket[bytes]
 def readable(socket: Socket) -> bool:
     """Whether there is a message to read; asking also takes note of the descriptor's edge."""
     return bool(socket.get(zmq.EVENTS) & READABLE)  # type: ignore[operator]
+
+
+def writable(socket: Socket) -> bool:
+    """Whether a message can be sent now."""
+    return bool(socket.get(zmq.EVENTS) & WRITABLE)  # type: ignore[operator]
 
 
 def new_context(io_threads: int = 1) -> zmq.Context[Socket]:

@@ -19,7 +19,7 @@ import zmq
 from zcluster.core.batch import Outgoing
 from zcluster.core.link import SESSION_KINDS, Connect, Down, Effect, Ended, Link, Say, Up
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
-from zcluster.net.context import NOBLOCK, Socket, client_socket, readable
+from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
 from zcluster.wire import Beat, Message, Welcome, WireLimits, decode, encode
@@ -109,32 +109,46 @@ class LinkDriver:
     # -- effects ----------------------------------------------------------------------------------------------------
 
     def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Connect():
-                    self._connect(effect.address)
-                case Say():
-                    message = self._owner.link_beat() if isinstance(effect.message, Beat) else effect.message
-                    self._send([(message, [])])
-                case Up():
-                    self._owner.link_up(effect.welcome)
-                case Down():
-                    self._drop()
-                    self._owner.link_down(effect.error, effect.was_up, effect.retry_s)
-                case Ended():
-                    self._drop()
-                    self._owner.link_ended(effect.error)
-        self._alarm.set(self._link.next_deadline())
+        try:
+            for effect in effects:
+                match effect:
+                    case Connect():
+                        if not self._connect(effect.address):
+                            return
+                    case Say():
+                        message = self._owner.link_beat() if isinstance(effect.message, Beat) else effect.message
+                        self._send([(message, [])])
+                    case Up():
+                        self._owner.link_up(effect.welcome)
+                    case Down():
+                        self._drop()
+                        self._owner.link_down(effect.error, effect.was_up, effect.retry_s)
+                    case Ended():
+                        self._drop()
+                        self._owner.link_ended(effect.error)
+        finally:
+            # Whatever went wrong, the next attempt or beat is due when the machine says.
+            self._alarm.set(self._link.next_deadline())
 
-    def _connect(self, address: str) -> None:
+    def _connect(self, address: str) -> bool:
+        """A fresh connection; false when even the sockets could not be made (the machine has then been told)."""
         self._drop()
         self._address, self._secured = address, False
-        socket = client_socket(self._context, zmq.DEALER, *self._keys, max_bytes=self._limits.frame_bytes)
-        self._socket = socket
-        self._pair = watch(self._context, socket, LINK_EVENTS)
-        socket.connect(address)
-        self._reader = Reader(self._loop, socket, self._turn, self._writable)
-        self._monitor = Reader(self._loop, self._pair, self._monitor_turn)
+        try:
+            socket = client_socket(self._context, zmq.DEALER, *self._keys, max_bytes=self._limits.frame_bytes)
+            self._socket = socket
+            self._pair = watch(self._context, socket, LINK_EVENTS)
+            socket.connect(address)
+            self._reader = Reader(self._loop, socket, self._turn, self._writable)
+            self._monitor = Reader(self._loop, self._pair, self._monitor_turn)
+        except zmq.ZMQError as error:
+            for made in (self._socket, self._pair):
+                if made is not None and not made.closed:
+                    made.close(linger=0)
+            unreachable = Unreachable(f"cannot connect to {address}: {error.strerror}", hint="are there file descriptors left?")
+            self._perform(self._link.disconnected(unreachable, self._loop.time(), self._jitter()))
+            return False
+        return True
 
     def _drop(self, linger_ms: int = 0) -> None:
         reader, monitor, socket = self._reader, self._monitor, self._socket
@@ -201,6 +215,9 @@ class LinkDriver:
             if waiting or not count:
                 self.flush()
                 more = readable(socket)
+            if self._unsent and writable(socket):
+                # Looking for messages has taken note of the room to send as well: no edge will tell of it again.
+                self.flush()
         finally:
             self._in_turn = False
         self._lone = count < 2

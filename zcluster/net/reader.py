@@ -67,7 +67,12 @@ class Reader:
             return
         if self._writable is not None:
             self._writable()
-        if self._turn() and not self._scheduled and not self._closed:
+        try:
+            more = self._turn()
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "a turn of a socket failed", "exception": error})
+            more = not self._closed and readable(self._socket)
+        if more and not self._scheduled and not self._closed:
             self._scheduled = True
             self._loop.call_soon(self._scheduled_turn)
 

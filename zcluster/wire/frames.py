@@ -45,8 +45,11 @@ VERSIONS = (1,)
 PREFIX = struct.Struct(">BBBBI")
 PREFIX_BYTES = PREFIX.size
 
+MAX_MEMBERS = 4096
+"""Requests, results or replies in one message: what is done for one message is bounded, however small they are."""
 REQUEST_KINDS = frozenset({Requests.kind, Work.kind})
 RESULT_KINDS = frozenset({Results.kind, Replies.kind})
+BATCH_KINDS = REQUEST_KINDS | RESULT_KINDS
 
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
@@ -101,6 +104,8 @@ def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
 def _body_bytes(message: Any, present: int) -> int:
     """How many body bytes ``message`` announces; ``present`` for a chunk, which takes all there is."""
     kind = message.kind
+    if kind in BATCH_KINDS and sum([len(group.sizes) for group in message.groups]) > MAX_MEMBERS:
+        raise PeerError(f"more than {MAX_MEMBERS} members in one message")
     if kind == Requests.kind:
         # A group's last id is written nowhere, so no type bounds it; beyond MAX_ID it would spoil the frames it goes on in.
         for group in message.groups:

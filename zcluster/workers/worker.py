@@ -19,6 +19,7 @@ from zcluster import __version__
 from zcluster.config import Loaded, load, reload
 from zcluster.core.batch import Outgoing
 from zcluster.core.link import Link, LinkPolicy
+from zcluster.core.transfer import Agreed
 from zcluster.dapi.builtins import ResourceSampler, node_functions
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
@@ -56,6 +57,7 @@ class Worker:
         self._ready = ready
         self._key_file = key_file
         self._error: ZClusterError | None = None
+        self._welcome: Welcome | None = None
         modules = settings.functions.modules
         sampler = ResourceSampler(loaded.home if loaded.home.is_dir() else loaded.home.parent)
         functions = node_functions(key_file.name, "worker", version=__version__, sampler=sampler)
@@ -102,6 +104,8 @@ class Worker:
     def link_up(self, welcome: Welcome) -> None:
         fields = {"cluster": welcome.cluster, "master": welcome.master, "session": welcome.session}
         self._logger.info("joined", extra={"fields": fields})
+        self._welcome = welcome
+        self._node.apply(self._agreed())
         if self._ready is not None:
             self._ready(welcome)
 
@@ -154,6 +158,14 @@ class Worker:
         self._driver.flush()
         self._logger.info("worker ends")
 
+    def _agreed(self) -> Agreed:
+        """The limits that hold: the master says how bodies travel, this worker how much memory they may take."""
+        mine, welcome = self._loaded.settings.limits, self._welcome
+        if welcome is None:
+            return Agreed(mine.body_bytes, mine.inline_bytes, mine.chunk_bytes, mine.window_bytes, mine.transfer_bytes)
+        body_bytes = min(mine.body_bytes, welcome.body_bytes)
+        return Agreed(body_bytes, welcome.inline_bytes, welcome.chunk_bytes, welcome.window_bytes, mine.transfer_bytes)
+
     def _exit_code(self) -> int:
         return self._error.exit_code if self._error is not None else EXIT_OK
 
@@ -166,6 +178,6 @@ class Worker:
             return
         self._loaded = replace(self._loaded, settings=outcome.settings)
         set_level(outcome.settings.log.level)
-        self._node.apply(outcome.settings.limits)
+        self._node.apply(self._agreed())
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})

@@ -137,3 +137,22 @@ def test_a_wrong_address_is_refused_before_anything_is_made(started: Started, zc
     assert ran.code == 2
     assert "flag --bind" in ran.err
     assert not home.exists()
+
+
+@pytest.mark.parametrize(("role", "named"), [("client", "a client"), ("admin", "an admin"), ("agent", "an agent")])
+def test_a_worker_needs_a_worker_s_key(
+    role: str, named: str, started: Started, zcluster: Callable[..., Any], home: Path
+) -> None:
+    zcluster("keys", "init")
+    zcluster("keys", "new", "other", "--role", role)
+    path = home / "keys" / "other.key"
+    ran = zcluster("worker", "--key", str(path))
+    assert (ran.code, ran.err.count("\n")) == (4, 1)
+    assert f"{path} is the key of {named}: a worker needs a key of role worker" in ran.err
+    assert started.loaded is None
+
+
+def test_a_master_s_key_starts_no_worker(started: Started, zcluster: Callable[..., Any], home: Path) -> None:
+    zcluster("keys", "init")
+    assert zcluster("worker", "--key", str(home / "keys" / "master.key")).code == 4
+    assert started.loaded is None

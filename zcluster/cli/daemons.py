@@ -76,6 +76,7 @@ def worker(state: State, key: Path | None, name: str | None, master: tuple[str, 
     wanted = loaded.settings.node.name
     path = Path(loaded.settings.worker.key) if loaded.settings.worker.key else worker_key_path(loaded.home, wanted)
     key_file = KeyFile.read(path)
+    key_file.check_user(path, "worker", ("worker",))
     if wanted and wanted != key_file.name:
         raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
     return serve(loaded, key_file)

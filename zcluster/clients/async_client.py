@@ -38,6 +38,8 @@ from zcluster.wire.messages import RequestFlag
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_PRIORITY = 5
 MAX_TIMEOUT_S = 86_400.0
+CLIENT_ROLES = ("client", "admin")
+"""The roles whose keys a client may use."""
 _logger = logging.getLogger("zcluster.client")
 
 
@@ -78,11 +80,15 @@ class AsyncClient:
         """Connect and be admitted.
 
         Raises:
-            InvalidKey: no usable key file. NotAllowed: the master refuses the key. Unreachable: no answer in time.
+            InvalidKey: no usable key file. NotAllowed: it is a node's key (nothing was connected then), or the master
+                refuses it. Unreachable: no answer in time.
         """
         if self._link is not None:
             return
-        key_file = self.key_file = KeyFile.read(_key_path(self._home, self._key))
+        path = _key_path(self._home, self._key)
+        key_file = KeyFile.read(path)
+        key_file.check_user(path, "client", CLIENT_ROLES)
+        self.key_file = key_file
         addresses = [parse_address(address).text for address in self._masters] or list(key_file.addresses)
         self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
         try:

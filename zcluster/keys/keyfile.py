@@ -3,6 +3,7 @@
 Rules kept here:
 - a key file that other users may read is refused, with the command that repairs it;
 - the pair must fit: the public key is the secret's own;
+- who uses a key is checked against its role before a connection is opened;
 - no message quotes the content of a key file.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from zcluster.config import TomlFault, name_fault, nearest, parse_address, parse_toml, toml_value
 from zcluster.config.addresses import MAX_ADDRESSES
-from zcluster.errors import ConfigError, InvalidKey
+from zcluster.errors import ConfigError, InvalidKey, NotAllowed
 from zcluster.keys.pair import KeyPair, check_public, public_of
 from zcluster.keys.private import read_private, replace, write_new
 from zcluster.keys.rights import check_role
@@ -63,6 +64,20 @@ class KeyFile:
             ) from None
         return _read_document(path, data)
 
+    def check_user(self, path: Path, user: str, roles: tuple[str, ...]) -> None:
+        """Nothing when ``user`` ("client", "worker") may open a session with this key, which was read from ``path``.
+
+        A node's key has one session: another process that opened one with it would end the node's own.
+
+        Raises:
+            NotAllowed: the key's role is none of ``roles``.
+        """
+        if self.role not in roles:
+            raise NotAllowed(
+                f"{path} is the key of {_with_article(self.role)}: a {user} needs a key of role {' or '.join(roles)}",
+                hint=f"make one on the master: zcluster keys new NAME --role {roles[0]}",
+            )
+
     def write(self, path: Path) -> None:
         """Write the file ``path``, mode 0600; it must not exist.
 
@@ -98,6 +113,10 @@ class KeyFile:
                 "",
             ]
         )
+
+
+def _with_article(role: str) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"
 
 
 def _read_document(path: Path, data: bytes) -> KeyFile:

@@ -2,7 +2,10 @@
 
 Rules kept here:
 - a subscription has its own connection: a slow reader of events holds up no request;
-- it reconnects with full jitter until it is closed.
+- it reconnects with full jitter until it is closed;
+- a connection whose other end is gone without a word (a pulled cable, a router that forgot it) is noticed: libzmq's heartbeats
+  look after the link. They say nothing of the master's health, which its "beat" topic does; but a subscriber says nothing
+  itself, so that TCP alone would never find out.
 """
 
 from __future__ import annotations
@@ -26,6 +29,10 @@ from zcluster.net.reader import Reader
 MAX_EVENT_BYTES = 1_048_576
 EVENTS_AHEAD = 10_000
 RETRY_MAX_S = 1.0
+HEARTBEAT_MS = 5000
+"""How often libzmq asks whether the other end is there."""
+HEARTBEAT_TIMEOUT_MS = 15_000
+"""Without an answer for so long the connection is ended, by us and (told by TTL) by the master's libzmq."""
 TURN = 64
 _random = secrets.SystemRandom()
 
@@ -78,6 +85,9 @@ class Subscription:
         pair = key_file.pair
         keys = (pair.secret.encode(), pair.public.encode(), key_file.master_public.encode())
         socket = client_socket(self._context, zmq.SUB, *keys, max_bytes=MAX_EVENT_BYTES)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
         self._socket = socket
         self._pair = watch(self._context, socket, LINK_EVENTS)
         socket.setsockopt(zmq.SUBSCRIBE, self._topic)

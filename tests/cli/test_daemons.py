@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from zcluster.keys import KeyFile, fingerprint
+from zcluster.process import OneProcess
 
 
 class Started:
@@ -156,3 +159,64 @@ def test_a_master_s_key_starts_no_worker(started: Started, zcluster: Callable[..
     zcluster("keys", "init")
     assert zcluster("worker", "--key", str(home / "keys" / "master.key")).code == 4
     assert started.loaded is None
+
+
+def tree(home: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(home)): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("command", [("master",), ("keys", "init")])
+def test_while_a_master_runs_its_home_is_not_touched(
+    command: tuple[str, ...], started: Started, zcluster: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zcluster("master", "--bind", "tcp://127.0.0.1:7580")
+    monkeypatch.setenv("ZCLUSTER_MASTER__BIND", "tcp://127.0.0.1:7590")
+    started.loaded = None
+    running = OneProcess(home / "run" / "master.lock")
+    try:
+        before = tree(home)
+        ran = zcluster(*command)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert f"this home is in use by process {os.getpid()}" in ran.err
+        assert tree(home) == before
+        assert started.loaded is None
+    finally:
+        running.close()
+    assert zcluster(*command).code == 0
+    assert KeyFile.read(home / "keys" / "admin.key").addresses == ("tcp://127.0.0.1:7590",)
+
+
+def test_a_new_home_is_private(zcluster: Callable[..., Any], home: Path) -> None:
+    created = json.loads(zcluster("keys", "init", "-o", "json").out)["created"]
+    assert created[:2] == [str(home), str(home / "run")]
+    for path in (home, home / "run", home / "keys", home / "data"):
+        assert path.stat().st_mode & 0o777 == 0o700, path
+
+
+def test_a_master_that_serves_has_the_last_word_on_its_addresses(
+    zcluster: Callable[..., Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zcluster.keys import init_home
+
+    def serve(_loaded: Any, *, ready: Callable[[Any], None]) -> int:
+        init_home(home, "zcluster", "", ("tcp://other:1",), ("tcp://other:2",))  # another start, before this one had the lock
+        ready(None)
+        return 0
+
+    module = ModuleType("zcluster.brokers.master")
+    module.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "zcluster.brokers.master", module)
+    ran = zcluster("master", "--bind", "tcp://127.0.0.1:7580")
+    assert KeyFile.read(home / "keys" / "admin.key").addresses == ("tcp://127.0.0.1:7580",)
+    assert "reached at  tcp://127.0.0.1:7580" in ran.out
+
+
+@pytest.mark.parametrize("option", ["bind", "publish"])
+def test_a_port_that_the_system_chooses_is_refused_before_anything_is_made(
+    option: str, started: Started, zcluster: Callable[..., Any], home: Path
+) -> None:
+    ran = zcluster("master", f"--{option}", "tcp://127.0.0.1:*")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "a master needs a fixed port: other machines have to know it" in ran.err
+    assert f"master.{option}" in ran.err
+    assert not home.exists()

@@ -102,10 +102,14 @@ def test_a_second_master_of_one_home_is_refused(start: Start, tmp_path: Path) ->
     ports = [f"tcp://127.0.0.1:{port}" for port in free_ports(4)]
     first = start(["master", *home, "--bind", ports[0], "--publish", ports[1]])
     account_of(first)
+    keys = tmp_path / "home" / "keys"
+    before = {path: path.read_bytes() for path in keys.glob("*.key")}
     second = run(["master", *home, "--bind", ports[2], "--publish", ports[3]])
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1].startswith("zcluster: error: ")
     assert "Traceback" not in second.stderr
+    assert {path: path.read_bytes() for path in keys.glob("*.key")} == before
+    assert run(["status", *home]).returncode == 0
 
 
 def test_a_taken_address_is_one_line(start: Start, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 Rules kept here:
 - flags become settings (flag > environment > file > default); nothing is decided here that a setting does not say;
 - the account that a master prints at its start is for a person and goes to stdout; the log goes where logs go;
+- a master that is refused has changed nothing: its home is locked before a file of it is written;
 - every line that can be pasted is exact: it names the real home, the real key file.
 """
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ import click
 from zcluster.cli.connect import settings
 from zcluster.cli.options import FILE, State, common_options
 from zcluster.cli.output import pairs, put
-from zcluster.errors import InvalidKey
+from zcluster.errors import InvalidKey, UsageError
 
 if TYPE_CHECKING:
     from zcluster.config import Loaded
@@ -52,8 +54,10 @@ def master(
         "functions.modules": functions,
     }
     loaded = settings(state, flags)
-    home = prepare_home(loaded)
-    return serve(loaded, ready=lambda _info: put("\n".join(account(loaded, home.master))))
+    prepare_home(loaded)
+    # serve() takes the lock again for the process's life. Between the two another master may have had it and written its
+    # own addresses: so they are made true once more when the lock is this process's for good.
+    return serve(loaded, ready=lambda _info: put("\n".join(account(loaded, complete_home(loaded).master))))
 
 
 @click.command()
@@ -83,6 +87,40 @@ def worker(state: State, key: Path | None, name: str | None, master: tuple[str, 
 
 
 def prepare_home(loaded: Loaded) -> InitialisedHome:
+    """As :func:`complete_home`, with the home locked meanwhile against a master that runs there.
+
+    Raises:
+        UsageError: a master runs in this home; nothing was changed.
+    """
+    from zcluster.config import Home
+    from zcluster.keys import make_private_dir
+    from zcluster.process import OneProcess
+
+    check_ports(loaded)
+    home = Home(loaded.home)
+    made = tuple(path for path in (home.path, home.run_dir) if not path.is_dir() and make_private_dir(path))
+    lock = OneProcess(home.run_dir / "master.lock")
+    try:
+        done = complete_home(loaded)
+    finally:
+        lock.close()
+    return replace(done, created=(*made, *done.created))
+
+
+def check_ports(loaded: Loaded) -> None:
+    """Raises UsageError when a port of the master is left to the system: key files have to name it."""
+    from zcluster.config import parse_address
+
+    told = loaded.settings.master
+    for setting, address in (("master.bind", told.bind), ("master.publish", told.publish)):
+        if parse_address(address, bind=True).port is None:
+            raise UsageError(
+                f"a master needs a fixed port: other machines have to know it ({setting} is {address})",
+                hint="name one, such as 7570 for requests and 7571 for what is published",
+            )
+
+
+def complete_home(loaded: Loaded) -> InitialisedHome:
     """Make the home's directories, keys and configuration where they are missing, with the addresses that are true now."""
     import socket
 

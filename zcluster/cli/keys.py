@@ -60,7 +60,8 @@ def keys() -> None:
 def init(state: State, cluster: str | None, name: str | None) -> None:
     """Make the home of a new cluster: its configuration, its ring, the keys of its master and its administrator.
 
-    What is there already stays. `zcluster master` does the same at its first start.
+    What is there already stays; the addresses in the home's own key files become those of the configuration. `zcluster
+    master` does the same at each start; while it runs, its home is not touched.
     """
     from zcluster.cli.daemons import prepare_home
     from zcluster.keys import fingerprint

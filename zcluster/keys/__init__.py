@@ -11,6 +11,7 @@ from __future__ import annotations
 from zcluster.keys.homes import InitialisedHome, init_home, new_key, worker_key_path
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
+from zcluster.keys.private import make_private_dir
 from zcluster.keys.rights import FUNCTION_ROLES, KINDS, ROLES, SENDS, check_role, may_call, may_send
 from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
 from zcluster.keys.ringfile import Entry, Revoked
@@ -34,6 +35,7 @@ __all__ = [
     "fingerprint",
     "generate",
     "init_home",
+    "make_private_dir",
     "may_call",
     "may_send",
     "new_key",

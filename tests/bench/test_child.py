@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import signal
 from pathlib import Path
 
 import pytest
 
 from zcluster.bench import nats
-from zcluster.bench.child import Ready, child_environment, last_line, log_tail, read_line
+from zcluster.bench.child import Ready, child_environment, last_line, log_tail, read_line, run_cleanly
 from zcluster.bench.cluster import FIRST_PORT, LAST_PORT, LocalCluster, free_ports
 from zcluster.errors import NoSuchNode, UsageError
 
@@ -75,3 +76,15 @@ def test_missing_nats_py_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nats_takes_the_greatest_body() -> None:
     assert f"max_payload: {64 << 20}" in nats.server_config(4222)
+
+
+def test_after_a_bench_sigterm_means_what_it_meant_before() -> None:
+    async def main() -> int:
+        return 7
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        assert run_cleanly(main()) == 7
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

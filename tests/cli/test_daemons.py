@@ -143,9 +143,7 @@ def test_a_wrong_address_is_refused_before_anything_is_made(started: Started, zc
 
 
 @pytest.mark.parametrize(("role", "named"), [("client", "a client"), ("admin", "an admin"), ("agent", "an agent")])
-def test_a_worker_needs_a_worker_s_key(
-    role: str, named: str, started: Started, zcluster: Callable[..., Any], home: Path
-) -> None:
+def test_a_worker_needs_a_worker_s_key(role: str, named: str, started: Started, zcluster: Callable[..., Any], home: Path) -> None:
     zcluster("keys", "init")
     zcluster("keys", "new", "other", "--role", role)
     path = home / "keys" / "other.key"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120.0
 
@@ -36,7 +38,8 @@ def test_once_shows_it_all_and_ends(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_once_it_stays_until_ctrl_c_and_the_lines_it_prints_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_without_once_it_stays_until_it_is_told_and_the_lines_it_prints_work(end: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zcluster", "demo", "--functions", str(ROOT / "examples" / "functions.py")]
     process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -51,7 +54,7 @@ def test_without_once_it_stays_until_ctrl_c_and_the_lines_it_prints_work(tmp_pat
         answered = subprocess.run(called, env=more, capture_output=True, text=True, timeout=LIMIT_S)
         assert (answered.returncode, answered.stdout) == (0, "3\n")
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, err.strip()) == (0, "")
     assert "All processes are stopped" in out

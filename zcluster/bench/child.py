@@ -102,8 +102,13 @@ def last_line(log: Path) -> str:
 
 
 def run_cleanly(main: Coroutine[Any, Any, T]) -> T:
-    """``asyncio.run``, with SIGTERM ending it as Ctrl-C does: what was started is stopped first, then SystemExit(143)."""
+    """``asyncio.run``, with SIGTERM ending it as Ctrl-C does: what was started is stopped first, then SystemExit(143).
+
+    Afterwards SIGTERM means again what it meant before.
+    """
     told = False
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
 
     async def guarded() -> T:
         task = asyncio.current_task()
@@ -114,7 +119,7 @@ def run_cleanly(main: Coroutine[Any, Any, T]) -> T:
             told = True
             task.cancel()
 
-        if threading.current_thread() is threading.main_thread():
+        if main_thread:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
         return await main
 
@@ -124,6 +129,9 @@ def run_cleanly(main: Coroutine[Any, Any, T]) -> T:
         if not told:
             raise
         raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        if main_thread and before is not None:  # None: a handler that Python did not set and cannot set again
+            signal.signal(signal.SIGTERM, before)  # the loop left the default in its place: the end of the process
 
 
 class RoundChild:

@@ -131,6 +131,7 @@ class MasterProcess:
         await lifetime.stopped()
         await self._drain(lifetime)
         self._front.close(LAST_WORDS_MS)
+        self._records.close()
         context.term()
         return EXIT_OK
 
@@ -278,7 +279,7 @@ class MasterProcess:
                 nodes_changed = True
                 self._publish_node(event)
         if nodes_changed:
-            self._records.save_nodes(self._machine.roster.remembered(self._machine.name))
+            self._records.save_nodes_later(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
         state = event.name.removeprefix("node_")

@@ -19,7 +19,7 @@ from zcluster.errors import InvalidKey, UsageError
 from zcluster.keys.private import read_private, replace
 
 MAX_BYTES = 16 * 1024 * 1024
-SAVE_INTERVAL_S = 1.0
+SAVE_INTERVAL_S = 0.05
 CLOSE_S = 2.0
 """How long close() waits for the last save."""
 

@@ -95,7 +95,7 @@ class Flow:
             else:
                 self._want(request, grant)
 
-    def client_chunk(self, peer: Peer, message: Chunk, data: bytes) -> None:
+    def client_chunk(self, peer: Peer, message: Chunk, data: memoryview) -> None:
         """A piece of a large argument."""
         request = _running(peer, message.id, message.leg)
         node = request.node if request is not None else None
@@ -107,7 +107,7 @@ class Flow:
         node.peer.lanes.add_bulk(Chunk(0, message.leg, message.offset), data)
         self._dispatch.touched[node.peer] = None
 
-    def node_chunk(self, node: Node, message: Chunk, data: bytes) -> None:
+    def node_chunk(self, node: Node, message: Chunk, data: memoryview) -> None:
         """A piece of a large value."""
         request = node.running.get(message.leg)
         if request is None:

@@ -260,9 +260,9 @@ class Master:
             case Credit():
                 self.flow.client_credit(peer, message)
             case Chunk() if node is not None:
-                self.flow.node_chunk(node, message, data[offset:])
+                self.flow.node_chunk(node, message, memoryview(data)[offset:])
             case Chunk():
-                self.flow.client_chunk(peer, message, data[offset:])
+                self.flow.client_chunk(peer, message, memoryview(data)[offset:])
             case Bye(draining=True):
                 peer.draining = True
                 if node is not None:

@@ -71,7 +71,8 @@ class Inbound:
         end = offset + len(data)
         if offset != self.received or end > self.upto or not data:
             raise PeerError(f"chunk of {len(data)} bytes at {offset}: {self.received} received, {self.upto} granted")
-        self.body[offset:end] = data
+        # Through a view: a bytearray would make a copy of ``data`` first.
+        memoryview(self.body)[offset:end] = data
         self.received = end
 
 

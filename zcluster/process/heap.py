@@ -19,10 +19,10 @@ M_TOP_PAD = -2
 M_MMAP_THRESHOLD = -3
 
 GC_THRESHOLDS = (20_000, 20, 50)
-KEEP_BYTES = 16 * 1024 * 1024
+KEEP_BYTES = 32 * 1024 * 1024
 PAD_BYTES = 1024 * 1024
-MMAP_BYTES = 1024 * 1024
-"""Chunks of large bodies come from the heap; whole large bodies from mmap, so that they go back at once."""
+MMAP_BYTES = 4 * 1024 * 1024
+"""Bodies up to this size come from the heap, whose pages stay; larger ones from mmap, so that they go back at once."""
 
 
 def steady_heap() -> None:

@@ -21,7 +21,7 @@ from zcluster.errors import InvalidArguments, TooLarge, UsageError
         (("a=",), {"a": ""}),
         (("a=b=c",), {"a": "b=c"}),
         (("a=[1,2]", 'b={"c":null}', "d=true"), {"a": [1, 2], "b": {"c": None}, "d": True}),
-        (("a=NaN", "b=-Infinity"), {"a": "NaN", "b": "-Infinity"}),
+        (('a="NaN"', "b=NaN and more", "c=nan", "d=1e999x"), {"a": "NaN", "b": "NaN and more", "c": "nan", "d": "1e999x"}),
         (('{"a": 1, "b": "x"}',), {"a": 1, "b": "x"}),
         (("  {}",), {}),
         (("a=" + "[" * 100_000,), {"a": "[" * 100_000}),
@@ -39,7 +39,12 @@ def test_words_become_arguments(words: tuple[str, ...], found: dict[str, Any]) -
         (("=1",), "'=1' is not name=value"),
         (("a=1", "a=2"), "'a' is given twice"),
         (("{",), "the argument is not JSON"),
-        (('{"a": NaN}',), "NaN is not JSON"),
+        (('{"a": NaN}',), "the argument holds nan"),
+        (('{"a": [{"b": -1e999}]}',), "the argument holds -inf"),
+        (("a=NaN",), "NaN holds nan, which JSON has no number for"),
+        (("a=-Infinity",), "-Infinity holds -inf"),
+        (("a=1e999",), "1e999 holds inf"),
+        (('a=[{"b": 1e999}]',), "holds inf"),
         (('{"a": ' + "9" * 5000 + "}",), "the argument is not JSON"),
         (("{}", "a=1"), "'{}' is not name=value"),
         (("{" + '"a":{' * 100_000,), "the argument is"),
@@ -68,7 +73,13 @@ def test_one_byte_more_is_too_large_and_nothing_beyond_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(b"[1]", "not an object"), (b"", "not JSON"), (b'{"a": "\xff"}', "UTF-8 at byte 7")]
+    ("data", "message"),
+    [
+        (b"[1]", "not an object"),
+        (b"", "not JSON"),
+        (b'{"a": NaN}', "stdin holds nan"),
+        (b'{"a": "\xff"}', "UTF-8 at byte 7"),
+    ],
 )
 def test_stdin_has_to_be_a_json_object(data: bytes, message: str) -> None:
     with pytest.raises(InvalidArguments, match=message):

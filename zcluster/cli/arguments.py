@@ -2,6 +2,7 @@
 
 Rules kept here:
 - ``name=value``: the value is JSON if it parses as JSON, else the text itself (``n=5`` is a number, ``n='"5"'`` a string);
+- NaN, Infinity and numbers beyond a float's range are errors: no JSON can carry them;
 - a name given twice is an error, in ``name=value`` and in JSON: nobody has to guess which one counts;
 - stdin is read up to ``limits.body_bytes`` and not a byte further.
 """
@@ -55,21 +56,35 @@ def read_arguments(stream: BinaryIO, limit_bytes: int) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError):
         return text
+    _check_finite(value, text)
+    return value
 
 
 def _json_object(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=_no_duplicates)
     except ValueError as error:
         raise InvalidArguments(f"{where} is not JSON: {error}", hint=HINT) from None
     except RecursionError:
         raise InvalidArguments(f"{where} is nested too deeply", hint=HINT) from None
     if not isinstance(value, dict):
         raise InvalidArguments(f"{where} is JSON, but not an object", hint=HINT)
+    _check_finite(value, where)
     return value
+
+
+def _check_finite(value: Any, where: str) -> None:
+    """Python reads NaN, Infinity and 1e999 as floats; JSON can carry none of them, and a call would send null."""
+    from zcluster.clients.checks import not_finite
+
+    found = not_finite(value)
+    if found is not None:
+        raise InvalidArguments(
+            f"{where[:80]} holds {found}, which JSON has no number for", hint="for a text write it in quotes: name='\"NaN\"'"
+        )
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -79,7 +94,3 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"the JSON object has the name {twice!r} twice", hint="give each name once")
     return found
-
-
-def _no_constant(text: str) -> Any:
-    raise json.JSONDecodeError(f"{text} is not JSON", text, 0)

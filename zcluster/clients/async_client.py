@@ -25,6 +25,16 @@ from typing import Any
 
 import orjson
 
+from zcluster.clients.checks import (
+    check_idempotent,
+    check_priority,
+    checked_addresses,
+    checked_path,
+    checked_target,
+    checked_text,
+    checked_timeout,
+    refuse_not_finite,
+)
 from zcluster.clients.link import ClientLink
 from zcluster.clients.result import Result
 from zcluster.config import Home, default_home, parse_address
@@ -37,9 +47,10 @@ from zcluster.wire.messages import RequestFlag
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_PRIORITY = 5
-MAX_TIMEOUT_S = 86_400.0
 CLIENT_ROLES = ("client", "admin")
 """The roles whose keys a client may use."""
+NULL = b"null"
+N, U = b"nu"
 _logger = logging.getLogger("zcluster.client")
 
 
@@ -49,10 +60,13 @@ class AsyncClient:
     Args:
         home: a master's home on this machine; its admin key is used.
         key: a key file (as ``zcluster keys new`` writes it); it holds all that is needed.
-        master: address or addresses, instead of those in the key file.
+        master: address or addresses, instead of those in the key file; an empty list counts as none given.
         timeout: default deadline of calls, in seconds.
 
     With neither home nor key: ``ZCLUSTER_KEY``, else ``ZCLUSTER_HOME`` or the default home.
+
+    Raises:
+        UsageError: an argument has a wrong type, or the timeout is out of range.
     """
 
     def __init__(
@@ -63,9 +77,9 @@ class AsyncClient:
         *,
         timeout: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        self._timeout_s = _checked_timeout(timeout)
-        self._home, self._key = home, key
-        self._masters = [master] if isinstance(master, str) else list(master or ())
+        self._timeout_s = checked_timeout(timeout)
+        self._home, self._key = checked_path("home", home), checked_path("key", key)
+        self._masters = checked_addresses(master)
         self._link: ClientLink | None = None
         self.key_file: KeyFile | None = None
 
@@ -131,7 +145,10 @@ class AsyncClient:
             ZClusterError: any error of zcluster.errors; see docs/reference/errors.md.
         """
         link = self._link
-        if link is None or idempotent is not None or priority != DEFAULT_PRIORITY or timeout is not None:
+        if (
+            link is None or idempotent is not None or priority != DEFAULT_PRIORITY or timeout is not None
+            or type(function) is not str or type(target) is not str
+        ):  # fmt: skip
             link = self._open_link()
             call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
         else:
@@ -140,6 +157,8 @@ class AsyncClient:
                 body = orjson.dumps(args) if args else b""
             except (orjson.JSONEncodeError, TypeError) as error:
                 raise _not_json(function, error) from None
+            if N in body and U in body and body.find(NULL) >= 0:  # a byte is found in a tenth of the time of a word
+                refuse_not_finite(function, args)
             call = link.calls.open(function, target, body, link.time(), self._timeout_s)
         call.sink = future = link.loop.create_future()
         link.submit()
@@ -271,13 +290,17 @@ class AsyncClient:
         self, link: ClientLink, function: str, args: Mapping[str, Any] | None, target: str, timeout: float | None,
         priority: int, idempotent: bool | None, flags: int,
     ) -> Call:  # fmt: skip
+        function = checked_text("function", function, "the function's name, such as 'node.info'")
+        target = checked_target(target)
+        check_priority(priority)
+        check_idempotent(idempotent)
+        timeout_s = self._timeout_s if timeout is None else checked_timeout(timeout)
         try:
             body = orjson.dumps(args) if args else b""
         except (orjson.JSONEncodeError, TypeError) as error:
             raise _not_json(function, error) from None
-        timeout_s = self._timeout_s if timeout is None else _checked_timeout(timeout)
-        if priority != DEFAULT_PRIORITY and not 0 <= priority <= 9:
-            raise UsageError(f"priority {priority} is not between 0 and 9", hint="9 is served first, the default is 5")
+        if NULL in body:
+            refuse_not_finite(function, args)
         if idempotent:
             flags |= RequestFlag.IDEMPOTENT
         call = link.calls.open(function, target, body, link.time(), timeout_s, priority, flags)
@@ -319,17 +342,10 @@ def _not_json(function: str, error: Exception) -> InvalidArguments:
     return InvalidArguments(f"{function}: the arguments are not JSON: {error}")
 
 
-def _checked_timeout(timeout: float) -> float:
-    if not 0 < timeout <= MAX_TIMEOUT_S:
-        raise UsageError(f"a timeout of {timeout} s is not between 0 and {MAX_TIMEOUT_S:g} s", hint="seconds, such as 5.0")
-    return timeout
-
-
-def _key_path(home: str | Path | None, key: str | Path | None) -> Path:
+def _key_path(home: Path | None, key: Path | None) -> Path:
     if key is not None:
-        return Path(key)
+        return key
     from_environment = os.environ.get("ZCLUSTER_KEY")
     if home is None and from_environment:
         return Path(from_environment)
-    return Home.of(default_home() if home is None else Path(home)).admin_key
-
+    return Home.of(default_home() if home is None else home).admin_key

@@ -45,6 +45,7 @@ def test_figures_are_data_and_progress_is_talk(ran_with: list[Any], zcluster: Ca
     ran = zcluster("bench", "dapi")
     assert (ran.code, ran.out, ran.err) == (0, "figures as table\n", "round 1\n")
     assert ran_with[0].own_cluster
+    assert ran_with[0].rate == 0
 
 
 def test_options_become_what_is_measured(ran_with: list[Any], zcluster: Callable[..., Any], tmp_path: Path) -> None:
@@ -71,7 +72,19 @@ def test_a_bench_with_failed_requests_or_a_missed_bar_ends_with_3(ran_with: list
     assert ran_with[-1][0] == "sleep"
 
 
-@pytest.mark.parametrize("words", [("--in-flight", "0"), ("--compare", "kafka"), ("--duration", "soon"), ("--size", "big")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--in-flight", "0"),
+        ("--compare", "kafka"),
+        ("--compare", "raw", "--rounds", "2"),
+        ("--duration", "soon"),
+        ("--size", "big"),
+        ("--rate", "0"),
+        ("--rate", "-1"),
+        ("--rate", "nan"),
+    ],
+)
 def test_a_wrong_call_is_a_usage_error(words: tuple[str, ...], ran_with: list[Any], zcluster: Callable[..., Any]) -> None:
     ran = zcluster("bench", "dapi", *words)
     assert (ran.code, ran.out, ran_with) == (2, "", [])

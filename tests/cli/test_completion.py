@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from zcluster.errors import Unreachable
+from zcluster.keys import init_home, new_key
 
 
 @pytest.fixture
@@ -79,3 +81,19 @@ def test_without_a_cluster_there_is_nothing_and_no_word(
 ) -> None:
     cluster.error = error
     assert complete("dapi", "call", "") == []
+
+
+@pytest.mark.parametrize("command", ["show", "revoke"])
+def test_names_of_keys_are_completed_from_the_home(command: str, complete: Callable[..., list[str]], tmp_path: Path) -> None:
+    init_home(tmp_path / "home", "lab", "", ("tcp://a:1",), ("tcp://a:2",))
+    new_key(tmp_path / "home", "worker-1", "worker")
+    assert complete("keys", command, "") == ["admin", "master", "worker-1"]
+    assert complete("keys", command, "w") == ["worker-1"]
+
+
+@pytest.mark.parametrize("ring", [None, "broken"])
+def test_without_a_ring_no_key_is_offered(ring: str | None, complete: Callable[..., list[str]], tmp_path: Path) -> None:
+    if ring is not None:
+        (tmp_path / "home" / "keys").mkdir(parents=True)
+        (tmp_path / "home" / "keys" / "ring.json").write_text(ring)
+    assert complete("keys", "show", "") == []

@@ -123,3 +123,46 @@ def test_without_a_ring_the_hint_is_to_make_one(words: tuple[str, ...], zcluster
 @pytest.mark.parametrize("words", [("new", "w"), ("new", "w", "--role", "king"), ("new", "-w", "--role", "worker"), ("new",)])
 def test_a_wrong_call_is_a_usage_error(words: tuple[str, ...], home: Path, zcluster: Callable[..., Any]) -> None:
     assert zcluster("keys", *words).code == 2
+
+
+def test_what_is_missing_is_told_in_one_readable_line(home: Path, zcluster: Callable[..., Any]) -> None:
+    ran = zcluster("keys", "new", "b")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "Choose from: admin, client, worker, agent, master" in ran.err
+    assert "\\n" not in ran.err
+    assert "\\t" not in ran.err
+
+
+@pytest.mark.parametrize(("name", "recovery"), [("master", "make every key again"), ("admin", "keys new admin --role admin")])
+def test_the_home_s_own_keys_are_revoked_only_by_force(
+    name: str, recovery: str, home: Path, zcluster: Callable[..., Any]
+) -> None:
+    before = (home / "keys" / "ring.json").read_bytes()
+    ran = zcluster("keys", "revoke", name)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert f"{name!r} is this home's own {name} key" in ran.err
+    assert "--force" in ran.err
+    assert recovery in ran.err
+    assert (home / "keys" / "ring.json").read_bytes() == before
+    assert zcluster("keys", "revoke", name, "--force").code == 0
+    assert name not in zcluster("keys", "ls", "-o", "name").out.split()
+
+
+def test_a_key_of_its_own_name_is_found_even_when_its_file_cannot_be_read(home: Path, zcluster: Callable[..., Any]) -> None:
+    (home / "keys" / "admin.key").write_text("broken")
+    assert zcluster("keys", "revoke", "admin").code == 2
+    (home / "keys" / "admin.key").unlink()
+    assert zcluster("keys", "revoke", "admin").code == 0
+
+
+def test_the_recovery_that_is_named_works(home: Path, zcluster: Callable[..., Any], tmp_path: Path) -> None:
+    zcluster("keys", "revoke", "admin", "--force")
+    (home / "keys" / "admin.key").rename(tmp_path / "old.key")
+    assert zcluster("keys", "new", "admin", "--role", "admin").code == 0
+    assert zcluster("keys", "init").code == 0
+    assert Ring(home / "keys" / "ring.json").get("admin").public == KeyFile.read(home / "keys" / "admin.key").pair.public
+
+
+def test_another_admin_key_needs_no_force(home: Path, zcluster: Callable[..., Any]) -> None:
+    zcluster("keys", "new", "me", "--role", "admin")
+    assert zcluster("keys", "revoke", "me").code == 0

@@ -49,10 +49,18 @@ def bench() -> None:
 @click.option("--in-flight", type=int, default=256, show_default=True, help="Requests under way at once, at each client.")
 @click.option("--clients", type=int, default=1, show_default=True, help="Client processes.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
-@click.option("--rate", type=float, default=0.0, help="Requests a second by timetable (open loop). [default: closed loop]")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Requests a second by timetable, more than 0 (open loop). [default: closed loop]",
+)
 @click.option("--duration", "duration_s", type=DURATION, default=5.0, show_default=True, help="Measured time of each contender.")
-@click.option("--rounds", type=int, default=3, show_default=True, help="Turns that the contenders take.")
-@click.option("--compare", default="", metavar="raw,nats", help="Also measure a plain pyzmq program, or NATS, in turns.")
+@click.option(
+    "--rounds", type=int, default=3, show_default=True, help="Turns that the contenders take; at least 3 with --compare."
+)
+@click.option(
+    "--compare", default="", metavar="raw,nats", help="Also measure a plain pyzmq program, or NATS, in turns (3 rounds or more)."
+)
 @click.option("--target", default="any", show_default=True, help="Node that answers.")
 @click.option("--timeout", "timeout_s", type=DURATION, default=30.0, show_default=True, help="Deadline of each request.")
 @click.option("--key", type=FILE, metavar="FILE", help="Use the running cluster of this key file (or of --home).")
@@ -61,7 +69,7 @@ def bench() -> None:
 @format_option
 @common_options
 @click.pass_obj
-def dapi(state: State, /, compare: str, report: Path | None, output: str, **options: Any) -> int:
+def dapi(state: State, /, compare: str, rate: float | None, report: Path | None, output: str, **options: Any) -> int:
     """Measure requests across the bus: how many a second, how fast, at what cost.
 
     Latency with --rate counts from the moment at which a request was due.
@@ -69,7 +77,7 @@ def dapi(state: State, /, compare: str, report: Path | None, output: str, **opti
     from zcluster.bench.dapi import DapiOptions, run_dapi
 
     names = tuple(name for name in compare.split(",") if name)
-    result = run_dapi(DapiOptions(home=state.home, compare=names, **options), say)
+    result = run_dapi(DapiOptions(home=state.home, compare=names, rate=rate or 0.0, **options), say)
     return _show(result, output, report, good=not result.contenders[0].errors)
 
 

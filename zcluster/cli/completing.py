@@ -1,4 +1,4 @@
-"""Names of the running cluster for the shell's Tab key.
+"""Names of the running cluster, and of the home's keys, for the shell's Tab key.
 
 Rules kept here:
 - completion never prints an error and never keeps the shell waiting: no cluster within TIMEOUT_S means no names;
@@ -38,6 +38,20 @@ def target_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     names = [(str(row["name"]), str(row.get("state", ""))) for row in rows if row["name"] != "master"]
     words = [] if comma else [(word, "") for word in KEYWORDS]
     return _matching(((f"{done}{comma}{name}", text) for name, text in [*words, *names]), f"{done}{comma}{rest}")
+
+
+def key_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The admitted keys of the home whose name begins with ``incomplete``, with their role; nothing is connected."""
+    from zcluster.config import Home, default_home
+    from zcluster.keys import Ring
+
+    state = ctx.find_object(State) or State()
+    try:
+        ring_file = Home.of(state.home or default_home()).ring_file
+        entries = Ring(ring_file).entries.values() if ring_file.exists() else ()
+    except (ZClusterError, OSError):
+        return []  # no ring that can be read: nothing to offer
+    return _matching(((entry.name, entry.role) for entry in entries), incomplete)
 
 
 def _matching(names: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:

@@ -16,12 +16,14 @@ from zcluster.cli.connect import settings
 from zcluster.cli.groups import Group
 from zcluster.cli.options import FILE, State, common_options, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
-from zcluster.errors import InvalidKey
+from zcluster.errors import InvalidKey, UsageError
 from zcluster.keys.rights import ROLES
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from zcluster.config import Home
-    from zcluster.keys import Ring
+    from zcluster.keys import Entry, Ring
 
 COLUMNS = (
     Column("name", "NAME"),
@@ -32,6 +34,13 @@ COLUMNS = (
 )
 
 role_option = click.option("--role", type=click.Choice(ROLES), required=True, help="What the key's owner may do.")
+
+
+def complete_name(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of admitted keys for the shell."""
+    from zcluster.cli.completing import key_names
+
+    return key_names(ctx, incomplete)
 
 
 class PublicKeyCommand(click.Command):
@@ -129,7 +138,7 @@ def list_keys(state: State) -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
 @output_option
 @common_options
 @click.pass_obj
@@ -143,13 +152,21 @@ def show(state: State, name: str) -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_name)
+@click.option("--force", is_flag=True, help="Also when it is the home's own key, of its master or its administrator.")
 @output_option
 @common_options
 @click.pass_obj
-def revoke(state: State, name: str) -> None:
-    """Admit the key NAME no longer; a running master refuses it at once, and for good."""
-    record = _ring(_home(state)).revoke(name)
+def revoke(state: State, name: str, force: bool) -> None:
+    """Admit the key NAME no longer; a running master refuses it at once, and for good.
+
+    The two keys of the home itself need --force.
+    """
+    home = _home(state)
+    ring = _ring(home)
+    if not force:
+        _check_not_own(home, ring.get(name))
+    record = ring.revoke(name)
     item = {"name": record.name, "role": record.role, "revoked_at": record.revoked_at, "public": record.public}
     emit_object(item, state.output, lines=pairs(list(item.items())))
 
@@ -166,6 +183,22 @@ def _ring(home: Home) -> Ring:
     if not home.ring_file.exists():
         raise InvalidKey(f"{home.path} has no ring of keys", hint="run `zcluster keys init` on the master, or give --home")
     return Ring(home.ring_file)
+
+
+def _check_not_own(home: Home, entry: Entry) -> None:
+    """Raises UsageError when ``entry`` is the key of the home's master or administrator."""
+    from zcluster.keys import own_key
+
+    path = own_key(home, entry)
+    if path is None:
+        return
+    if path == home.master_key:
+        means = "this home's master cannot start again, and every key file that names it is worthless"
+        recover = f"to start anew afterwards: move {home.keys_dir} away and make every key again"
+    else:
+        means = "the commands on this machine are let in with it, and will be refused"
+        recover = f"afterwards: move {path} away, then zcluster keys new {entry.name} --role {entry.role}"
+    raise UsageError(f"{entry.name!r} is this home's own {path.stem} key: {means}", hint=f"--force revokes it; {recover}")
 
 
 def _item(entry: Any) -> dict[str, Any]:

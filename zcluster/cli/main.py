@@ -120,6 +120,8 @@ def _usage_error(error: click.ClickException) -> ZClusterError:
     """click's complaint as an error of zcluster, with the command whose ``--help`` says more."""
     ctx = getattr(error, "ctx", None)
     message = error.format_message().rstrip(".")
+    if isinstance(error, click.MissingParameter):
+        message = " ".join(message.split())  # click lists the choices a line each
     if isinstance(error, click.UsageError):
         return UsageError(message, hint=f"see: {ctx.command_path if ctx else PROGRAM} --help")
     return ZClusterError(message)

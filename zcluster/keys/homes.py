@@ -22,6 +22,7 @@ from zcluster.keys.pair import generate
 from zcluster.keys.private import locked, make_private_dir, sweep, write_new
 from zcluster.keys.rights import check_role
 from zcluster.keys.ring import Ring
+from zcluster.keys.ringfile import Entry
 
 ADMIN = "admin"
 """Name and role of the key that local commands use."""
@@ -122,6 +123,22 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
         ring.take_back(entry)
         raise
     return key_file, path
+
+
+def own_key(home: Home | Path, entry: Entry) -> Path | None:
+    """The home's own key file (its master's, its administrator's) that holds the key of ``entry``, or None.
+
+    A file that cannot be read counts as holding the key of its name; a master's name may be any.
+    """
+    home = Home.of(home)
+    for path in (home.master_key, home.admin_key):
+        try:
+            if KeyFile.read(path).pair.public == entry.public:
+                return path
+        except InvalidKey:
+            if path.exists() and (entry.name == path.stem or entry.role == path.stem == "master"):
+                return path
+    return None
 
 
 def worker_key_path(home: Home | Path, name: str = "") -> Path:

@@ -176,3 +176,47 @@ def test_describe_of_an_unknown_function_tells_the_nearest(zcluster: Callable[..
     ran = zcluster("dapi", "describe", "math.ad")
     assert (ran.code, ran.out) == (5, "")
     assert "did you mean math.add?" in ran.err
+
+
+ITEM = {"node": None, "ok": True, "value": 3, "error": None, "elapsed_s": 0}
+"""The answer of ``any``, without its time."""
+
+
+def timeless(text: str) -> Any:
+    return {**json.loads(text), "elapsed_s": 0}
+
+
+def test_each_format_of_one_answer_is_as_the_help_says(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.value = 3
+    out = {form: zcluster("dapi", "call", "math.add", "-o", form).out for form in ("table", "wide", "ndjson", "yaml", "name")}
+    assert out["table"] == out["wide"]
+    assert [line.split()[0] for line in out["table"].splitlines()] == ["NODE", "-"]
+    assert timeless(out["ndjson"]) == ITEM
+    assert (out["yaml"], out["name"]) == ("3\n", "-\n")
+    (item,) = json.loads(zcluster("dapi", "call", "math.add", "-o", "json").out)["items"]
+    assert {**item, "elapsed_s": 0} == ITEM
+
+
+def test_each_format_of_a_stream_is_as_the_help_says(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.items = [1, {"a": 2}]
+    for form in ("table", "wide", "ndjson", "name"):
+        assert zcluster("dapi", "call", "count.up", "-o", form).out == '1\n{"a": 2}\n', form
+    assert zcluster("dapi", "call", "count.up", "-o", "yaml").out == "schema: 1\nitems:\n  - 1\n  - a: 2\ntotal: 2\nnext: null\n"
+
+
+def test_each_format_of_several_answers_is_as_the_help_says(
+    cluster: Any, zcluster: Callable[..., Any], answered: Callable[..., Any]
+) -> None:
+    cluster.answers = [answered("b", error=NodeLost("it died")), answered("a", value=3)]
+    call = ("dapi", "call", "math.add", "--target", "all", "-o")
+    assert zcluster(*call, "table").out == zcluster(*call, "wide").out == zcluster(*call[:-1]).out
+    assert zcluster(*call, "name").out == "b\na\n"
+    assert [json.loads(line)["node"] for line in zcluster(*call, "ndjson").out.splitlines()] == ["b", "a"]
+    assert json.loads(zcluster(*call, "json").out)["total"] == 2
+    assert zcluster(*call, "yaml").out.startswith("schema: 1\nitems:\n  - node: b\n")
+
+
+@pytest.mark.parametrize("word", ["value=NaN", "value=1e999", '{"value": -Infinity}'])
+def test_what_json_has_no_number_for_is_a_usage_error(word: str, cluster: Any, zcluster: Callable[..., Any]) -> None:
+    ran = zcluster("dapi", "call", "math.add", word)
+    assert (ran.code, ran.err.count("\n"), cluster.asked) == (2, 1, [])

@@ -81,11 +81,18 @@ def call(
     """Call FUNCTION on the target nodes and print what they answer.
 
     ARGS is one JSON object, or name=value for each argument. A value is JSON if it parses as JSON, else text:
-    a=1 is a number, a='"1"' is a string.
+    a=1 is a number, a='"1"' is a string. NaN, Infinity and 1e999 are errors: JSON has no such numbers.
 
-    One node's answer is printed as JSON; the items of a generator function one a line, as they come. The answers
-    of several nodes (a list, a glob, all) are printed one a line, as they come (a generator's items together);
-    exit code 3 when only some succeeded.
+    The answer of one node (any, master, NAME): without -o its bare value as JSON; yaml: the bare value as YAML; ndjson: one
+    line with node, ok, value, error and elapsed_s; json: a list of that one item; table, wide: a header and a row; name:
+    the node. With target any the node is null ("-" in a table and with name): the answer does not say which one gave it.
+
+    The answers of several nodes (A,B, a glob, all): without -o, table, wide: a row each as they come; ndjson: a line each
+    as they come; json, yaml: one list at the end; name: the nodes that answered or failed. A generator's items are one list
+    in value. Exit code 3 when only some succeeded.
+
+    The items of a generator function on one node: without -o, table, wide, ndjson, name: each as JSON on a line, as it
+    comes; json, yaml: one list of the bare items at the end.
     """
     if from_stdin and args:
         raise UsageError("--stdin and ARGS exclude each other", hint="give the arguments in one place")

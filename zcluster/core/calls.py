@@ -29,6 +29,8 @@ MAX_NAME_CHARS = 128
 MAX_TARGET_CHARS = 8192
 ITEMS_AHEAD = 64
 """Items of a stream that the master may send ahead of the reader."""
+FAN_OUT_MARGIN_S = 0.1
+"""How much earlier (at most, and at most a tenth) a fan-out ends at its nodes than at the caller."""
 
 
 class Call(msgspec.Struct, eq=False):
@@ -281,6 +283,9 @@ class Calls:
         self._alike, self._last_ttl_s = call, ttl_s
 
     def _group(self, call: Call, ttl_s: float) -> RequestGroup:
+        if call.fan_out:
+            # The nodes' own "timed out" have to be here by the caller's deadline, or it would end without them.
+            ttl_s -= min(FAN_OUT_MARGIN_S, ttl_s / 10)
         ttl_ms = max(1, int(ttl_s * 1000))
         return RequestGroup(call.function, call.target, ttl_ms, call.priority, call.flags, call.id, [len(call.body)])
 

@@ -11,7 +11,8 @@ from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, ma
 
 CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests"}
 NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
-MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": NODE, "master": NODE, "agent": {"hello", "beat", "bye"}}
+TREES = {"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"}
+MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": NODE | TREES, "master": NODE, "agent": {"hello", "beat", "bye"}}
 MAY_CALL = {"admin": {"client", "admin"}, "client": {"client"}, "worker": set(), "agent": set(), "master": {"client", "admin"}}
 
 
@@ -35,7 +36,7 @@ def test_what_is_unknown_is_not_allowed(odd: str) -> None:
 
 
 def test_only_a_master_sends_answers() -> None:
-    for kind in ("welcome", "catalog", "work", "replies", "refusal"):
+    for kind in ("welcome", "catalog", "work", "replies", "refusal", "trees", "order"):
         assert not any(may_send(role, kind) for role in ROLES)
 
 

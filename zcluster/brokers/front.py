@@ -23,7 +23,7 @@ from zcluster.net.context import NOBLOCK, SNDMORE, Socket, readable, server_sock
 from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.zap import Zap
-from zcluster.wire import Message, encode
+from zcluster.wire import Frame, Message, frame_of
 
 TURN = 64
 MAX_TOPIC_BYTES = 1024
@@ -64,7 +64,7 @@ class Front:
         self._owner = owner
         self._routes: dict[int, bytes] = {}
         self._fds: dict[bytes, int] = {}
-        self._stuck: dict[bytes, bytes] = {}
+        self._stuck: dict[bytes, Frame] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
         # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
@@ -88,7 +88,7 @@ class Front:
 
     def send(self, route: bytes, message: Message, bodies: list[Body]) -> bool:
         """Send; false when the peer's pipe is full: the message is kept and goes first, the caller keeps the rest."""
-        return self._send(route, encode(message, bodies))
+        return self._send(route, frame_of(message, bodies))
 
     def sent(self) -> None:
         """The owner has sent what it had: look at the socket again, its descriptor tells no edge twice."""
@@ -193,7 +193,7 @@ class Front:
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
-    def _send(self, route: bytes, data: bytes) -> bool:
+    def _send(self, route: bytes, data: Frame) -> bool:
         if route in self._stuck:
             return False
         try:

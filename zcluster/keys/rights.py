@@ -23,15 +23,18 @@ FUNCTION_ROLES: tuple[str, ...] = ("client", "admin")
 KINDS: frozenset[str] = frozenset(
     {"hello", "welcome", "catalog", "beat", "bye", "cancel", "credit", "chunk"}
     | {"requests", "replies", "work", "results", "refusal"}
+    | {"trees", "state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish", "order"}
 )
 """The kinds of messages, by name."""
 
 _SESSION = frozenset({"hello", "beat", "bye"})
 _CALLER = _SESSION | {"cancel", "credit", "chunk", "requests"}
 _NODE = _SESSION | {"credit", "chunk", "results"}
+_TREES = frozenset({"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"})
+"""File sync: a worker is the source of some trees and the sink of others."""
 
 SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"admin": _CALLER, "client": _CALLER, "worker": _NODE, "master": _NODE, "agent": _SESSION}
+    {"admin": _CALLER, "client": _CALLER, "worker": _NODE | _TREES, "master": _NODE, "agent": _SESSION}
 )
 """What a peer of each role may send to a master. The other kinds only a master sends."""
 

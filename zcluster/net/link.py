@@ -22,7 +22,7 @@ from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
-from zcluster.wire import Beat, Message, Welcome, WireLimits, decode, encode
+from zcluster.wire import Beat, Frame, Message, Welcome, WireLimits, decode, frame_of
 
 TURN = 64
 LAST_WORDS_MS = 500
@@ -69,7 +69,7 @@ class LinkDriver:
         self._monitor: Reader | None = None
         self._socket: Socket | None = None
         self._pair: Socket | None = None
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[Frame] = deque()
         self._address = ""
         self._secured = False
         self._in_turn = False
@@ -169,7 +169,7 @@ class LinkDriver:
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         for message, bodies in outgoing:
-            self._unsent.append(encode(message, bodies))
+            self._unsent.append(frame_of(message, bodies))
         self._send_unsent()
 
     def _send_unsent(self) -> bool:

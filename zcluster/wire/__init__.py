@@ -1,6 +1,6 @@
 """The messages of the bus and their encoding: pure, no I/O. The specification is docs/protocol.md."""
 
-from zcluster.wire.frames import PREFIX_BYTES, VERSION, VERSIONS, WireLimits, decode, encode
+from zcluster.wire.frames import PREFIX_BYTES, VERSION, VERSIONS, Frame, WireLimits, decode, encode, frame_of
 from zcluster.wire.messages import (
     KINDS,
     Beat,
@@ -21,6 +21,7 @@ from zcluster.wire.messages import (
     Requests,
     ResultGroup,
     Results,
+    Sealed,
     Status,
     Welcome,
     Work,
@@ -38,6 +39,7 @@ __all__ = [
     "Catalog",
     "Chunk",
     "Credit",
+    "Frame",
     "FunctionInfo",
     "Grant",
     "Hello",
@@ -50,6 +52,7 @@ __all__ = [
     "Requests",
     "ResultGroup",
     "Results",
+    "Sealed",
     "Status",
     "Welcome",
     "WireLimits",
@@ -57,4 +60,5 @@ __all__ = [
     "WorkGroup",
     "decode",
     "encode",
+    "frame_of",
 ]

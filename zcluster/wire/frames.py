@@ -34,9 +34,11 @@ from zcluster.wire.messages import (
     RequestFlag,
     Requests,
     Results,
+    Sealed,
     Status,
     Work,
 )
+from zcluster.wire.trees import BODY_KINDS as TREE_BODY_KINDS
 
 MAGIC = 0x5A
 VERSION = 1
@@ -50,6 +52,8 @@ MAX_MEMBERS = 4096
 REQUEST_KINDS = frozenset({Requests.kind, Work.kind})
 RESULT_KINDS = frozenset({Results.kind, Replies.kind})
 BATCH_KINDS = REQUEST_KINDS | RESULT_KINDS
+TAKES_ALL = TREE_BODY_KINDS | {Chunk.kind}
+"""Kinds whose body is all that follows the header."""
 
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
@@ -61,6 +65,14 @@ class WireLimits:
 
     frame_bytes: int = 1048576
     header_bytes: int = 524288
+
+
+Frame = bytes | bytearray | memoryview
+
+
+def frame_of(message: Message, bodies: Sequence[Frame]) -> Frame:
+    """What is to be sent for ``message``: a sealed one is its only body, as it is."""
+    return bodies[0] if type(message) is Sealed else encode(message, bodies)
 
 
 def encode(message: Message, bodies: Iterable[bytes | bytearray | memoryview] = ()) -> bytes:
@@ -115,7 +127,7 @@ def _body_bytes(message: Any, present: int) -> int:
         return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
     if kind in RESULT_KINDS:
         return sum([_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups])
-    return present if kind == Chunk.kind else 0
+    return present if kind in TAKES_ALL else 0
 
 
 def _inline(sizes: Sequence[int], large: int) -> int:

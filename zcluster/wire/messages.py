@@ -16,8 +16,8 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
-MAX_ID = 2**53 - 1
-"""The largest id: the largest integer that every JSON implementation keeps exactly."""
+from zcluster.wire.trees import MAX_ID as MAX_ID
+from zcluster.wire.trees import TREE_KINDS, TreeMessage
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 RequestId = Annotated[int, Meta(ge=1, le=MAX_ID)]
@@ -124,6 +124,9 @@ class Beat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     load: float = 0.0
     cpu_percent: float = 0.0
     memory_percent: float = 0.0
+    trees: Annotated[str, Meta(max_length=64)] = ""
+    """Worker: one digest over the roots of all its trees, so that an idle cluster needs nothing else to know that nothing
+    differs."""
 
 
 class Bye(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -259,12 +262,22 @@ class Chunk(Struct, frozen=True, array_like=True):
     offset: Size
 
 
-Message = (
+class Sealed:
+    """A frame that is encoded already, by another process of this node: it is sent as it is."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: int) -> None:
+        self.kind = kind
+
+
+BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
+Message = BusMessage | TreeMessage | Sealed
 
-KINDS: dict[int, type[Message]] = {
-    cls.kind: cls
-    for cls in (Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk)
-}
+_BUS_KINDS: tuple[type[BusMessage], ...] = (
+    Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk,
+)  # fmt: skip
+KINDS: dict[int, type[BusMessage] | type[TreeMessage]] = {cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS)}
 """The class of each kind number."""

@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+import zstandard
 
+from zcluster.core.sync.entry import Change, Entry, checked_listing, content_digest, encode_listing, listing_digest
+from zcluster.errors import PeerError
 from zcluster.wire import (
     KINDS,
     PREFIX_BYTES,
@@ -41,12 +46,59 @@ from zcluster.wire import (
     encode,
 )
 from zcluster.wire.messages import MAX_ID, RequestFlag
+from zcluster.wire.trees import (
+    BODY_KINDS,
+    ZSTD,
+    Blocks,
+    Fetch,
+    Finish,
+    Go,
+    Hashes,
+    List,
+    Listing,
+    Order,
+    Parcel,
+    Pull,
+    Report,
+    State,
+    TreeInfo,
+    Trees,
+)
 
 HERE = Path(__file__).resolve().parent
 REWRITE = os.environ.get("ZCLUSTER_REWRITE_GOLDEN") == "1"
 
 ERROR = b'{"code":"no_such_node","message":"no node matches \'x\'","hint":"","request_id":"7.1"}'
 PARAMETERS = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
+
+# A tree of two files, "app.conf" and "www/index.html", and a link, in its versions 6 and 7: the second file is new in 7.
+CONF, PAGE = b"listen = 80\n", b"<h1>Gr\xc3\xbc\xc3\x9fe</h1>\n"
+AT_NS = 1_792_000_000_123_456_789
+CONF_ENTRY = Entry("app.conf", "f", len(CONF), AT_NS, 0o640, content_digest("xxh3_128", CONF))
+PAGE_ENTRY = Entry("index.html", "f", len(PAGE), AT_NS, 0o644, content_digest("xxh3_128", PAGE))
+OLD_ENTRY = Entry("old.txt", "f", 0, -1, 0, content_digest("xxh3_128", b""))
+LINK_ENTRY = Entry("latest", "l", 0, 0, 0, b"", "www")
+WWW = encode_listing([PAGE_ENTRY])
+WWW_ENTRY = Entry("www", "d", 0, 0, 0o755, listing_digest(WWW))
+ROOT = encode_listing([WWW_ENTRY, CONF_ENTRY, LINK_ENTRY])
+ROOT_HEX = listing_digest(ROOT).hex()
+OLD_ROOT_HEX = listing_digest(encode_listing([CONF_ENTRY, LINK_ENTRY, OLD_ENTRY])).hex()
+BIG_DIGEST = content_digest("xxh3_128", b"a large file").hex()
+pack = msgspec.msgpack.encode
+LISTINGS = pack([["", ROOT], ["www", WWW]])
+CHANGES = pack([Change("www", None, WWW_ENTRY), Change("www/index.html", None, PAGE_ENTRY), Change("old.txt", OLD_ENTRY, None)])
+FETCHED = pack([["app.conf", CONF_ENTRY.digest, 0, len(CONF)], ["www/index.html", PAGE_ENTRY.digest, 0, len(PAGE)]])
+EMPTY = pack([["a/b", encode_listing([])]])
+EMPTY_ZSTD = bytes.fromhex("28b52ffd20094900009192a3612f62c40190")
+SAME = b"the same line again and again\n" * 40
+SAME_ZSTD = bytes.fromhex("28b52ffd60b003150100c07468652073616d65206c696e6520616761696e20616e640a02008f04f5c562a509")
+"""EMPTY and SAME, each as one zstd frame: constants, because another release of the library may compress differently."""
+TREE_INFO = TreeInfo(
+    tree="keys", direction="up", path="/srv/keys", include=["*.pub"], exclude=["tmp/"], extra_valid=["*.local"],
+    mode=0o600, owner="app:app", delete=False, delete_share=0.25, symlinks="copy",
+    max_file_bytes=1048576, max_files=1000, max_bytes=16777216, hash="blake2b_256",
+    on_change=["systemctl", "reload", "app"], on_change_timeout_s=5.0, rollback=True, paused=True,
+)  # fmt: skip
 
 Sample = tuple[str, Message, list[bytes]]
 """What it is, the message, and its bodies."""
@@ -80,6 +132,7 @@ SAMPLES: list[Sample] = [
         [],
     ),
     ("a client's, and the master's answer", Beat(), []),
+    ("a worker's that holds a tree", Beat(slots=512, trees="00112233445566778899aabbccddeeff"), []),
     ("a worker's", Beat(slots=511, in_flight=2, load=0.0039, cpu_percent=12.5, memory_percent=40.0), []),
     ("a peer leaves", Bye(), []),
     ("a worker drains", Bye(code="draining", message="the worker is shutting down", draining=True), []),
@@ -148,6 +201,58 @@ SAMPLES: list[Sample] = [
     ("a fan-out has all its answers", Replies([ReplyGroup(6, Status.DONE, "", 0, [0])]), []),
     ("from a client", Chunk(5, 43, 262144), [b'"tail of a body"']),
     ("between master and worker", Chunk(0, 43, 0), [b'{"value":"']),
+    ("a tree with the defaults, and one with every field set",
+     Trees(epoch=3, chunk_bytes=983040, trees=[TreeInfo(tree="site"), TREE_INFO]), []),
+    ("no tree concerns it any more", Trees(epoch=3, chunk_bytes=983040), []),
+    ("a version", State(tree="site", version=7, epoch=3, root=ROOT_HEX, files=2, bytes=len(CONF + PAGE)), []),
+    (
+        "the source is held",
+        State(tree="site", version=7, epoch=3, root=ROOT_HEX, held="3 of 4 files would be deleted: zcluster sync confirm"),
+        [],
+    ),
+    ("by a sink that has nothing", Pull(tree="site", version=7), []),
+    ("by a sink that has the version before", Pull(tree="site", version=7, have=6, have_root=OLD_ROOT_HEX), []),
+    ("the sink asks for listings", Go(tree="site", version=7, epoch=3, root=ROOT_HEX), []),
+    ("changes follow", Go(tree="site", version=7, epoch=3, root=ROOT_HEX, changes=True), []),
+    ("of one directory, the root", List(tree="site", version=7, id=1), [pack([""])]),
+    ("of two directories and all beneath them", List(tree="site", version=7, id=2, deep=True), [pack(["www", "doc/de"])]),
+    ("of two directories", Listing(tree="site", version=7, id=1, raw_bytes=len(LISTINGS), last=True), [LISTINGS]),
+    ("of an empty directory, compressed, and more follow",
+     Listing(tree="site", version=7, id=2, encoding=ZSTD, raw_bytes=len(EMPTY)), [EMPTY_ZSTD]),
+    ("changes after GO", Listing(tree="site", version=7, raw_bytes=len(CHANGES), last=True), [CHANGES]),
+    ("the version is gone", Listing(tree="site", version=7, id=3, raw_bytes=0, last=True, failed="version 7 is gone"), []),
+    ("two whole files", Fetch(tree="site", version=7, id=4), [FETCHED]),
+    ("a piece of a large one", Fetch(tree="site", version=7, id=5),
+     [pack([["big.img", bytes.fromhex(BIG_DIGEST), 983040, 16384]])]),
+    ("two pieces, as they are",
+     Parcel(tree="site", id=4, raw_bytes=len(CONF + PAGE), sizes=[len(CONF), len(PAGE)], last=True), [CONF, PAGE]),
+    ("from the fourth item on, compressed, and more follow",
+     Parcel(tree="site", id=5, encoding=ZSTD, raw_bytes=len(SAME), first=3, sizes=[600, 0, 600]), [SAME_ZSTD]),
+    ("of two items, the first has changed since", Parcel(tree="site", id=6, raw_bytes=12, sizes=[-1, 12], last=True), [CONF]),
+    (
+        "of two runs of chunks",
+        Blocks(tree="site", version=7, id=7, path="big.img", digest=BIG_DIGEST, block_bytes=983040, runs=[(0, 2), (9, 1)]),
+        [],
+    ),
+    ("of three blocks", Hashes(tree="site", id=7),
+     [content_digest("xxh3_128", bytes([number]) * 16384) for number in range(3)]),
+    ("the file has changed", Hashes(tree="site", id=8, failed="big.img has changed"), []),
+    ("a copy that is as it should be",
+     Report(tree="site", state="current", version=7, root=ROOT_HEX, target=7, applied_at_s=1792000000.5), []),
+    (
+        "a copy on its way",
+        Report(
+            tree="site", state="pulling", version=6, root=OLD_ROOT_HEX, target=7, files_behind=2, bytes_behind=900,
+            bytes_done=300, bytes_per_s=150.0, applied_at_s=1792000000.5,
+        ),
+        [],
+    ),
+    ("a copy that failed",
+     Report(tree="site", state="failed", target=7, reason="tried again in 4 s", error="no space left on device"), []),
+    ("applied and durable", Finish(tree="site", version=7), []),
+    ("the source broke the protocol", Finish(tree="site", version=7, code="protocol_error", message="wrong digest"), []),
+    ("look again", Order(tree="site", order="now"), []),
+    ("go on although it is held", Order(tree="site", order="confirm"), []),
 ]  # fmt: skip
 
 
@@ -165,8 +270,42 @@ def described(sample: Sample) -> str:
     frame = encode(message, bodies)
     header = frame[PREFIX_BYTES : len(frame) - sum(map(len, bodies))].decode()
     lines = [f"# {type(message).__name__.upper()}: {what}", f"header {header}"]
-    lines += [f"body   {body.decode()}" for body in bodies]
+    lines += [f"body   {shown(message, body)}" for body in bodies]
     return "\n".join([*lines, wrapped(frame.hex())])
+
+
+def shown(message: Message, body: bytes) -> str:
+    """A body for a reader: MessagePack as Python would write it, other bytes as text or in hexadecimal."""
+    match message:
+        case Hashes() | Parcel(encoding=1) | Listing(encoding=1):
+            return readable(body)
+        case List() | Listing() | Fetch():
+            return readable(msgspec.msgpack.decode(body))
+        case Parcel():
+            return repr(body.decode())
+    return body.decode()
+
+
+def readable(value: Any) -> str:
+    """A value of MessagePack; bytes as h'…', and the listing of a directory as [[its entries]] within <>."""
+    match value:
+        case bytes() if value[:1] and 0x90 <= value[0] <= 0x9F and (entries := listed(value)) is not None:
+            return f"<{readable(entries)}>"
+        case bytes():
+            return f"h'{value.hex()}'"
+        case list():
+            return f"[{', '.join(map(readable, value))}]"
+        case str():
+            return msgspec.json.encode(value).decode()
+    return "nil" if value is None else str(value)
+
+
+def listed(value: bytes) -> Any:
+    """The entries when ``value`` is a listing, else None."""
+    try:
+        return msgspec.msgpack.decode(value) if checked_listing(value, listing_digest(value)) is not None else None
+    except PeerError:
+        return None
 
 
 def golden(path: Path) -> list[tuple[str, bytes]]:
@@ -229,3 +368,48 @@ def test_the_samples_use_every_status_flag_and_kind_of_credit() -> None:
     assert statuses == set(range(7))
     assert flags == RequestFlag.LARGE | RequestFlag.FAN_OUT | RequestFlag.IDEMPOTENT
     assert ofs == {Of.REQUEST_BODY, Of.REPLY_BODY, Of.ITEMS}
+
+
+def samples_of(cls: type) -> list[tuple[Any, bytes]]:
+    return [(message, b"".join(bodies)) for _, message, bodies in SAMPLES if type(message) is cls]
+
+
+def test_the_listings_of_the_samples_are_proven_by_the_root_of_their_state() -> None:
+    digests = {"": bytes.fromhex(samples_of(State)[0][0].root)}
+    seen = {}
+    for path, listing in msgspec.msgpack.decode(samples_of(Listing)[0][1]):
+        for entry in checked_listing(listing, digests[path]):
+            digests[entry.name] = entry.digest
+            seen[entry.name] = entry.kind
+    assert seen == {"app.conf": "f", "index.html": "f", "latest": "l", "www": "d"}
+    pieces = [(digest, offset, size) for _, digest, offset, size in msgspec.msgpack.decode(samples_of(Fetch)[0][1])]
+    parcel, body = samples_of(Parcel)[0]
+    assert [size for _, _, size in pieces] == parcel.sizes
+    at = 0
+    for digest, offset, size in pieces:
+        assert (offset, content_digest("xxh3_128", body[at : at + size])) == (0, digest)
+        at += size
+    assert at == len(body) == parcel.raw_bytes
+
+
+def test_what_the_samples_say_of_their_bodies_is_so() -> None:
+    for _, message, bodies in SAMPLES:
+        body = b"".join(bodies)
+        assert not body or message.kind in BODY_KINDS or message.kind < Trees.kind
+        if isinstance(message, Listing | Parcel):
+            raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 20) if message.encoding == ZSTD else body
+            assert len(raw) == message.raw_bytes
+            if isinstance(message, Parcel):
+                assert sum(size for size in message.sizes if size > 0) == message.raw_bytes
+
+
+def test_the_samples_use_every_field_of_the_messages_of_trees() -> None:
+    """A field that no sample sets could change its name unseen."""
+    for cls in [*[cls for kind, cls in KINDS.items() if kind >= Trees.kind], TreeInfo]:
+        found = [TREE_INFO] if cls is TreeInfo else [message for message, _ in samples_of(cls)]
+        unset = [
+            field.name
+            for field in msgspec.structs.fields(cls)
+            if all(getattr(message, field.name) == field.default for message in found)
+        ]
+        assert unset == [], cls

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from zcluster.wire import KINDS, Message, Replies, RequestGroup, Requests, Results, Status, Work
+from zcluster.wire.frames import TAKES_ALL
 from zcluster.wire.messages import MAX_ID, RequestFlag
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -40,6 +41,10 @@ def values(annotation: Any, meta: msgspec.Meta | None = None) -> st.SearchStrate
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return values(args[0], args[1])
+    if origin is typing.Literal:
+        return st.sampled_from(args)
+    if origin is tuple:
+        return st.tuples(*map(values, args))
     if origin is list:
         low = (meta.min_length if meta is not None else 0) or 0
         return st.lists(values(args[0]), min_size=low, max_size=max(low, 4))
@@ -51,17 +56,27 @@ def values(annotation: Any, meta: msgspec.Meta | None = None) -> st.SearchStrate
         return structs(annotation)
     if annotation is str:
         longest = (meta.max_length if meta is not None else None) or 40
-        return st.text(st.characters(codec="utf-8"), max_size=min(longest, 40))
+        low = (meta.min_length if meta is not None else 0) or 0
+        return st.text(st.characters(codec="utf-8"), min_size=low, max_size=min(longest, 40))
     if annotation is bool:
         return st.booleans()
     if annotation is float:
-        return (
-            st.floats(min_value=0.001, max_value=3600) if meta is not None else st.floats(allow_nan=False, allow_infinity=False)
-        )
+        return floats(meta)
     assert annotation is int
     if meta is None:
         return st.integers(min_value=-(2**63), max_value=2**64 - 1)
     return st.integers(min_value=typing.cast("int", meta.ge), max_value=typing.cast("int", meta.le))
+
+
+def floats(meta: msgspec.Meta | None) -> st.SearchStrategy[float]:
+    """Numbers within the bounds of ``meta``, those that are included among them."""
+    low = None if meta is None else meta.ge if meta.ge is not None else meta.gt
+    high = None if meta is None else meta.le
+    open_below = meta is not None and meta.gt is not None
+    return st.floats(
+        min_value=typing.cast("float | None", low), max_value=typing.cast("float | None", high), exclude_min=open_below,
+        allow_nan=False, allow_infinity=False, allow_subnormal=False,
+    )  # fmt: skip
 
 
 def structs(cls: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
@@ -84,7 +99,7 @@ def framed(draw: st.DrawFn) -> Framed:
                 continue
             group.sizes[:] = [draw(st.integers(0, MAX_SIZE_BYTES)) for _ in group.sizes]
             bodies += [bytes(size) for size in group.sizes]
-    elif type(message).__name__ == "Chunk":
+    elif message.kind in TAKES_ALL:
         bodies = [draw(st.binary(max_size=MAX_SIZE_BYTES))]
     return message, bodies
 

@@ -24,7 +24,6 @@ from zcluster.errors import PeerError
 from zcluster.keys import may_call, may_send
 from zcluster.wire import (
     KINDS,
-    Chunk,
     Credit,
     FunctionInfo,
     Grant,
@@ -40,7 +39,7 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.frames import PREFIX
+from zcluster.wire.frames import PREFIX, TAKES_ALL
 from zcluster.wire.messages import RequestFlag
 
 LIMITS = WireLimits()
@@ -67,8 +66,9 @@ TOKENS = [
 ]  # fmt: skip
 
 REPLACEMENTS: list[Any] = [
-    0, 1, 2, 3, 4, 5, 6, 7, 16, 255, 4096, 5000, 2**53 - 1, 2**53, 10**30, -1, 0.5, 1e300, True, None, "", "all", "*", "any",
-    "worker-1", "worker-2", "master", "a,b", "echo", "lines", "\0", "é" * 129, [], [0], [[]], {}, [1, 2], [5000], [0] * 9,
+    0, 1, 2, 3, 4, 5, 6, 7, 16, 255, 4096, 5000, 16_384, 2**53 - 1, 2**53, 10**30, -1, 0.5, 1e300, True, None, "",
+    "all", "*", "any", "worker-1", "worker-2", "master", "a,b", "echo", "lines", "site", "up", "copy", "now",
+    "\0", "é" * 129, [], [0], [[]], {}, [1, 2], [5000], [0] * 9,
 ]  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def fitting(kind: int, header: bytes) -> int:
     except msgspec.DecodeError:
         return 0
     groups = getattr(message, "groups", [])
-    size = sum(sum(group.sizes) for group in groups if not is_large(group)) if groups else 8 * (kind == Chunk.kind)
+    size = sum(sum(group.sizes) for group in groups if not is_large(group)) if groups else 8 * (kind in TAKES_ALL)
     return size if size <= 1 << 16 else 0
 
 

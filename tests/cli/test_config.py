@@ -40,6 +40,26 @@ def test_show_origin_says_where_each_value_is_from(
     assert rows["node.name"].split()[1] == '""'
 
 
+def test_show_has_a_line_for_each_tree(file: Path, zcluster: Callable[..., Any]) -> None:
+    tree = '\n[[sync.tree]]\nname = "rules"\npath = "files/rules"\nexclude = ["*.tmp"]\ndelete = false\n'
+    file.write_text(file.read_text() + tree)
+    items = json.loads(zcluster("config", "show", "-o", "json", "--origin").out)["items"]
+    value = items[-1].pop("value")
+    assert (items[-1]["name"], items[-1]["origin"]) == ("sync.tree.rules", "file zcluster.toml:7")
+    assert (value["path"], value["exclude"], value["delete"]) == (str(file.parent / "files/rules"), ["*.tmp"], False)
+    assert (value["mode"], value["on_change"]) == ("keep", [])
+    line = zcluster("config", "show").out.splitlines()[-1]
+    assert line.split(None, 1) == ["sync.tree.rules", f'path = "{file.parent}/files/rules", exclude = ["*.tmp"], delete = false']
+
+
+def test_validate_names_a_tree_of_a_file_without_the_stand_in(tmp_path: Path, zcluster: Callable[..., Any]) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text('[[sync.tree]]\nname = "t"\npath = "keys"\n')
+    ran = zcluster("config", "validate", str(other))
+    assert ran.code == 2
+    assert f"{other}:1: HOME/keys, the path of tree 't', overlaps the home's keys (HOME/keys)" in ran.err
+
+
 def test_validate_says_that_the_home_is_valid(file: Path, zcluster: Callable[..., Any]) -> None:
     ran = zcluster("config", "validate")
     assert (ran.code, ran.out, ran.err) == (0, "", f"{file}: valid\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zcluster.config import SETTINGS, TABLES, Settings, load, reference_markdown, template
+from zcluster.config import SETTINGS, TABLES, TREE_KEYS, Settings, TreeSettings, load, reference_markdown, template
 from zcluster.config.settings import PRESETS
 
 
@@ -27,7 +27,19 @@ def test_the_template_loads_and_sets_only_the_name(tmp_path: Path) -> None:
 def test_every_commented_setting_is_the_default(tmp_path: Path) -> None:
     text = re.sub(r"^#([a-z_]+ = )", r"\1", template("zcluster"), flags=re.MULTILINE)
     assert load_template(tmp_path, text) == Settings()
-    assert {str(origin.kind) for origin in load(tmp_path, {}, {}).origins.values()} == {"file"}
+    origins = load(tmp_path, {}, {}).origins
+    assert {name for name, origin in origins.items() if origin.kind != "file"} == {"sync.tree"}, "a tree is an example only"
+
+
+def test_the_example_of_a_tree_is_a_tree(tmp_path: Path) -> None:
+    text = re.sub(r"^# (?=\[\[sync|[a-z_]+ = )", "", template("zcluster"), flags=re.MULTILINE)
+    assert load_template(tmp_path, text).sync.tree == (TreeSettings("rules", str(tmp_path / "files/rules")),)
+    for key, declared in TREE_KEYS.items():
+        assert f"\n{key} = " in text
+        assert f"| `sync.tree.{key}` |" in reference_markdown()
+        assert declared.spec.doc in " ".join(re.sub(r"^# +", "", line) for line in template("x").splitlines())
+    assert "## [[sync.tree]]\n" in reference_markdown()
+    assert "| `sync.tree.name` | required |" in reference_markdown()
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -51,7 +51,29 @@ def test_each_key_has_its_line_whatever_strings_and_comments_say() -> None:
         ("u", "v"): 17,
         ("u", "v", "w"): 18,
         ("y",): 20,
-        ("y", "z"): 21,
+        ("y", 0): 20,
+        ("y", 0, "z"): 21,
+    }
+
+
+def test_each_table_of_an_array_has_its_own_lines() -> None:
+    text = "[[a.b]]\nc = 1\n[a.b.d]\ne = 1\n[[a.b.f]]\n[[ 'a' . b ]] # [[a.b]]\nc = [\n]\n[[a.b.f]]\ng = 1\n[h]\nc = 1\n"
+    tomllib.loads(text)
+    assert key_lines(text) == {
+        ("a", "b"): 1,
+        ("a", "b", 0): 1,
+        ("a", "b", 0, "c"): 2,
+        ("a", "b", 0, "d"): 3,
+        ("a", "b", 0, "d", "e"): 4,
+        ("a", "b", 0, "f"): 5,
+        ("a", "b", 0, "f", 0): 5,
+        ("a", "b", 1): 6,
+        ("a", "b", 1, "c"): 7,
+        ("a", "b", 1, "f"): 9,
+        ("a", "b", 1, "f", 0): 9,
+        ("a", "b", 1, "f", 0, "g"): 10,
+        ("h",): 11,
+        ("h", "c"): 12,
     }
 
 

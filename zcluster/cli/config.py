@@ -12,9 +12,19 @@ from zcluster.cli.output import Column, cell, emit_list, say
 from zcluster.errors import ConfigError
 
 NAME = Column("name", "NAME")
-VALUE = Column("value", "VALUE", text=lambda value: '""' if value == "" else cell(value))
+VALUE = Column("value", "VALUE", text=lambda value: _value(value))
 ORIGIN = Column("origin", "ORIGIN")
 DOC = Column("doc", "MEANING", wide=True)
+
+
+def _value(value: object) -> str:
+    """A value as it stands in the table; of a tree, what it says that is not the default."""
+    if not isinstance(value, dict):
+        return '""' if value == "" else cell(value)
+    from zcluster.config import TREE_KEYS, toml_value
+
+    said = (f"{key} = {toml_value(each)}" for key, each in value.items() if each != TREE_KEYS[key].default and key != "name")
+    return cell(", ".join(said))
 
 
 @click.group(cls=Group)
@@ -72,4 +82,5 @@ def check_file(file: Path) -> None:
         try:
             load(Path(directory), environ={})
         except ConfigError as error:
-            raise ConfigError(error.message.replace(str(stand_in), str(file)), hint=error.hint) from None
+            message = error.message.replace(str(stand_in), str(file)).replace(directory, "HOME")
+            raise ConfigError(message, hint=error.hint) from None

@@ -1,8 +1,8 @@
 """Settings: declared once, read from flags, environment and file, checked, and explained.
 
 Rules kept here:
-- importing this package and loading a configuration needs the standard library only, and neither asyncio nor sockets:
-  every command pays for it at its start;
+- importing this package and loading a configuration needs the standard library only (and pathspec for a tree's patterns), and
+  neither asyncio nor sockets: every command pays for it at its start;
 - settings are immutable values: a process that re-reads them gets new ones (:func:`reload`).
 """
 
@@ -28,6 +28,7 @@ from zcluster.config.settings import (
     Settings,
     WorkerSettings,
 )
+from zcluster.config.sync import TREE_KEYS, SyncSettings, TreeSettings
 from zcluster.config.template import reference_markdown, template
 from zcluster.config.tomltext import TomlFault, parse_toml, toml_value
 from zcluster.config.units import format_bytes, parse_bytes, parse_duration_s
@@ -54,8 +55,11 @@ __all__ = [
     "SETTINGS",
     "SessionSettings",
     "Settings",
+    "SyncSettings",
     "TABLES",
+    "TREE_KEYS",
     "TomlFault",
+    "TreeSettings",
     "WorkerSettings",
     "absolute",
     "advertised",

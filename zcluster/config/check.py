@@ -17,16 +17,26 @@ from typing import NoReturn
 from zcluster.config.addresses import MAX_ADDRESSES, parse_address
 from zcluster.config.home import absolute
 from zcluster.config.names import name_fault, nearest
+from zcluster.config.patterns import pattern_fault
 from zcluster.config.rules import CROSS_RULES
-from zcluster.config.settings import Declared, Settings
-from zcluster.config.spec import Spec
+from zcluster.config.settings import Settings
+from zcluster.config.spec import Declared, Spec
+from zcluster.config.sync import ONLY_IN_FILE, TREE_FORM
 from zcluster.config.units import format_bytes, parse_bytes, parse_duration_s
 from zcluster.errors import ConfigError
 
 MAX_MODULES = 256
+MAX_PATTERNS = 256
+MAX_WORDS = 64
+"""Of a command."""
+MAX_ROOTS = 64
 MAX_TEXT_CHARS = 4096
+MAX_OWNER_CHARS = 128
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MODE = re.compile(r"0?[0-7]{3}")
+_OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?")
+_MOST = {"addresses": MAX_ADDRESSES, "modules": MAX_MODULES, "patterns": MAX_PATTERNS, "command": MAX_WORDS, "paths": MAX_ROOTS}
 
 
 def check_value(declared: Declared, raw: object, *, text: bool, base: Path | None = None) -> object:
@@ -53,6 +63,16 @@ def check_value(declared: Declared, raw: object, *, text: bool, base: Path | Non
             return _in_range(spec, parse_bytes(raw) if isinstance(raw, str | int) else _expected("a size", raw))
         case "duration":
             return _in_range(spec, parse_duration_s(raw) if isinstance(raw, str | int | float) else _expected("a duration", raw))
+        case "boolean":
+            return raw if isinstance(raw, bool) else _expected("true or false, without quotes", raw)
+        case "share":
+            if isinstance(raw, bool) or not isinstance(raw, int | float):
+                _expected("a number from 0 to 1", raw)
+            return float(_in_range(spec, raw))
+        case "trees":
+            if text:
+                raise ConfigError(ONLY_IN_FILE, hint=TREE_FORM)
+            return raw  # zcluster.config.trees has read and checked them
         case _:
             return _text(spec, raw, base)
 
@@ -125,10 +145,31 @@ def _text(spec: Spec, raw: object, base: Path | None) -> str:
         case "bind":
             parse_address(value, bind=True)
         case "path":
+            if not value:
+                raise ConfigError("expected a path, got nothing")
             return str(absolute(value, base))
+        case "worker path" | "target" | "mode" | "owner":
+            _form(spec, value)
         case _:
             raise AssertionError(f"no check for kind {spec.kind}")
     return value
+
+
+def _form(spec: Spec, value: str) -> None:
+    """Raises ConfigError when ``value``, which is not empty unless that is an error, has not the form of its kind."""
+    if spec.kind == "mode" and value != "keep" and _MODE.fullmatch(value) is None:
+        raise ConfigError(f"expected 'keep' or permission bits such as '0640', got {value[:80]!r}")
+    if spec.kind == "owner" and (len(value) > MAX_OWNER_CHARS or _OWNER.fullmatch(value) is None):
+        raise ConfigError(f"expected 'user' or 'user:group', got {value[:80]!r}")
+    if spec.kind == "worker path" and ".." in value.split("/"):
+        raise ConfigError(f"expected a path without '..', got {value[:80]!r}")
+    if spec.kind == "target":
+        parts = [part.strip() for part in value.split(",")]
+        if not all(parts):
+            raise ConfigError(f"expected all, a name, a glob, or a comma list of these, got {value[:80]!r}")
+        words = {"any", "master"}.intersection(parts)
+        if words:
+            raise ConfigError(f"expected workers, got {words.pop()!r}", hint="name the workers, or all")
 
 
 def _texts(spec: Spec, raw: object, text: bool, base: Path | None) -> tuple[str, ...]:
@@ -136,9 +177,11 @@ def _texts(spec: Spec, raw: object, text: bool, base: Path | None) -> tuple[str,
         raw = [part.strip() for part in raw.split(",")] if raw.strip() else []
     if not isinstance(raw, list | tuple):
         _expected('a list like ["one", "two"]', raw)
-    most = MAX_ADDRESSES if spec.kind == "addresses" else MAX_MODULES
+    most = _MOST[spec.kind]
     if len(raw) > most:
         raise ConfigError(f"expected at most {most} items, got {len(raw)}")
+    if spec.kind == "command" and raw and raw[0] == "":
+        raise ConfigError("expected the program's name first, got an empty text")
     return tuple(_item(spec, item, base) for item in raw)
 
 
@@ -148,6 +191,17 @@ def _item(spec: Spec, item: object, base: Path | None) -> str:
     if spec.kind == "addresses":
         parse_address(item)
         return item
+    if spec.kind == "command":
+        return item
+    if spec.kind == "patterns":
+        fault = pattern_fault(item)
+        if fault:
+            raise ConfigError(fault, hint="patterns are those of gitignore, such as '*.tmp', '/build/', 'a/**/b'")
+        return item
+    if spec.kind == "paths":
+        if not item:
+            raise ConfigError("expected a path, got nothing")
+        return str(absolute(item, base))
     if item.endswith(".py"):
         return str(absolute(item, base))
     if _MODULE.fullmatch(item) is None:

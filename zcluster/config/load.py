@@ -20,7 +20,9 @@ from zcluster.config.check import check_together, check_value
 from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.names import nearest
 from zcluster.config.settings import LIVE, SETTINGS, TABLES, Settings
+from zcluster.config.sync import ONLY_IN_FILE, TREE_FORM, TREE_KEYS, TreeSettings
 from zcluster.config.tomltext import MAX_TOML_BYTES, TomlFault, key_lines, parse_toml
+from zcluster.config.trees import read_trees
 from zcluster.errors import ConfigError
 
 PREFIX = "ZCLUSTER_"
@@ -96,7 +98,7 @@ def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, envir
     root = default_home(environ) if home is None else absolute(home)
     given: dict[str, _Given] = {}
     values: dict[str, object] = {}
-    sources = (_from_file(Home(root).config_file), _from_environment(environ), _from_flags(flags or {}))
+    sources = (_from_file(Home(root)), _from_environment(environ), _from_flags(flags or {}))
     for source in sources:
         for name, one in source:
             given[name] = one
@@ -116,11 +118,21 @@ def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, envir
 
 
 def rows(loaded: Loaded) -> list[Row]:
-    """Every setting with its value, origin and doc, in the order of the documentation."""
-    return [
+    """Every setting with its value, origin and doc, in the order of the documentation.
+
+    Each tree is a row of its own, "sync.tree.NAME", with all that it says by key as its value.
+    """
+    found = [
         Row(name, loaded.settings.value(name), str(loaded.origins[name]), declared.spec.doc)
         for name, declared in SETTINGS.items()
+        if name != "sync.tree" or not loaded.settings.sync.tree
     ]
+    return found + [_tree_row(tree) for tree in loaded.settings.sync.tree]
+
+
+def _tree_row(tree: TreeSettings) -> Row:
+    value = {key: getattr(tree, key) for key in TREE_KEYS}
+    return Row(f"sync.tree.{tree.name}", value, str(Origin("file", tree.place)), SETTINGS["sync.tree"].spec.doc)
 
 
 def reload(running: Settings, fresh: Settings) -> Reloaded:
@@ -150,7 +162,8 @@ def _checked(name: str, given: _Given) -> object:
         raise ConfigError(f"{given.place}: {name}: {error.message}", hint=error.hint) from None
 
 
-def _from_file(path: Path) -> Iterator[tuple[str, _Given]]:
+def _from_file(home: Home) -> Iterator[tuple[str, _Given]]:
+    path = home.config_file
     data = _read(path)
     try:
         document = parse_toml(data)
@@ -171,10 +184,12 @@ def _from_file(path: Path) -> Iterator[tuple[str, _Given]]:
                 keys = [each.key for each in SETTINGS.values() if each.table == table]
                 raise _unknown(f"{place}: unknown setting {name[:120]!r}", key, keys, f"[{table}] has {', '.join(keys)}", table)
             origin = Origin("file", f"{path.name}:{line}")
+            if name == "sync.tree":
+                raw = read_trees(raw, home, path, lines)
             yield name, _Given(raw, origin, place, text=False, base=path.parent)
 
 
-def _first_line(lines: Mapping[tuple[str, ...], int], table: str) -> int:
+def _first_line(lines: Mapping[tuple[str | int, ...], int], table: str) -> int:
     """The line of a table that has no header of its own: its first key's."""
     return min((line for key, line in lines.items() if key[:1] == (table,)), default=0)
 
@@ -209,6 +224,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
         if not variable.startswith(PREFIX) or "__" not in variable[len(PREFIX) :]:
             continue
         if variable not in known:
+            if variable.upper().startswith(SETTINGS["sync.tree"].environment + "__"):
+                raise ConfigError(f"environment variable {variable[:120]}: {ONLY_IN_FILE}", hint=TREE_FORM)
             near = nearest(variable.upper(), known)
             hint = f"did you mean {near}?" if near else "the form is ZCLUSTER_TABLE__KEY; `zcluster config show` lists them"
             raise ConfigError(f"environment variable {variable[:120]} sets no known setting", hint=hint)

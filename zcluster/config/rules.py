@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from zcluster.config.settings import KIB, Settings
+from zcluster.config.settings import Settings
+from zcluster.config.units import KIB
 
 FRAME_HEADROOM_BYTES = 16 * KIB
 """What a frame holds besides a chunk or an inline body: headers, and the rest of a batch."""

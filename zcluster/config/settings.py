@@ -11,13 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import NamedTuple
 
-from zcluster.config.spec import SPEC_KEY, Spec, about
-
-KIB = 1 << 10
-MIB = 1 << 20
-GIB = 1 << 30
+from zcluster.config.spec import SPEC_KEY, Declared, about
+from zcluster.config.sync import SyncSettings
+from zcluster.config.units import GIB, KIB, MIB
 
 PRESETS: Mapping[str, str] = MappingProxyType(
     {
@@ -99,6 +96,22 @@ class WorkerSettings:
     processes: int = field(
         default=2,
         metadata=about("integer", 'Processes for functions declared with pool="process".', unit="processes", low=1, high=256),
+    )
+    tree_roots: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "paths",
+            "Directories, relative to this file, beneath which a tree's worker_path may place files on this worker. "
+            "Empty: only trees/NODE in its home.",
+        ),
+    )
+    on_change: str = field(
+        default="refuse",
+        metadata=about(
+            "choice",
+            "Whether this worker runs the on_change commands that the master's trees name, as the user that it runs as itself.",
+            choices=("refuse", "allow"),
+        ),
     )
 
 
@@ -322,40 +335,13 @@ class Settings:
     queue: QueueSettings = field(default_factory=QueueSettings)
     functions: FunctionSettings = field(default_factory=FunctionSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    sync: SyncSettings = field(default_factory=SyncSettings)
 
     def value(self, name: str) -> object:
         """The value of the setting ``name`` ("table.key"); raises KeyError for an unknown one."""
         declared = SETTINGS[name]
         value: object = getattr(getattr(self, declared.table), declared.key)
         return value
-
-
-class Declared(NamedTuple):
-    """A setting as declared above."""
-
-    table: str
-    key: str
-    default: object
-    spec: Spec
-
-    @property
-    def name(self) -> str:
-        """TABLE.KEY."""
-        return f"{self.table}.{self.key}"
-
-    @property
-    def environment(self) -> str:
-        """The environment variable that sets it."""
-        return f"ZCLUSTER_{self.table}__{self.key}".upper()
-
-    @property
-    def flag(self) -> str:
-        """The command line flag that sets it."""
-        return self.spec.flag or "--" + self.key.replace("_", "-")
-
-    def default_under(self, preset: str) -> object:
-        """The default with this ``preset``."""
-        return self.spec.presets.get(preset, self.default)
 
 
 def _tables() -> Iterator[tuple[str, type]]:

@@ -8,16 +8,20 @@ Rules kept here:
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import getdoc
 
 from zcluster.config.check import range_text
-from zcluster.config.settings import PRESETS, SETTINGS, TABLES, Declared
-from zcluster.config.spec import KIND_TEXT
+from zcluster.config.settings import PRESETS, SETTINGS, TABLES
+from zcluster.config.spec import KIND_TEXT, Declared
+from zcluster.config.sync import TREE_KEYS, TreeSettings
 from zcluster.config.tomltext import toml_value
 from zcluster.config.units import format_bytes
 
 _WIDTH = 100
+
+_EXAMPLES = {"name": "rules", "path": "files/rules"}
+"""What the template shows for a tree's settings that have no default."""
 
 _HEAD = """\
 # Settings of one zcluster home. Each is listed with its default; remove the '#' before a setting to change it.
@@ -35,12 +39,24 @@ def template(cluster_name: str) -> str:
         for declared in SETTINGS.values():
             if declared.table != table:
                 continue
+            if declared.spec.kind == "trees":
+                lines += _example_tree(declared)
+                continue
             lines += [f"# {line}" for line in textwrap.wrap(_described(declared), _WIDTH)]
             is_name = declared.name == "cluster.name"
             default = toml_value(cluster_name) if is_name else _toml_default(declared)
             lines.append(f"{'' if is_name else '#'}{declared.key} = {default}")
         lines.append("")
     return "\n".join(lines)
+
+
+def _example_tree(declared: Declared) -> Iterator[str]:
+    """A whole [[sync.tree]] as comments: without the "# " before its header and its settings it is a tree."""
+    yield from (f"# {line}" for line in textwrap.wrap(f"{declared.spec.doc} Remove the '# ' to declare one:", _WIDTH))
+    yield "# [[sync.tree]]"
+    for key, each in TREE_KEYS.items():
+        yield from (f"#   {line}" for line in textwrap.wrap(_described(each), _WIDTH))
+        yield f"# {key} = {_toml_default(each) if each.default is not None else toml_value(_EXAMPLES[key])}"
 
 
 def reference_markdown() -> str:
@@ -50,15 +66,8 @@ def reference_markdown() -> str:
 
 def _reference_lines() -> Iterator[str]:
     for table, kind in TABLES.items():
-        yield f"## [{table}]\n\n{getdoc(kind)}\n"
-        yield "| setting | default | allowed | on SIGHUP | what it does |"
-        yield "|---|---|---|---|---|"
-        for declared in SETTINGS.values():
-            if declared.table == table:
-                live = "applied" if declared.spec.live else "restart"
-                cells = (f"`{declared.name}`", f"`{_toml_default(declared)}`", _allowed(declared), live, declared.spec.doc)
-                yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        yield ""
+        yield from _reference_table(f"[{table}]", kind, [each for each in SETTINGS.values() if each.table == table])
+    yield from _reference_table("[[sync.tree]]", TreeSettings, list(TREE_KEYS.values()))
     yield "## Presets\n\n`cluster.preset` changes these defaults. A value that is set explicitly wins.\n"
     yield "| setting | " + " | ".join(f"`{preset}`" for preset in PRESETS) + " |"
     yield "|---" * (len(PRESETS) + 1) + "|"
@@ -69,6 +78,18 @@ def _reference_lines() -> Iterator[str]:
     yield ""
     for preset, meaning in PRESETS.items():
         yield f"- `{preset}`: {meaning}"
+    yield ""
+
+
+def _reference_table(title: str, kind: type, settings: Sequence[Declared]) -> Iterator[str]:
+    yield f"## {title}\n\n{getdoc(kind)}\n"
+    yield "| setting | default | allowed | on SIGHUP | what it does |"
+    yield "|---|---|---|---|---|"
+    for declared in settings:
+        live = "applied" if declared.spec.live else "restart"
+        default = "required" if declared.default is None else f"`{_toml_default(declared)}`"
+        cells = (f"`{declared.name}`", default, _allowed(declared), live, declared.spec.doc)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 
 

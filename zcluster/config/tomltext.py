@@ -61,15 +61,17 @@ def parse_toml(data: bytes) -> dict[str, Any]:
     raise TomlFault(line)
 
 
-def key_lines(text: str) -> dict[tuple[str, ...], int]:
+def key_lines(text: str) -> dict[tuple[str | int, ...], int]:
     """The line (from 1) of each table header and key of valid TOML ``text``.
 
-    Keys inside inline tables and arrays are not listed: their line is the line of the key that holds them.
+    The tables of an array [[a]] are ("a", 0), ("a", 1) and so on; ("a",) is the first. Keys inside inline tables and arrays
+    are not listed: their line is the line of the key that holds them.
     """
-    lines: dict[tuple[str, ...], int] = {}
-    table: tuple[str, ...] = ()
+    lines: dict[tuple[str | int, ...], int] = {}
+    arrays: dict[tuple[str | int, ...], int] = {}
+    table: tuple[str | int, ...] = ()
     parts: list[str] = []
-    line, depth, in_value, in_header = 1, 0, False, False
+    line, depth, in_value, opened = 1, 0, False, 0
     for token in _TOKEN.finditer(text):
         kind, word = token.lastgroup, token.group()
         if in_value:
@@ -78,10 +80,13 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
         elif kind == "newline":
             parts = []
         elif kind == "open":
-            in_header = True
-        elif kind == "close" and in_header:
-            in_header, table = False, tuple(parts)
+            opened += 1
+        elif kind == "close" and opened:
+            table = _header(parts, arrays, is_array=opened == 2)
+            if opened == 2:
+                lines.setdefault(table[:-1], line)
             lines.setdefault(table, line)
+            opened = 0
         elif kind == "equals":
             lines.setdefault((*table, *parts), line)
             parts, in_value, depth = [], True, 0
@@ -89,6 +94,18 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
             parts.append(tomllib.loads(f"x = {word}")["x"] if kind == "string" else word)
         line += word.count("\n")
     return lines
+
+
+def _header(parts: list[str], arrays: dict[tuple[str | int, ...], int], *, is_array: bool) -> tuple[str | int, ...]:
+    """The place of a table's header; ``arrays`` counts the tables of each array, and a header beneath one means its last."""
+    place: tuple[str | int, ...] = ()
+    for position, part in enumerate(parts):
+        place = (*place, part)
+        if is_array and position == len(parts) - 1:
+            arrays[place] = arrays.get(place, 0) + 1
+        if place in arrays:
+            place = (*place, arrays[place] - 1)
+    return place
 
 
 def toml_value(value: object) -> str:

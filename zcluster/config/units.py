@@ -15,6 +15,10 @@ from decimal import Decimal
 
 from zcluster.errors import ConfigError
 
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
 MAX_DURATION_S = 10 * 365 * 86400
 """Longest duration that is read (ten years): whatever is longer is a mistake."""
 

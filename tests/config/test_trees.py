@@ -1,0 +1,307 @@
+"""[[sync.tree]]: what a tree may say, where its errors point to, and which trees exclude each other."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Loaded, Settings, TreeSettings, load, reload, rows
+from zcluster.config.check import MAX_PATTERNS, MAX_WORDS, check_value
+from zcluster.config.patterns import MAX_PATTERN_CHARS, pattern_fault
+from zcluster.config.sync import MAX_TREES
+from zcluster.errors import ConfigError
+
+HEAD = "[sync]\nscan_s = '1m'\n\n"
+
+
+def load_text(home: Path, text: str, environ: dict[str, str] | None = None) -> Loaded:
+    (home / "zcluster.toml").write_text(text)
+    return load(home, {}, environ or {})
+
+
+def error_of(home: Path, text: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_text(home, text)
+    return caught.value
+
+
+def tree(name: str = "t", path: str = "files/t", rest: str = "") -> str:
+    return f"[[sync.tree]]\nname = '{name}'\npath = '{path}'\n{rest}\n"
+
+
+def test_a_tree_with_everything(tmp_path: Path) -> None:
+    rest = """direction = "up"
+worker_path = "logs"
+workers = "web*, db-1"
+include = ["*.log", "/var/**"]
+exclude = ["!keep.log", "build/"]
+extra_valid = ["local/"]
+mode = "0640"
+owner = "zc:adm"
+delete = false
+delete_share = 1
+symlinks = "copy"
+max_file_bytes = "1GiB"
+max_files = 10
+on_change = ["systemctl", "reload", "a b"]
+on_change_timeout_s = "2m"
+on_change_failure = "rollback"
+keep = "merged"
+"""
+    settings = load_text(tmp_path, HEAD + tree("Logs.1", "/srv/logs", rest)).settings
+    assert settings.sync.scan_s == 60.0
+    assert settings.sync.tree == (
+        TreeSettings(
+            name="Logs.1",
+            path="/srv/logs",
+            worker_path="logs",
+            direction="up",
+            workers="web*, db-1",
+            include=("*.log", "/var/**"),
+            exclude=("!keep.log", "build/"),
+            extra_valid=("local/",),
+            mode="0640",
+            owner="zc:adm",
+            delete=False,
+            delete_share=1.0,
+            symlinks="copy",
+            max_file_bytes=1 << 30,
+            max_files=10,
+            on_change=("systemctl", "reload", "a b"),
+            on_change_timeout_s=120.0,
+            on_change_failure="rollback",
+            keep="merged",
+        ),
+    )
+    assert settings.sync.tree[0].mode_bits == 0o640
+    assert isinstance(settings.sync.tree[0].delete_share, float)
+
+
+def test_name_and_path_are_enough_and_relative_means_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    loaded = load_text(tmp_path, tree("a", "files/a") + tree("b", "../b"))
+    one, other = loaded.settings.sync.tree
+    assert one == TreeSettings("a", str(tmp_path / "files/a"))
+    assert other.path == str(tmp_path.parent / "b")
+    assert (one.place, other.place) == ("zcluster.toml:1", "zcluster.toml:5")
+    assert one.mode_bits == -1
+    assert str(loaded.origins["sync.tree"]) == "file zcluster.toml:1"
+    with pytest.raises(FrozenInstanceError):
+        one.name = "x"  # type: ignore[misc]
+
+
+def test_trees_may_be_inline(tmp_path: Path) -> None:
+    text = "[sync]\ntree = [{name = 'a', path = 'a'}, {name = 'b', path = 'b'}]\n"
+    assert [each.name for each in load_text(tmp_path, text).settings.sync.tree] == ["a", "b"]
+    assert "zcluster.toml:2: unknown setting 'sync.tree.x'" in error_of(tmp_path, "[sync]\ntree = [{x = 1}]\n").message
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("exlude = []", "unknown setting 'sync.tree.exlude' (did you mean 'sync.tree.exclude'?)"),
+        ("qqqqqqqqqqqq = 1", "[[sync.tree]] has name, path, worker_path, direction"),
+        ("place = 'x'", "unknown setting 'sync.tree.place'"),
+        ("[sync.tree.sub]", "unknown setting 'sync.tree.sub'"),
+        ("direction = 'sideways'", "sync.tree.direction: expected down or up, got 'sideways'"),
+        ("include = '*.log'", "sync.tree.include: expected a list"),
+        ("include = [1]", "expected a list of texts, got 1"),
+        ("include = ['']", "expected a pattern of 1 to"),
+        ("include = ['# no']", "the pattern '# no' matches nothing"),
+        ("exclude = ['a[']", "the pattern 'a[' matches nothing"),
+        ("extra_valid = ['!']", "not a gitignore pattern: '!'"),
+        ("extra_valid = ['[z-a]']", "not a gitignore pattern: '[z-a]'"),
+        ('exclude = ["a\\nb"]', "without control characters"),
+        ("mode = 640", "sync.tree.mode: expected text, got 640"),
+        ("mode = '4755'", "permission bits such as '0640', got '4755'"),
+        ("mode = '0789'", "permission bits"),
+        ("mode = ''", "permission bits"),
+        ("owner = 'a b'", "expected 'user' or 'user:group', got 'a b'"),
+        ("owner = 'a:b:c'", "expected 'user' or 'user:group'"),
+        ("owner = ':b'", "expected 'user' or 'user:group'"),
+        (f"owner = '{'u' * 129}'", "expected 'user' or 'user:group'"),
+        ("delete = 'yes'", "expected true or false, without quotes, got 'yes'"),
+        ("delete = 1", "expected true or false"),
+        ("delete_share = 1.01", "sync.tree.delete_share: expected 0 to 1"),
+        ("delete_share = -0.01", "expected 0 to 1"),
+        ("delete_share = nan", "expected 0 to 1"),
+        ("delete_share = true", "expected a number from 0 to 1, got True"),
+        ("delete_share = '50%'", "expected a number from 0 to 1, got '50%'"),
+        ("symlinks = 'follow'", "expected refuse or copy"),
+        ("max_file_bytes = 0", "sync.tree.max_file_bytes: expected 1 to"),
+        ("max_files = 10000001", "sync.tree.max_files: expected 1 to 10000000"),
+        ("on_change = 'systemctl reload x'", "sync.tree.on_change: expected a list"),
+        ("on_change = ['', 'x']", "expected the program's name first"),
+        ('on_change = ["a\\u0000b"]', "expected a list of texts"),
+        ("on_change_timeout_s = 0", "expected 0.1 to 3600 seconds"),
+        ("on_change_failure = 'rollback'", "on_change_failure needs an on_change"),
+        ("keep = 'merged'", "sync.tree.keep is for trees with direction = 'up'"),
+        ("workers = ''", "expected all, a name, a glob"),
+        ("workers = 'a,,b'", "expected all, a name, a glob"),
+        ("workers = 'a,master'", "expected workers, got 'master'"),
+        ("workers = 'any'", "expected workers, got 'any'"),
+        ("worker_path = 'a/../b'", "expected a path without '..'"),
+        ("worker_path = 5", "sync.tree.worker_path: expected text, got 5"),
+    ],
+)
+def test_an_error_names_the_line_of_the_key(tmp_path: Path, rest: str, expected: str) -> None:
+    error = error_of(tmp_path, HEAD + tree() + "\n" + tree("u", "files/u", rest))
+    assert f"{tmp_path}/zcluster.toml:12: " in error.message
+    assert expected in str(error)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("[[sync.tree]]\npath = 'x'\n", "zcluster.toml:1: a [[sync.tree]] has no name"),
+        ("[[sync.tree]]\nname = 'x'\n", "zcluster.toml:1: a [[sync.tree]] has no path"),
+        ("[[sync.tree]]\nname = 'all'\npath = 'x'\n", "zcluster.toml:2: sync.tree.name: the name 'all' is reserved"),
+        ("[[sync.tree]]\nname = ''\npath = 'x'\n", "zcluster.toml:2: sync.tree.name: expected a name"),
+        ("[[sync.tree]]\nname = 'x/y'\npath = 'x'\n", "zcluster.toml:2: sync.tree.name: expected a name"),
+        ("[[sync.tree]]\nname = 'x'\npath = ''\n", "zcluster.toml:3: sync.tree.path: expected a path, got nothing"),
+        ("[[sync.tree]]\nname = 'x'\npath = ['x']\n", "zcluster.toml:3: sync.tree.path: expected text, got list"),
+        ("[sync.tree]\nname = 'x'\npath = 'x'\n", "zcluster.toml:1: expected sync.tree to be tables"),
+        ("[sync]\ntree = ['x']\n", "zcluster.toml:2: expected sync.tree to be tables"),
+        ("[sync]\ntree = 'x'\n", "zcluster.toml:2: expected sync.tree to be tables"),
+    ],
+)
+def test_what_is_missing_or_no_table_names_its_line(tmp_path: Path, table: str, expected: str) -> None:
+    assert expected in error_of(tmp_path, table).message
+
+
+def test_names_are_unique_whatever_their_case(tmp_path: Path) -> None:
+    error = error_of(tmp_path, tree("rules", "a") + tree("Rules", "b"))
+    assert "zcluster.toml:5: two trees are called 'Rules', the other one in line 1" in error.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a", "a"), ("a", "a/b"), ("a/b/c", "a"), ("a", "./a/"), ("a", "x/../a"), ("link/b", "real"), ("link", "real")],
+)
+def test_overlapping_trees_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    error = error_of(tmp_path, tree("one", one) + tree("other", other))
+    assert "zcluster.toml:5: " in error.message
+    assert "overlaps" in error.message
+    assert "of tree 'one' in line 1" in error.message
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "ab"), ("a/b", "a/c"), ("link", "other")])
+def test_trees_side_by_side_are_fine(tmp_path: Path, one: str, other: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert len(load_text(tmp_path, tree("one", one) + tree("other", other)).settings.sync.tree) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        (".", "keys"),
+        ("..", "keys"),
+        ("/", "keys"),
+        ("keys", "keys"),
+        ("keys/sub", "keys"),
+        ("data/x", "data"),
+        ("run", "run files"),
+        ("zcluster.toml", "configuration"),
+        ("link", "data"),
+    ],
+)
+def test_the_homes_own_files_are_in_no_tree(tmp_path: Path, path: str, what: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data")
+    error = error_of(tmp_path, tree("t", path))
+    assert "zcluster.toml:1: " in error.message
+    assert f"overlaps the home's {what} (" in error.message
+
+
+def test_a_link_from_the_home_out_is_followed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (home / "keys").symlink_to(tmp_path / "elsewhere")
+    assert "overlaps the home's keys" in error_of(home, tree("t", str(tmp_path / "elsewhere" / "x"))).message
+
+
+def test_worker_paths_of_the_same_workers_must_be_apart(tmp_path: Path) -> None:
+    one = tree("one", "a", "worker_path = '/srv/x'")
+    assert (
+        "the worker_path of tree 'other', overlaps /srv/x"
+        in error_of(tmp_path, one + tree("other", "b", "worker_path = '/srv/x/y'")).message
+    )
+    both = "worker_path = 'x'"
+    assert "overlaps x" in error_of(tmp_path, tree("one", "a", both) + tree("other", "b", both)).message
+    load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/xy'"))
+    load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/x'\nworkers = 'web*'"))
+
+
+def test_the_number_of_trees_is_bounded(tmp_path: Path) -> None:
+    at_the_limit = "".join(tree(f"t{index}", f"t{index}") for index in range(MAX_TREES))
+    assert len(load_text(tmp_path, at_the_limit).settings.sync.tree) == MAX_TREES
+    assert "65 trees, at most 64" in error_of(tmp_path, at_the_limit + tree("x", "x")).message
+
+
+def test_lists_and_patterns_are_bounded() -> None:
+    assert check_value(TREE_KEYS["include"], ["a"] * MAX_PATTERNS, text=False)
+    assert check_value(TREE_KEYS["on_change"], ["a"] * MAX_WORDS, text=False)
+    for key, most in (("include", MAX_PATTERNS), ("on_change", MAX_WORDS)):
+        with pytest.raises(ConfigError, match=f"at most {most} items, got {most + 1}"):
+            check_value(TREE_KEYS[key], ["a"] * (most + 1), text=False)
+    assert pattern_fault("a" * MAX_PATTERN_CHARS) == ""
+    assert pattern_fault("a" * (MAX_PATTERN_CHARS + 1)) != ""
+
+
+def test_neither_environment_nor_flag_declares_a_tree(tmp_path: Path) -> None:
+    for variable in ("ZCLUSTER_SYNC__TREE", "ZCLUSTER_SYNC__TREE__NAME"):
+        with pytest.raises(ConfigError, match=r"in zcluster\.toml only") as caught:
+            load(tmp_path, {}, {variable: "x"})
+        assert variable in caught.value.message
+        assert "[[sync.tree]]" in caught.value.hint
+    with pytest.raises(ConfigError, match=r"in zcluster\.toml only"):
+        load(tmp_path, {"sync.tree": "x"}, {})
+    assert load(tmp_path, {}, {"ZCLUSTER_SYNC__PULLS": "3"}).settings.sync.pulls == 3
+
+
+def test_a_reload_applies_trees_and_a_moved_line_is_no_change(tmp_path: Path) -> None:
+    running = load_text(tmp_path, tree()).settings
+    moved = load_text(tmp_path, "\n" + tree()).settings
+    assert reload(running, moved).applied == ()
+    fresh = load_text(tmp_path, "[sync]\npulls = 2\n[worker]\non_change = 'allow'\n" + tree(rest="delete = false")).settings
+    done = reload(running, fresh)
+    assert set(done.applied) == {"sync.pulls", "sync.tree"}
+    assert done.needs_restart == ("worker.on_change",)
+    assert done.settings.sync == fresh.sync
+    assert {name for name in SETTINGS if name.startswith("sync.")} <= LIVE
+    assert all(declared.spec.live for declared in TREE_KEYS.values())
+
+
+def test_rows_have_a_line_for_each_tree(tmp_path: Path) -> None:
+    table = rows(load_text(tmp_path, tree("a", "a") + tree("b", "b", "mode = '600'")))
+    trees = [row for row in table if row.name.startswith("sync.tree")]
+    assert [(row.name, row.origin) for row in trees] == [
+        ("sync.tree.a", "file zcluster.toml:1"),
+        ("sync.tree.b", "file zcluster.toml:5"),
+    ]
+    value: Any = trees[1].value
+    assert (value["path"], value["mode"], value["direction"]) == (str(tmp_path / "b"), "600", "down")
+    assert list(value) == list(TREE_KEYS)
+
+
+def test_the_settings_of_a_worker(tmp_path: Path) -> None:
+    worker = load_text(tmp_path, "[worker]\ntree_roots = ['/srv/a', 'b']\non_change = 'allow'\n").settings.worker
+    assert worker.tree_roots == ("/srv/a", str(tmp_path / "b"))
+    assert worker.on_change == "allow"
+    assert (Settings().worker.tree_roots, Settings().worker.on_change) == ((), "refuse")
+    assert "expected a path, got nothing" in error_of(tmp_path, "[worker]\ntree_roots = ['']\n").message
+
+
+@pytest.mark.parametrize("key", TREE_KEYS)
+def test_every_key_is_documented_and_its_default_is_valid(key: str) -> None:
+    declared = TREE_KEYS[key]
+    assert declared.spec.doc.endswith(".")
+    if declared.default is not None:
+        assert check_value(declared, declared.default, text=False, base=Path("/")) == declared.default

@@ -78,6 +78,8 @@ class LocalCluster:
         functions: modules of functions that every worker loads, as for ``zcluster worker --functions``.
         settings: settings of all nodes, as {"session.heartbeat_s": 0.5}.
         ready_s: how long the nodes may take to be ready, at the start and after a restart.
+        config: TOML that is added to the end of the home's zcluster.toml, such as ``[[sync.tree]]`` tables.
+        parent: the directory in which the cluster's own is made; None: the system's for temporary files.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class LocalCluster:
         functions: Sequence[str] = (),
         settings: Mapping[str, object] | None = None,
         ready_s: float = READY_S,
+        config: str = "",
+        parent: Path | None = None,
     ) -> None:
         if workers < 0:
             raise UsageError(f"a cluster has 0 or more workers, not {workers}")
@@ -96,6 +100,8 @@ class LocalCluster:
         self._functions = tuple(functions)
         self._environment = {f"ZCLUSTER_{k.upper().replace('.', '__')}": str(v) for k, v in (settings or {}).items()}
         self._ready_s = ready_s
+        self._config = config
+        self._parent = parent
         self._directory: Path | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.address = ""
@@ -179,10 +185,13 @@ class LocalCluster:
     def _start_all(self) -> None:
         if self._directory is not None:
             raise UsageError("the cluster is already started")
-        self._directory = Path(tempfile.mkdtemp(prefix="zcluster-"))
+        self._directory = Path(tempfile.mkdtemp(prefix="zcluster-", dir=self._parent))
         front, publish = free_ports(2)
         self.address, self.publish_address = f"tcp://127.0.0.1:{front}", f"tcp://127.0.0.1:{publish}"
         init_home(self.home, self._cluster_name, MASTER, (self.address,), (self.publish_address,))
+        if self._config:
+            with Home.of(self.home).config_file.open("a", encoding="utf-8") as file:
+                file.write(f"\n{self._config}")
         self.new_key(CLIENT, "client")
         self.start_master()
         for name in self.worker_names:

@@ -6,6 +6,7 @@ into the page again (look at the diff: a change of these bytes is a change of th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import types
@@ -18,12 +19,15 @@ import msgspec
 import pytest
 from msgspec import Meta, Struct
 
+from zcluster.config.sync import SyncSettings
 from zcluster.core import admission
 from zcluster.core.calls import INITIAL_ITEMS
 from zcluster.core.dispatch import QueueLimits
 from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.core.roster import SILENT_AFTER_HEARTBEATS
+from zcluster.core.sync.entry import EMPTY_LISTING, HASH_BYTES, MAX_NAME_BYTES, Change, Entry, listing_digest
+from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, case_twins, link_fault, name_fault, path_fault
 from zcluster.core.targets import MAX_GLOB_CHARS, MAX_GLOBS, MAX_PARTS
 from zcluster.errors import ERRORS
 from zcluster.keys import may_call, may_send
@@ -33,6 +37,7 @@ from zcluster.wire import (
     PREFIX_BYTES,
     VERSION,
     VERSIONS,
+    Beat,
     FunctionInfo,
     Grant,
     Hello,
@@ -50,12 +55,18 @@ from zcluster.wire import (
     encode,
 )
 from zcluster.wire.messages import RequestFlag
+from zcluster.wire.trees import BULK_KINDS, MAX_ITEMS, TreeInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-GROUPS: tuple[type[Struct], ...] = (FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup)
-LANES = {"batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"}, "bulk": {"CHUNK"}}
+GROUPS: tuple[type[Struct], ...] = (
+    FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change,
+)  # fmt: skip
+LANES = {
+    "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
+    "bulk": {"CHUNK"} | {cls.__name__.upper() for kind, cls in KINDS.items() if kind in BULK_KINDS},
+}
 OUR_OWN = {"master_lost", "invalid_config", "invalid_key", "no_such_key"}
 BYE_ONLY = {"no_session"}
 
@@ -76,20 +87,21 @@ def tables(text: str) -> list[list[list[str]]]:
     return out
 
 
-def number(value: int) -> str:
-    return "2^53-1" if value == 2**53 - 1 else str(value)
+POWERS = {2**53 - 1: "2^53-1", 2**63 - 1: "2^63-1", -(2**63): "-2^63"}
+
+
+def number(value: Any) -> str:
+    return POWERS.get(value, str(value))
 
 
 def bounds(meta: Meta | None) -> str:
     if meta is None:
         return ""
     if meta.ge is not None:
-        assert isinstance(meta.ge, int)
-        assert isinstance(meta.le, int)
-        return f" {number(meta.ge)} to {number(meta.le)}"
+        return f" {number(meta.ge)} to {number(meta.le)}" if meta.le is not None else f" from {number(meta.ge)}"
     if meta.gt is not None:
         return f" above {meta.gt}, up to {meta.le}"
-    return f" up to {meta.max_length}"
+    return f" {meta.min_length} to {meta.max_length}" if meta.min_length else f" up to {meta.max_length}"
 
 
 def described(annotation: Any, meta: Meta | None = None) -> str:
@@ -104,9 +116,13 @@ def described(annotation: Any, meta: Meta | None = None) -> str:
         (inner,) = typing.get_args(annotation)
         count = f"{meta.min_length or 0} to {meta.max_length} " if meta is not None else ""
         return f"list of {count}{described(inner)}"
+    if origin is typing.Literal:
+        return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    if origin is tuple:
+        return "array of " + ", ".join(map(described, typing.get_args(annotation)))
     if isinstance(annotation, type) and issubclass(annotation, Struct):
         return annotation.__name__
-    words = {int: "integer", float: "number", str: "text", bool: "boolean"}
+    words = {int: "integer", float: "number", str: "text", bool: "boolean", bytes: "bytes"}
     return words[annotation] + bounds(meta)
 
 
@@ -195,7 +211,7 @@ def test_every_field_of_an_error_is_there() -> None:
 
 def counters_in_code() -> Iterator[str]:
     """The names that are counted, as far as they are written out."""
-    for folder in ("core", "brokers"):
+    for folder in ("core", "core/sync", "brokers"):
         for path in sorted((ROOT / "zcluster" / folder).glob("*.py")):
             source = path.read_text(encoding="utf-8")
             for line in re.findall(r"(?:counters\.add|self\._count)\((.*)", source):
@@ -228,6 +244,49 @@ def test_numbers_of_the_text_are_those_of_the_code() -> None:
     assert f"at most {MAX_PARTS} parts and\n{MAX_GLOBS} globs of at most {MAX_GLOB_CHARS} characters" in section("Targets")
     assert f"at most {admission.MAX_GLOBS} globs" in section("Targets")
     assert f"({QueueLimits().attempts} attempts" in section("When the session is lost")
+
+
+def test_numbers_of_trees_are_those_of_the_code() -> None:
+    text = section("Bodies")
+    assert text.count(f"array of at most {MAX_ITEMS} ") == 2
+    names = section("Paths")
+    assert f"has more than {MAX_NAME_BYTES} bytes" in names
+    assert f"a path of more than {MAX_PATH_BYTES} bytes or {MAX_DEPTH} names" in names
+    assert f"at most {MAX_NAME_BYTES} bytes" in rows_of(Entry)[0][3]
+    assert f"`sync.window_bytes` (default {SyncSettings().window_bytes})" in section("Contents")
+    assert f"`sync.pulls` (default {SyncSettings().pulls})" in section("How a pull goes")
+    assert {row[0].strip("`"): int(row[1]) for row in tables(section("Contents"))[0]} == HASH_BYTES
+
+
+def test_the_digest_of_a_worker_s_copies_is_what_the_page_says() -> None:
+    root = listing_digest(EMPTY_LISTING).hex()
+    held = hashlib.blake2b(msgspec.msgpack.encode([["site", 1, root]]), digest_size=32).digest()[:16].hex()
+    text = section("Reports and orders")
+    assert f"`{root}`" in text
+    assert f"`{held}`" in text
+    assert Beat(trees=held) == decode(encode(Beat(trees=held)), WireLimits())[0]
+
+
+FAULTY = [
+    "", ".", "..", "a/b", "a\0b", "a\x1bb", "a\x7f", "a\x85", "e\u0301", "x" * 256, "\udcff", "dot.", "space ", "CON", "nul.txt",
+    "com0", "lpt9.tar.gz", "COM\u00b9", "conout$", ".zCluster", ".zclu\u200cster", "\u061c", "\u200e", "\u200f",
+    *map(chr, range(0x2028, 0x202F)), *map(chr, range(0x2066, 0x206A)),
+]  # fmt: skip
+"""What the page says must be refused."""
+FINE = ["x" * 255, "é", ".hidden", "zcluster", "com", "com10", "console", "a b", "naïve.txt", "\u2027", "\u202f", "日本"]
+
+
+def test_the_names_that_the_page_forbids_are_refused_and_others_are_not() -> None:
+    assert [name for name in FAULTY if not name_fault(name)] == []
+    assert [name for name in FINE if name_fault(name)] == []
+    assert case_twins(["a", "A", "b"]) == {"a", "A"}
+    assert not path_fault("/".join("x" * MAX_DEPTH))
+    assert path_fault("/".join("x" * (MAX_DEPTH + 1)))
+
+
+def test_the_links_that_the_page_forbids_are_refused_and_others_are_not() -> None:
+    assert [target for target in ("", "/a", "a/../b", "../..", "con", "x" * 4097) if not link_fault("d/l", target)] == []
+    assert [target for target in ("a", "../a", "./a//b", "a/") if link_fault("d/l", target)] == []
 
 
 # -- the example --------------------------------------------------------------------------------------------------------

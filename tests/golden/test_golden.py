@@ -238,12 +238,12 @@ SAMPLES: list[Sample] = [
      [content_digest("xxh3_128", bytes([number]) * 16384) for number in range(3)]),
     ("the file has changed", Hashes(tree="site", id=8, failed="big.img has changed"), []),
     ("a copy that is as it should be",
-     Report(tree="site", state="current", version=7, root=ROOT_HEX, target=7, applied_at_s=1792000000.5), []),
+     Report(tree="site", state="current", version=7, root=ROOT_HEX, target=7, age_s=12.5, clean=True), []),
     (
         "a copy on its way",
         Report(
             tree="site", state="pulling", version=6, root=OLD_ROOT_HEX, target=7, files_behind=2, bytes_behind=900,
-            bytes_done=300, bytes_per_s=150.0, applied_at_s=1792000000.5,
+            bytes_done=300, bytes_per_s=150.0, age_s=3600.25,
         ),
         [],
     ),

@@ -26,6 +26,7 @@ from zcluster.core.dispatch import QueueLimits
 from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.core.roster import SILENT_AFTER_HEARTBEATS
+from zcluster.core.sync.bodies import held_digest
 from zcluster.core.sync.entry import EMPTY_LISTING, HASH_BYTES, MAX_NAME_BYTES, Change, Entry, listing_digest
 from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, case_twins, link_fault, name_fault, path_fault
 from zcluster.core.targets import MAX_GLOB_CHARS, MAX_GLOBS, MAX_PARTS
@@ -37,7 +38,6 @@ from zcluster.wire import (
     PREFIX_BYTES,
     VERSION,
     VERSIONS,
-    Beat,
     FunctionInfo,
     Grant,
     Hello,
@@ -260,11 +260,14 @@ def test_numbers_of_trees_are_those_of_the_code() -> None:
 
 def test_the_digest_of_a_worker_s_copies_is_what_the_page_says() -> None:
     root = listing_digest(EMPTY_LISTING).hex()
-    held = hashlib.blake2b(msgspec.msgpack.encode([["site", 1, root]]), digest_size=32).digest()[:16].hex()
+    held = hashlib.blake2b(msgspec.msgpack.encode([["site", 1, root]]), digest_size=16).hexdigest()
     text = section("Reports and orders")
     assert f"`{root}`" in text
     assert f"`{held}`" in text
-    assert Beat(trees=held) == decode(encode(Beat(trees=held)), WireLimits())[0]
+    assert held == held_digest([("site", 1, root)])
+    assert held_digest([]) == ""
+    rows = [("a", 2, root), ("z", 0, ""), ("é", 1, root)]
+    assert held_digest(rows) == held_digest(reversed(rows))
 
 
 FAULTY = [

@@ -16,6 +16,8 @@ from zcluster.errors import UsageError
 MIB = 1024 * 1024
 Say = Callable[[str], None]
 """Takes lines for the user about what is going on; they are talk, not data."""
+Rows = list[tuple[str, ...]]
+"""A table's cells; the first row is its head."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,19 @@ class Figure:
         if self.bar is None:
             return None
         return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+def bar_text(figure: Figure) -> str:
+    """What a figure has to reach, or ``-``."""
+    if figure.bar is None:
+        return "-"
+    return f"{'at most' if figure.at_most else 'at least'} {figure.bar:,.4g} {figure.unit}"
+
+
+def figure_cells(figure: Figure) -> tuple[str, str, str]:
+    """What was measured, the bar, and whether it is met, as cells of a table."""
+    met = "" if figure.met is None else ("met" if figure.met else "NOT MET")
+    return f"{figure.value:,.4g} {figure.unit}", bar_text(figure), met
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,18 @@ from html import escape
 
 from zcluster.bench.charts import bar_chart, latency_chart
 from zcluster.bench.dapi import ROLES, DapiResult
-from zcluster.bench.figures import SpecialResult
+from zcluster.bench.figures import Rows, SpecialResult, bar_text
 from zcluster.bench.machine import Machine
 from zcluster.bench.report import (
     WHAT,
-    Rows,
-    bar_text,
+    Result,
     dapi_rows,
     describe_load,
     ratio_rows,
     special_rows,
 )
+from zcluster.bench.syncreport import sync_figure_rows, sync_rows
+from zcluster.bench.syncresult import SyncResult
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#667085;--rule:#e4e7ec;--good:#1a7f4b;--bad:#b42318;
@@ -51,10 +52,15 @@ svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule)}.tick,.axis{fi
 )
 
 
-def page(result: DapiResult | SpecialResult) -> str:
+def page(result: Result) -> str:
     """The whole file."""
-    body = _dapi(result) if isinstance(result, DapiResult) else _special(result)
-    title = "zcluster bench " + ("dapi" if isinstance(result, DapiResult) else result.name)
+    if isinstance(result, SyncResult):
+        name, body = "sync", _sync(result)
+    elif isinstance(result, DapiResult):
+        name, body = "dapi", _dapi(result)
+    else:
+        name, body = result.name, _special(result)
+    title = f"zcluster bench {name}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -96,6 +102,15 @@ def _special(result: SpecialResult) -> str:
         for figure in result.figures
     ]
     return f"<p>{escape(result.about)}</p>" + _tiles(tiles) + _section("Figures", _table(special_rows(result)))
+
+
+def _sync(result: SyncResult) -> str:
+    parts = [f"<p>{escape(result.about)}</p>"]
+    if any(work.contenders for work in result.works):
+        parts.append(_section("Copies", _table(sync_rows(result))))
+    parts.append(_section("Figures", _table(sync_figure_rows(result))))
+    parts.append(_section("Works", _table([("", ""), *((work.name, work.about) for work in result.works)])))
+    return "".join(parts)
 
 
 def _section(title: str, body: str) -> str:

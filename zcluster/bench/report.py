@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from zcluster.bench.dapi import NATS, PERCENTILES, RAW, ROLES, Contender, DapiOptions, DapiResult
-from zcluster.bench.figures import Figure, SpecialResult
+from zcluster.bench.figures import Rows, SpecialResult, figure_cells
 from zcluster.bench.machine import Machine
 from zcluster.bench.rounds import Round
+from zcluster.bench.syncreport import sync_figure_rows, sync_rows, sync_to_dict
+from zcluster.bench.syncresult import SyncResult
 from zcluster.errors import UsageError
 
 SCHEMA = 1
@@ -28,10 +30,10 @@ WHAT = {
 """What stands behind a contender's name."""
 FIGURES = {"requests_per_s": "requests/s", "mb_per_s": "MB/s", "p50": "p50", "p99": "p99"}
 
-Rows = list[tuple[str, ...]]
+Result = DapiResult | SpecialResult | SyncResult
 
 
-def render(result: DapiResult | SpecialResult, output: str = "table") -> str:
+def render(result: Result, output: str = "table") -> str:
     """``result`` as text that ends with a newline.
 
     Args:
@@ -42,10 +44,12 @@ def render(result: DapiResult | SpecialResult, output: str = "table") -> str:
         return json.dumps(to_dict(result), indent=2) + "\n"
     if output != "table":
         raise UsageError(f"a bench has no output {output!r}", hint="-o table or -o json")
+    if isinstance(result, SyncResult):
+        return _sync_table(result)
     return _dapi_table(result) if isinstance(result, DapiResult) else _special_table(result)
 
 
-def write_report(result: DapiResult | SpecialResult, path: Path) -> None:
+def write_report(result: Result, path: Path) -> None:
     """Writes ``result`` as one HTML file that needs no network. Raises UsageError when it cannot be written."""
     from zcluster.bench.html import page  # not needed for the table: the charts are loaded when asked for
 
@@ -58,9 +62,11 @@ def write_report(result: DapiResult | SpecialResult, path: Path) -> None:
 # -- json
 
 
-def to_dict(result: DapiResult | SpecialResult) -> dict[str, Any]:
+def to_dict(result: Result) -> dict[str, Any]:
     """``result`` as plain values, ``{"schema": 1, ...}``."""
     machine = result.machine._asdict()
+    if isinstance(result, SyncResult):
+        return {"schema": SCHEMA, "bench": "sync", "about": result.about, **sync_to_dict(result), "machine": machine}
     if isinstance(result, SpecialResult):
         figures = [asdict(figure) | {"met": figure.met} for figure in result.figures]
         return {"schema": SCHEMA, "bench": result.name, "about": result.about, "figures": figures, "machine": machine}
@@ -173,21 +179,7 @@ def ratio_rows(result: DapiResult) -> Rows:
 
 def special_rows(result: SpecialResult) -> Rows:
     """The figures with their bars."""
-    rows: Rows = [("", "measured", "bar", "")]
-    for figure in result.figures:
-        rows.append((figure.name, f"{figure.value:,.4g} {figure.unit}", bar_text(figure), _met(figure)))
-    return rows
-
-
-def bar_text(figure: Figure) -> str:
-    """What a figure has to reach, or ``-``."""
-    if figure.bar is None:
-        return "-"
-    return f"{'at most' if figure.at_most else 'at least'} {figure.bar:,.4g} {figure.unit}"
-
-
-def _met(figure: Figure) -> str:
-    return "" if figure.met is None else ("met" if figure.met else "NOT MET")
+    return [("", "measured", "bar", ""), *((figure.name, *figure_cells(figure)) for figure in result.figures)]
 
 
 def _errors(contender: Contender) -> str:
@@ -214,6 +206,16 @@ def _dapi_table(result: DapiResult) -> str:
     if ratios:
         parts.append(_aligned(ratios))
         parts.append("".join(f"{c.name}: {WHAT.get(c.name, c.name)}\n" for c in result.contenders))
+    parts.append(f"machine: {describe_machine_text(result.machine)}\n")
+    return "\n".join(parts)
+
+
+def _sync_table(result: SyncResult) -> str:
+    parts = [result.about + "\n"]
+    if any(work.contenders for work in result.works):
+        parts.append(_aligned(sync_rows(result)))
+    parts.append(_aligned(sync_figure_rows(result)))
+    parts.append("".join(f"{work.name}: {work.about}\n" for work in result.works))
     parts.append(f"machine: {describe_machine_text(result.machine)}\n")
     return "\n".join(parts)
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zcluster.cli.groups import Group
-from zcluster.cli.options import BYTES, DURATION, FILE, State, common_options, debug_option
+from zcluster.cli.options import BYTES, DIRECTORY, DURATION, FILE, State, common_options, debug_option
 from zcluster.cli.output import put, say
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
-    from zcluster.bench.dapi import DapiResult
-    from zcluster.bench.special import SpecialResult
+    from zcluster.bench.report import Result
 
 SPECIALS = {
     "sleep": "How long 1,000 calls of a function that sleeps 10 ms take.",
@@ -29,6 +28,8 @@ SPECIALS = {
     "memory": "How much memory a started, idle master needs.",
 }
 """The named benches and their line of help; a test holds the names equal to those of zcluster.bench."""
+WORKS = ("small", "small4", "large", "large4", "pages", "insert", "changed", "one", "idle", "million")
+"""The works of ``bench sync``; held equal likewise."""
 
 report_option = click.option("--report", type=FILE, metavar="FILE.html", help="Also write the result as one HTML file.")
 format_option = click.option(
@@ -38,7 +39,7 @@ format_option = click.option(
 
 @click.group(cls=Group)
 def bench() -> None:
-    """Measure requests, fan-outs, reconnection and memory.
+    """Measure requests, fan-outs, file sync, reconnection and memory.
 
     Each bench starts a cluster of its own, and leaves nothing behind.
     """
@@ -81,6 +82,42 @@ def dapi(state: State, /, compare: str, rate: float | None, report: Path | None,
     return _show(result, output, report, good=not result.contenders[0].errors)
 
 
+@bench.command()
+@click.option(
+    "--work", "works", default="small,changed", metavar="NAME,...", show_default=True, help=f"Works: {', '.join(WORKS)}, or all."
+)
+@click.option("--files", type=int, help="Files of the tree. [default: as the work says]")
+@click.option("--size", "size_bytes", type=BYTES, help="Length of each file. [default: as the work says]")
+@click.option("--workers", type=int, help="Workers that have a copy, and rsync's targets. [default: as the work says]")
+@click.option(
+    "--change", type=click.FloatRange(0, 1), help="Share of the files, or of a file's pages, that changes. [default: 0.01]"
+)
+@click.option("--compare", default="", metavar="rsync", help="Also measure rsync, in turns.")
+@click.option("--rounds", type=int, default=3, show_default=True, help="How often each work is measured.")
+@click.option("--changes", type=int, default=200, show_default=True, help="Changes that the work one makes.")
+@click.option("--duration", "duration_s", type=DURATION, default=60.0, show_default=True, help="How long the work idle watches.")
+@click.option(
+    "--dir",
+    "directory",
+    type=DIRECTORY,
+    metavar="DIR",
+    help="Where the files are. [default: /dev/shm or the temporary one]",
+)
+@report_option
+@format_option
+@debug_option
+def sync(works: str, compare: str, report: Path | None, output: str, **options: Any) -> int:
+    """Measure how fast files reach the workers, and at what cost.
+
+    A work with its own load has the bar of what file sync promises; with another load it has none.
+    """
+    from zcluster.bench.sync import SyncOptions, run_sync
+
+    names, others = (tuple(name for name in text.split(",") if name) for text in (works, compare))
+    result = run_sync(SyncOptions(works=names, compare=others, **options), say)
+    return _show(result, output, report, good=result.met)
+
+
 def _special(name: str, summary: str) -> click.Command:
     @click.command(name, help=summary)
     @click.option("--workers", type=int, default=0, help="Workers. [default: as the bar says]")
@@ -99,7 +136,7 @@ def _special(name: str, summary: str) -> click.Command:
     return command
 
 
-def _show(result: DapiResult | SpecialResult, output: str, report: Path | None, *, good: bool) -> int:
+def _show(result: Result, output: str, report: Path | None, *, good: bool) -> int:
     from zcluster.bench.report import render, write_report
 
     put(render(result, output))

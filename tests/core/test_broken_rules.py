@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from zcluster.core.master import MAX_CATALOG_BYTES, Master, MasterLimits
+from zcluster.core.catalog import MAX_CATALOG_BYTES
+from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import INITIAL_ITEMS, Identity
 from zcluster.errors import ERRORS
 from zcluster.keys import may_call, may_send

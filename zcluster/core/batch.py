@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from zcluster.wire import Cancel, Credit, Grant, Message
+from zcluster.wire import Cancel, Credit, Grant, Message, Sealed
+from zcluster.wire.trees import BULK_KINDS
 
 MAX_MEMBERS = 96
 """Members of one message: enough to make what a message costs small, few enough that the next process begins on the
@@ -117,22 +118,26 @@ class Batch(Generic[G]):
 class Lanes(Generic[G]):
     """What waits for one peer: control, the batch, and bulk."""
 
-    __slots__ = ("batch", "bulk", "bulk_bytes", "control", "returned", "returned_bytes")
+    __slots__ = ("batch", "bulk", "bulk_bytes", "control", "returned", "returned_bytes", "tree_bytes", "trees")
 
     def __init__(self, make: Callable[[list[G]], Message], max_bytes: int) -> None:
         self.control: list[Message] = []
         self.batch: Batch[G] = Batch(make, max_bytes)
         self.bulk: deque[tuple[Message, Body]] = deque()
         self.bulk_bytes = 0
+        self.trees: list[Sealed] = []
+        """Bulk of file sync: it has credit of its own, and goes last."""
+        self.tree_bytes = 0
         self.returned: list[Outgoing] = []
         self.returned_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self.control or self.batch or self.bulk or self.returned)
+        return bool(self.control or self.batch or self.bulk or self.trees or self.returned)
 
     @property
     def waiting_bytes(self) -> int:
-        return self.batch.waiting_bytes + self.bulk_bytes + self.returned_bytes + CONTROL_BYTES * len(self.control)
+        queued = self.batch.waiting_bytes + self.bulk_bytes + self.tree_bytes
+        return queued + self.returned_bytes + CONTROL_BYTES * len(self.control)
 
     def add_grant(self, grant: Grant) -> None:
         """Queue credit; grants that wait together leave together, and a newer one of a body replaces the older."""
@@ -160,12 +165,20 @@ class Lanes(Generic[G]):
         bulk = [(message, bodies) for message, bodies in unsent if message.kind >= FIRST_BATCH_KIND]
         self.control = [message for message, _ in unsent if message.kind < FIRST_BATCH_KIND] + self.control
         self.returned = [*bulk, *self.returned]
-        self.returned_bytes += sum(len(body) for _, bodies in bulk for body in bodies)
+        self.returned_bytes += sum(_size(message, bodies) for message, bodies in bulk)
 
     def add_bulk(self, message: Message, data: Body) -> None:
         """Queue a piece of a large body (or what may not overtake one)."""
         self.bulk.append((message, data))
         self.bulk_bytes += len(data)
+
+    def add_tree(self, frame: Sealed) -> None:
+        """Queue a frame of file sync."""
+        if frame.kind in BULK_KINDS:
+            self.trees.append(frame)
+            self.tree_bytes += len(frame.frame)
+        else:
+            self.control.append(frame)
 
     def take(self) -> list[Outgoing]:
         """Everything, lane by lane."""
@@ -180,4 +193,11 @@ class Lanes(Generic[G]):
             out += [(message, [data]) for message, data in self.bulk]
             self.bulk.clear()
             self.bulk_bytes = 0
+        if self.trees:
+            out += [(frame, []) for frame in self.trees]
+            self.trees, self.tree_bytes = [], 0
         return out
+
+
+def _size(message: Message, bodies: list[Body]) -> int:
+    return len(message.frame) if type(message) is Sealed else sum(len(body) for body in bodies)

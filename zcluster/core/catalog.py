@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from zcluster.core.peers import Node
-from zcluster.wire import FunctionInfo
+from zcluster.wire import Catalog, FunctionInfo
+
+MAX_CATALOG_BYTES = 262_144
+"""Names of functions in a CATALOG: a function beyond is not retried by clients, which is always allowed."""
 
 UNKNOWN = {"client": 0}
 """The roles that a function asks of its caller as long as no node has it."""
@@ -47,6 +52,15 @@ class Functions:
     def idempotent(self) -> list[str]:
         """The functions that every node that has them declares idempotent, by name."""
         return sorted(name for name in self.providers if not self._unsafe[name])
+
+    def catalog(self) -> Catalog:
+        """What callers are told: the first idempotent functions whose names take at most MAX_CATALOG_BYTES as JSON."""
+        names, total_bytes = self.idempotent(), 0
+        for index, name in enumerate(names):
+            total_bytes += len(msgspec.json.encode(name)) + 1
+            if total_bytes > MAX_CATALOG_BYTES:
+                return Catalog(idempotent=names[:index])
+        return Catalog(idempotent=names)
 
     def candidates(self, name: str) -> list[Node]:
         """The nodes with room that ``any`` may mean now: workers; the master only when no usable worker has the function."""

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
-
 from zcluster.core.admission import Admission
 from zcluster.core.batch import Outgoing
 from zcluster.core.counters import Counters
@@ -23,6 +21,7 @@ from zcluster.core.dispatch import Dispatch, QueueLimits
 from zcluster.core.flow import Flow
 from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request, Route
 from zcluster.core.roster import NODE_ROLES, Roster, SessionLimits
+from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
 from zcluster.wire import (
     KINDS,
@@ -41,12 +40,12 @@ from zcluster.wire import (
     Results,
     Welcome,
 )
+from zcluster.wire.trees import TREE_KINDS
 
 RATE_EVERY_S = 1.0
 BLOCKED_MAX_S = 60.0
 """How long a peer may take nothing of what is sent to it before its session ends."""
-MAX_CATALOG_BYTES = 262_144
-"""Names of functions in a CATALOG: a function beyond is not retried by clients, which is always allowed."""
+TREE_NUMBERS = frozenset(cls.kind for cls in TREE_KINDS)
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ class Master:
         self._may_send = may_send
         self._kinds_of_role: dict[str, frozenset[int]] = {}
         self.roster = Roster(limits.session, self.counters, self._emit, self._gone)
+        self.trees = TreeLink()
         self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters)
         self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
         self.admission = Admission(
@@ -211,6 +211,12 @@ class Master:
             self._dispatch(now)
         return out
 
+    def tree_frame(self, session: int, frame: bytes | bytearray | memoryview) -> None:
+        """The sync process has a frame for ``session``; without that session it is dropped."""
+        peer = self.trees.queue(session, frame)
+        if peer is not None:
+            self.dispatch.touched[peer] = None
+
     def unblock(self, route: Route) -> None:
         """The driver can send to ``route`` again."""
         peer = self.roster.peers.get(route)
@@ -240,6 +246,9 @@ class Master:
 
     def _handle(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         node = peer.node
+        if message.kind in TREE_NUMBERS:
+            self.trees.received(peer, data)
+            return
         match message:
             case Requests():
                 self.admission.admit(peer, message, data, offset, now)
@@ -247,6 +256,7 @@ class Master:
                 self.flow.results(node, message, data, offset)
             case Beat():
                 self.roster.beat(peer, message)
+                self.trees.beat(peer, message.trees)
                 self._say(peer, Beat())
                 if node is not None:
                     self.dispatch.offer(node)
@@ -295,6 +305,7 @@ class Master:
             self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
             return
         self._say(peer, self._welcome(peer))
+        self.trees.opened(peer)
         if peer.node is not None:
             self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)
@@ -303,6 +314,7 @@ class Master:
             self._say(peer, self._catalog())
 
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
+        self.trees.closed(peer, reason)
         for entry in list(peer.requests.values()):
             self.dispatch.cancel(entry)
         if peer.lanes.bulk_bytes:
@@ -356,7 +368,7 @@ class Master:
         )  # fmt: skip
 
     def _catalog(self) -> Catalog:
-        return Catalog(idempotent=_fitting(self.dispatch.functions.idempotent(), MAX_CATALOG_BYTES))
+        return self.dispatch.functions.catalog()
 
     def _tell_catalog(self) -> None:
         self._catalog_changed = False
@@ -379,16 +391,6 @@ class Master:
     def _emit(self, event: Event) -> None:
         self.counters.add(f"event_{event.name}")
         self.events.append(event)
-
-
-def _fitting(names: list[str], limit_bytes: int) -> list[str]:
-    """The first of ``names`` that take at most ``limit_bytes`` as JSON."""
-    total_bytes = 0
-    for index, name in enumerate(names):
-        total_bytes += len(msgspec.json.encode(name)) + 1
-        if total_bytes > limit_bytes:
-            return names[:index]
-    return names
 
 
 LOCAL: Route = "local"

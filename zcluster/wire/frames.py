@@ -71,8 +71,8 @@ Frame = bytes | bytearray | memoryview
 
 
 def frame_of(message: Message, bodies: Sequence[Frame]) -> Frame:
-    """What is to be sent for ``message``: a sealed one is its only body, as it is."""
-    return bodies[0] if type(message) is Sealed else encode(message, bodies)
+    """What is to be sent for ``message``; a sealed one is sent as it is."""
+    return message.frame if type(message) is Sealed else encode(message, bodies)
 
 
 def encode(message: Message, bodies: Iterable[bytes | bytearray | memoryview] = ()) -> bytes:

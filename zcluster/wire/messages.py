@@ -265,10 +265,11 @@ class Chunk(Struct, frozen=True, array_like=True):
 class Sealed:
     """A frame that is encoded already, by another process of this node: it is sent as it is."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("frame", "kind")
 
-    def __init__(self, kind: int) -> None:
-        self.kind = kind
+    def __init__(self, frame: bytes | bytearray | memoryview) -> None:
+        self.frame = frame
+        self.kind = frame[2]
 
 
 BusMessage = (

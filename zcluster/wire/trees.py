@@ -38,6 +38,9 @@ class TreeInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     tree: TreeName
     direction: Literal["down", "up"] = "down"
+    path: Path = ""
+    """Where the worker is to have it; empty: beneath the place that the worker keeps for trees. A worker accepts only places
+    that its own configuration allows."""
     include: Patterns = []
     exclude: Patterns = []
     extra_valid: Patterns = []
@@ -193,7 +196,10 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
     reason: Words = ""
     error: Words = ""
-    applied_at_s: Annotated[float, Meta(ge=0)] = 0.0
+    age_s: Annotated[float, Meta(ge=0)] = 0.0
+    """How long it has held that version."""
+    clean: bool = False
+    """Whether its copy is what that version left."""
 
 
 class Finish(Struct, frozen=True, kw_only=True, omit_defaults=True):

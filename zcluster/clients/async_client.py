@@ -37,6 +37,7 @@ from zcluster.clients.checks import (
 )
 from zcluster.clients.link import ClientLink
 from zcluster.clients.result import Result
+from zcluster.clients.sync import AsyncSync
 from zcluster.config import Home, default_home, parse_address
 from zcluster.core.calls import Call, decode_error
 from zcluster.core.link import LinkPolicy
@@ -264,6 +265,11 @@ class AsyncClient:
         """The master's account of the cluster."""
         found: dict[str, Any] = await self.call("cluster.status", target="master")
         return found
+
+    @property
+    def sync(self) -> AsyncSync:
+        """File sync: the state of the trees, and what can be done about it."""
+        return AsyncSync(self)
 
     async def subscribe_nodes(self) -> AsyncIterator[dict[str, Any]]:
         """Changes of nodes' states as the master publishes them: node, role, state, reason, sequence, at_s.

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from zcluster.clients.result import Result
+from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
 from zcluster.process.loop import new_loop
 
@@ -121,6 +122,11 @@ class Client:
     def status(self) -> dict[str, Any]:
         """See AsyncClient.status."""
         return self._run(self._client.status())
+
+    @property
+    def sync(self) -> Sync:
+        """See AsyncClient.sync."""
+        return Sync(self._client.sync, self._run, self._iterate)
 
     def subscribe_nodes(self) -> Iterator[dict[str, Any]]:
         """See AsyncClient.subscribe_nodes."""

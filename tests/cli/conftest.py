@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli.main import run
+from zcluster.clients.sync import AsyncSync
 from zcluster.errors import ZClusterError
 
 
@@ -29,10 +30,19 @@ class Answered:
 
 
 @dataclass
+class Turns:
+    """Answers, one after the other."""
+
+    waiting: list[Any]
+
+
+@dataclass
 class FakeClient:
     """Stands in for a connected AsyncClient."""
 
     value: Any = None
+    values: dict[str, Any] = field(default_factory=dict)
+    """By function, instead of ``value``."""
     error: ZClusterError | None = None
     answers: list[Answered] = field(default_factory=list)
     items: list[Any] = field(default_factory=list)
@@ -54,9 +64,16 @@ class FakeClient:
 
     async def call(self, function: str, args: Any = None, **options: Any) -> Any:
         self.asked.append(("call", function, args, options))
-        if isinstance(self.value, BaseException):
-            raise self.value
-        return self.value
+        value = self.values.get(function, self.value)
+        if isinstance(value, Turns):
+            value = value.waiting.pop(0)
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    @property
+    def sync(self) -> AsyncSync:
+        return AsyncSync(self)
 
     async def stream(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Any]:
         self.asked.append(("stream", function, args, options))
@@ -92,7 +109,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "completing"):
+    for module in ("dapi", "nodes", "sync", "completing"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 
@@ -121,6 +138,12 @@ def zcluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         return Ran(code, captured.out, captured.err)
 
     return invoke
+
+
+@pytest.fixture
+def turns() -> type[Turns]:
+    """Makes a value of the fake client that is another one each time."""
+    return Turns
 
 
 @pytest.fixture

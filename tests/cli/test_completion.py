@@ -69,6 +69,16 @@ def test_functions_are_completed(complete: Callable[..., list[str]], cluster: An
 
 
 @pytest.mark.usefixtures("_names")
+def test_trees_and_workers_are_completed(complete: Callable[..., list[str]], cluster: Any) -> None:
+    cluster.values["sync.trees"] = [{"name": "rules", "path": "/srv"}, {"name": "lists"}]
+    cluster.node_rows = [{"name": "web", "role": "worker"}, {"name": "master", "role": "master"}]
+    assert complete("sync", "confirm", "") == ["lists", "rules"]
+    assert complete("sync", "status", "--tree", "r") == ["rules"]
+    assert complete("sync", "diff", "") == ["web"]
+    assert complete("sync", "confirm", "rules", "--worker", "m") == []
+
+
+@pytest.mark.usefixtures("_names")
 def test_targets_are_completed_in_lists_too(complete: Callable[..., list[str]]) -> None:
     assert complete("dapi", "call", "echo", "--target", "") == ["all", "any", "master", "web", "worker-1", "worker-2"]
     assert complete("dapi", "call", "echo", "--target", "a") == ["all", "any"]

@@ -2,7 +2,7 @@
 
 Rules kept here:
 - completion never prints an error and never keeps the shell waiting: no cluster within TIMEOUT_S means no names;
-- it opens a connection only when a node's or function's name is being completed.
+- it opens a connection only when the name of a node, a function or a tree is being completed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def target_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _matching(((f"{done}{comma}{name}", text) for name, text in [*words, *names]), f"{done}{comma}{rest}")
 
 
+def worker_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The workers whose name begins with ``incomplete``, with their state."""
+    rows = (row for row in _ask(ctx, "nodes") if row.get("role") == "worker")
+    return _matching(((str(row["name"]), str(row.get("state", ""))) for row in rows), incomplete)
+
+
+def tree_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The trees whose name begins with ``incomplete``, with their directory at the master."""
+    return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, "trees")), incomplete)
+
+
 def key_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The admitted keys of the home whose name begins with ``incomplete``, with their role; nothing is connected."""
     from zcluster.config import Home, default_home
@@ -69,4 +80,10 @@ def _ask(ctx: click.Context, what: str) -> list[dict[str, Any]]:
 
 async def _rows(client: AsyncClient, what: str) -> list[dict[str, Any]]:
     async with asyncio.timeout(TIMEOUT_S), client as c:
-        return await (c.nodes() if what == "nodes" else c.functions())
+        match what:
+            case "nodes":
+                return await c.nodes()
+            case "trees":
+                return await c.sync.trees()
+            case _:
+                return await c.functions()

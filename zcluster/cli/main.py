@@ -36,6 +36,7 @@ COMMANDS = {
     },
     "Use": {
         "dapi": Entry("zcluster.cli.dapi:dapi", "Call functions on nodes; list and describe them."),
+        "sync": Entry("zcluster.cli.sync:sync", "See how the trees are on every worker; look now, pause, confirm, roll back."),
         "nodes": Entry("zcluster.cli.nodes:nodes", "List the nodes, their state and their load."),
         "status": Entry("zcluster.cli.nodes:status", "Say in a few lines how the cluster is."),
     },
@@ -46,7 +47,7 @@ COMMANDS = {
         "version": Entry("zcluster.cli.version:version", "Print the versions of zcluster and what it runs on."),
     },
     "Measure": {
-        "bench": Entry("zcluster.cli.bench:bench", "Measure requests, fan-outs, reconnection and memory."),
+        "bench": Entry("zcluster.cli.bench:bench", "Measure requests, fan-outs, file sync, reconnection and memory."),
         "sim": Entry("zcluster.cli.sim:sim", "Replay the seeded simulation of a seed and print what happened."),
     },
 }

@@ -7,8 +7,8 @@
 
 Rules kept here:
 - each method is one call of the cluster's function of that name, with the same arguments and the same answer;
-- a tree that is not named means the only one where there is one; where there are several, that is a UsageError for what
-  changes something or concerns one tree, and means all of them for what only looks;
+- a tree that is not named means the only one, or all where the answer tells them apart; what concerns exactly one tree
+  (show, rollback) is a UsageError that lists the trees when there are several;
 - waiting ends: when nothing more will change by itself, or at its deadline.
 """
 

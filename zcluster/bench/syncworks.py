@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -279,13 +279,11 @@ async def _million(bench: Bench) -> WorkResult:
         bench.say("all have it; comparing the copies")
         await asyncio.to_thread(check_same, source.data, synced.copies)
         await asyncio.sleep(SETTLE_S)
-        baseline = asyncio.create_task(_echo(synced.client, before))
-        await asyncio.sleep(BASELINE_S)
-        await _end(baseline)
+        async with _echoing(synced.client, before):
+            await asyncio.sleep(BASELINE_S)
         for number in range(bench.rounds):
-            echoing = asyncio.create_task(_echo(synced.client, meanwhile))
-            passes_s.append(await _full_pass(synced))
-            await _end(echoing)
+            async with _echoing(synced.client, meanwhile):
+                passes_s.append(await _full_pass(synced))
             memory = max(memory, synced.memory_bytes(MASTER))
             bench.say(f"round {number + 1} of {bench.rounds}: a full pass {passes_s[-1]:.2f} s")
         worker_memory = synced.memory_bytes(WORKER)
@@ -302,21 +300,29 @@ async def _million(bench: Bench) -> WorkResult:
     return bench.result({}, figures)
 
 
-async def _echo(client: AsyncClient, histogram: Histogram) -> None:
-    """Echoes by a worker, one after the other, until it is cancelled."""
-    while True:
-        began_s = time.perf_counter()
-        await client.call("echo", {"value": "x"}, target="worker-1")
-        histogram.record_s(time.perf_counter() - began_s)
-        await asyncio.sleep(ECHO_PAUSE_S)
+@asynccontextmanager
+async def _echoing(client: AsyncClient, histogram: Histogram) -> AsyncIterator[None]:
+    """Echoes by a worker, one after the other, while it is entered; leaving waits for the last one, however late it is."""
+    over = False
 
+    async def echo() -> None:
+        while not over:
+            began_s = time.perf_counter()
+            await client.call("echo", {"value": "x"}, target="worker-1")
+            histogram.record_s(time.perf_counter() - began_s)
+            await asyncio.sleep(ECHO_PAUSE_S)
 
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancels the echoes; raises what has ended them before."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()
+    echoes = asyncio.create_task(echo())
+    try:
+        await asyncio.sleep(0)
+        yield
+    except BaseException:
+        echoes.cancel()
+        raise
+    finally:
+        over = True
+        await asyncio.wait([echoes])
+    echoes.result()
 
 
 async def _full_pass(synced: Synced) -> float:

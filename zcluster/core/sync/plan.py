@@ -42,7 +42,7 @@ class Classes:
 class Plan:
     """What makes a copy equal to its source, in the order in which it is done.
 
-    Stage ``fetch``, ``copies`` and ``link``; then ``respelled``, ``move_away``, ``make_dirs``, what is staged, ``touch``, and
+    Stage ``fetch``, ``copies`` and ``link``; then ``move_away``, ``make_dirs``, what is staged, ``touch``, and
     at last the deletions. Directories get their modes when all is done in them. An entry's mode is what it has to be.
     """
 
@@ -54,16 +54,14 @@ class Plan:
     link: list[tuple[str, Entry]] = field(default_factory=list)
     touch: list[tuple[str, Entry]] = field(default_factory=list)
     """Files and directories that have the right content, and another mode or time."""
-    make_dirs: list[tuple[str, Entry]] = field(default_factory=list)
-    """Parents first."""
-    move_away: list[tuple[str, Entry]] = field(default_factory=list)
-    """What is here where something of another kind must be, as it is here: a file or link for a directory, or a directory
-    for a file or link. What such a directory holds is in ``delete_files`` and ``delete_dirs``, and goes before it."""
-    respelled: list[tuple[str, str]] = field(default_factory=list)
-    """Old and new path that differ by case only. The old one is among the deletions: where the file system does not
-    tell the two apart it must not go after the new one has come."""
+    make_dirs: list[tuple[str, int]] = field(default_factory=list)
+    """Path and mode, parents first."""
+    move_away: list[str] = field(default_factory=list)
+    """What is here where something of another kind must be: a file or link for a directory, or a directory for a file or
+    link. What such a directory holds is in ``delete_files`` and ``delete_dirs``, and goes before it."""
     delete_files: list[str] = field(default_factory=list)
-    """Files and links."""
+    """Files and links. Where one differs from a path that comes by case only, and the file system does not tell the two
+    apart, it is a rename: that path must not go."""
     delete_dirs: list[str] = field(default_factory=list)
     """The deepest first. One that turns out to hold something is left: that is something that the rules do not cover."""
     kept: list[str] = field(default_factory=list)
@@ -76,6 +74,10 @@ class Plan:
     """Of ``fetch``."""
     deletes: int = 0
     """Files and links that go."""
+    more_files: int = 0
+    """By how much the number of files and links grows; below 0 when it shrinks."""
+    more_bytes: int = 0
+    """By how much the bytes of files grow."""
 
     @property
     def empty(self) -> bool:
@@ -109,7 +111,7 @@ class _Planner:
         self._keep()
         self._find_sources()
         if classes.missing:
-            self._find_twins()
+            self._block_twins()
         for path, entry, own in classes.shared:
             if entry is not None and own is not None:
                 self._replace(path, entry, own)
@@ -122,12 +124,28 @@ class _Planner:
                 self._put(path, entry)
         if self._deleting:
             self._delete()
-        plan.make_dirs.sort(key=_path_of)
+        plan.make_dirs.sort()
         touched = sum(1 for _, entry in plan.touch if entry.kind != DIRECTORY)
         plan.files = len(plan.fetch) + len(plan.copies) + len(plan.link) + touched
         plan.bytes = sum(entry.size for _, entry in plan.fetch)
         plan.deletes = len(plan.delete_files)
+        self._count_growth()
         return plan
+
+    def _count_growth(self) -> None:
+        """What comes, without what is replaced or deleted for it."""
+        plan, classes = self._plan, self._classes
+        coming = {path for path, _ in (*plan.fetch, *plan.link)} | {path for path, _, _ in plan.copies}
+        coming.update(path for path, _ in plan.make_dirs)
+        going = set(plan.delete_files)
+        for differences in (classes.missing, classes.shared, classes.extra):
+            for path, entry, own in differences:
+                if entry is not None and entry.kind != DIRECTORY and path in coming:
+                    plan.more_files += 1
+                    plan.more_bytes += entry.size
+                if own is not None and own.kind != DIRECTORY and (path in coming or path in going):
+                    plan.more_files -= 1
+                    plan.more_bytes -= own.size
 
     def _keep(self) -> None:
         """Note what stays, and pin the directories above it."""
@@ -153,8 +171,8 @@ class _Planner:
                 if own is not None and own.kind == FILE and own.size:
                     self._sources[own.digest, own.size] = path
 
-    def _find_twins(self) -> None:
-        """Names that come beside one that differs by case only: a rename where that one goes, else there is no place."""
+    def _block_twins(self) -> None:
+        """Block names that would come beside one that differs by case only and stays; where that one goes it is a rename."""
         classes = self._classes
         here: dict[str, Difference] = {}
         for differences in (classes.extra, classes.uncovered, classes.extra_valid):
@@ -170,8 +188,6 @@ class _Planner:
                 continue
             if id(twin) not in leaving or twin.path in self._pinned:
                 self._block(path, f"{twin.path!r}, which differs from it by case only, is here and stays")
-            elif (twin.mine.kind == DIRECTORY) == (entry.kind == DIRECTORY):
-                self._plan.respelled.append((twin.path, path))
 
     def _block(self, path: str, reason: str) -> None:
         self._blocked.add(path)
@@ -185,19 +201,17 @@ class _Planner:
             if same:
                 plan.touch.append((path, entry))
                 return
-        elif own.kind == DIRECTORY:
-            if path in self._pinned:
-                self._block(path, "a directory is in its way, with files that stay")
-                self._plan.kept.append(path)
-                return
-            plan.move_away.append((path, own))
-        elif entry.kind == DIRECTORY:
-            plan.move_away.append((path, own))
+        elif own.kind == DIRECTORY and path in self._pinned:
+            self._block(path, "a directory is in its way, with files that stay")
+            plan.kept.append(path)
+            return
+        elif DIRECTORY in (entry.kind, own.kind):
+            plan.move_away.append(path)
         self._put(path, entry)
 
     def _put(self, path: str, entry: Entry) -> None:
         if entry.kind == DIRECTORY:
-            self._plan.make_dirs.append((path, entry))
+            self._plan.make_dirs.append((path, entry.mode))
         elif entry.kind == LINK:
             self._plan.link.append((path, entry))
         elif self._sources and entry.size and (found := self._sources.get((entry.digest, entry.size))) is not None:
@@ -218,7 +232,3 @@ class _Planner:
                 plan.delete_dirs.append(path)
         # Directories stand before what is in them.
         plan.delete_dirs.reverse()
-
-
-def _path_of(item: tuple[str, Entry]) -> str:
-    return item[0]

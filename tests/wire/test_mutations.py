@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zcluster.core.master import Master, MasterLimits
+from zcluster.core.master import TREE_NUMBERS, Master, MasterLimits
 from zcluster.core.peers import Fan, Identity
+from zcluster.core.treelink import FrameIn
 from zcluster.errors import PeerError
 from zcluster.keys import may_call, may_send
 from zcluster.wire import (
@@ -113,6 +114,10 @@ def check_books(master: Master) -> None:
     assert dispatch.waiting == sum(request.queue is not None for request in waiting)
     assert dispatch.waiting_bytes == sum(len(request.body) for request in waiting if request.queue is not None)
     assert dispatch.gate.used_bytes >= 0
+    for notice in master.trees.notices:
+        if isinstance(notice, FrameIn):
+            assert decode(notice.frame, LIMITS)[0].kind in TREE_NUMBERS
+    master.trees.notices.clear()
     for node in nodes:
         assert sum(node.by_caller.values()) == len(node.running)
         assert all(request.leg == leg and request.node is node for leg, request in node.running.items())

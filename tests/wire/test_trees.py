@@ -305,6 +305,23 @@ def test_a_listing_that_is_believed_is_in_order(seed: int) -> None:
     assert b"" not in names
 
 
+@pytest.mark.parametrize("names", [["b", "a"], ["a", "a"], ["a", "b", "b"], ["\U00010000", "\uffff"]])
+def test_a_listing_out_of_order_is_not_believed(names: list[str]) -> None:
+    listing = pack([Entry(name, "f", 1, 2, 3, bytes(16)) for name in names])
+    with pytest.raises(PeerError, match="not in order"):
+        checked_listing(listing, listing_digest(listing))
+
+
+def test_what_is_nested_behind_the_known_elements_is_refused() -> None:
+    """An array may be longer than it is known to be; what is skipped there must not end the process."""
+    deep = b"\x91" * 100_000 + b"\xc0"
+    listing = b"\x91\x98\xa1a\xa1f\x00\x00\x00\xc4\x00\xa0" + deep
+    with pytest.raises(PeerError, match="malformed"):
+        checked_listing(listing, listing_digest(listing))
+    with pytest.raises(PeerError, match="malformed"):
+        bodies.read_changes(b"\x91\x94\xa1a\xc0\xc0" + deep)
+
+
 def test_a_listing_with_another_digest_is_not_believed() -> None:
     data = encode_listing([ENTRY])
     assert checked_listing(data, listing_digest(data)) == [ENTRY]

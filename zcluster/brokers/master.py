@@ -24,6 +24,7 @@ from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.front import Front, FrontKeys
 from zcluster.brokers.limits import machine_limits
 from zcluster.brokers.records import Records
+from zcluster.brokers.trees import MasterTrees
 from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.master import LOCAL, Master
 from zcluster.core.peers import Event, Identity
@@ -113,6 +114,8 @@ class MasterProcess:
             software=__version__, expected=self._records.nodes(),
         )  # fmt: skip
         self._functions.update(cluster_functions(self._machine, loop.time, time.time()))
+        self._trees = MasterTrees(self._machine, self._loaded, self._workers, self._wake, self._logger)
+        self._functions.update(self._trees.functions())
         self._node = NodeEnd(
             self._key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
@@ -127,9 +130,11 @@ class MasterProcess:
         lifetime = Lifetime(loop, self._reload)
         self._join_myself()
         self._tick()
+        self._trees.start()
         self._started(epoch)
         await lifetime.stopped()
         await self._drain(lifetime)
+        self._trees.close()
         self._front.close(LAST_WORDS_MS)
         self._records.close()
         context.term()
@@ -189,6 +194,8 @@ class MasterProcess:
         self._waking = False
         now = self._loop.time()
         machine = self._machine
+        if machine.trees.notices:
+            self._trees.tell()
         for _ in range(LOCAL_ROUNDS):
             for route, outgoing in machine.take(now):
                 if isinstance(route, bytes):
@@ -263,8 +270,12 @@ class MasterProcess:
         self._identities.clear()
         self._machine.keys_changed(self._still_admitted, self._loop.time())
         self._machine.forget_nodes(lambda name: name == self._machine.name or name in self._ring.entries)
+        self._trees.nodes_changed()
         self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
         self._wake()
+
+    def _workers(self) -> list[str]:
+        return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
 
     def _still_admitted(self, identity: Identity) -> bool:
         return identity == self._me or self._identify(identity.key) == identity
@@ -331,6 +342,7 @@ class MasterProcess:
         set_level(outcome.settings.log.level)
         self._machine.apply(machine_limits(outcome.settings))
         self._node.apply(outcome.settings.limits)
+        self._trees.apply(self._loaded)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})
 

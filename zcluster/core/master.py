@@ -82,7 +82,7 @@ class Master:
         self.events: list[Event] = []
         self._may_send = may_send
         self._kinds_of_role: dict[str, frozenset[int]] = {}
-        self.roster = Roster(limits.session, self.counters, self._emit, self._gone)
+        self.roster = Roster(limits.session, self.counters, self.note, self._gone)
         self.trees = TreeLink()
         self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters)
         self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
@@ -277,7 +277,7 @@ class Master:
                 peer.draining = True
                 if node is not None:
                     self.dispatch.fail_queue(node, f"{node.name} is shutting down")
-                    self._emit(Event("node_draining", {"name": node.name}))
+                    self.note(Event("node_draining", {"name": node.name}))
             case Bye():
                 self.roster.leave(peer, "left", now, state="left")
             case _:
@@ -301,7 +301,7 @@ class Master:
             peer = self.roster.join(route, identity, hello, kinds, now)
         except ZClusterError as error:
             self.counters.add(f"hello_{error.code}")
-            self._emit(Event("hello_refused", {"name": identity.name, "code": error.code, "reason": error.message}, "warning"))
+            self.note(Event("hello_refused", {"name": identity.name, "code": error.code, "reason": error.message}, "warning"))
             self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
             return
         self._say(peer, self._welcome(peer))
@@ -348,7 +348,7 @@ class Master:
     def _check_outbox(self, peer: Peer, now: float) -> None:
         if peer.lanes.waiting_bytes > self.limits.outbox_bytes or now - peer.blocked_s > BLOCKED_MAX_S:
             self.counters.add("slow_reader")
-            self._emit(Event("slow_reader", {"name": peer.identity.name, "waiting_bytes": peer.lanes.waiting_bytes}, "warning"))
+            self.note(Event("slow_reader", {"name": peer.identity.name, "waiting_bytes": peer.lanes.waiting_bytes}, "warning"))
             self.roster.leave(peer, "it does not read what is sent to it", now)
 
     def _kinds(self, role: str) -> frozenset[int]:
@@ -388,7 +388,8 @@ class Master:
         peer.lanes.control.append(message)
         self.dispatch.touched[peer] = None
 
-    def _emit(self, event: Event) -> None:
+    def note(self, event: Event) -> None:
+        """Something has happened at this node: counted, and told with the events."""
         self.counters.add(f"event_{event.name}")
         self.events.append(event)
 

@@ -15,6 +15,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
+
 from zcluster import __version__
 from zcluster.config import Loaded, load, reload
 from zcluster.core.batch import Outgoing
@@ -30,6 +32,7 @@ from zcluster.net.link import LinkDriver
 from zcluster.net.reader import Alarm
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Refusal, Welcome, WireLimits
+from zcluster.workers.trees import WorkerTrees
 
 _random = secrets.SystemRandom()
 
@@ -73,6 +76,8 @@ class Worker:
         self._flushing = False
         self._lifetime = Lifetime(loop, self._reload)
         self._alarm = Alarm(loop, self._due)
+        self._trees = WorkerTrees(key_file.name, self._loaded, self._wake, self._logger)
+        self._functions.update(self._trees.functions())
         self._node = NodeEnd(
             key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
@@ -95,6 +100,7 @@ class Worker:
         self._driver.start()
         await self._lifetime.stopped()
         await self._drain(times.drain_s)
+        self._trees.close()
         self._driver.close()
         context.term()
         return self._exit_code()
@@ -106,32 +112,37 @@ class Worker:
         self._logger.info("joined", extra={"fields": fields})
         self._welcome = welcome
         self._node.apply(self._agreed())
+        self._trees.link_up(welcome)
         if self._ready is not None:
             self._ready(welcome)
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
         self._node.session_lost()
+        self._trees.link_down()
         level = logging.WARNING if was_up else logging.INFO
         self._logger.log(level, str(error), extra={"fields": {"retry_s": round(retry_s, 3)}})
 
     def link_ended(self, error: ZClusterError) -> None:
         self._error = error
         self._node.session_lost()
+        self._trees.link_down()
         self._logger.error(str(error))
         self._lifetime.stop()
 
     def link_message(self, message: Message, data: bytes, offset: int) -> None:
         if isinstance(message, Refusal):
             self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
+        if self._trees.receive(message, data):
+            return
         self._node.receive(message, data, offset)
         if self._node.busy:
             self._alarm.set(self._node.next_deadline())
 
     def link_beat(self) -> Beat:
-        return self._node.beat()
+        return msgspec.structs.replace(self._node.beat(), trees=self._trees.held)
 
     def link_take(self) -> list[Outgoing]:
-        return self._node.take()
+        return self._trees.take(self._node.take())
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -179,5 +190,6 @@ class Worker:
         self._loaded = replace(self._loaded, settings=outcome.settings)
         set_level(outcome.settings.log.level)
         self._node.apply(self._agreed())
+        self._trees.apply(self._loaded)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})

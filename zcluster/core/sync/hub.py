@@ -1,0 +1,332 @@
+"""The master's side of file sync: the sources of its trees, the copies of its workers' trees, permits, and what is told.
+
+Rules kept here:
+- a worker has to do with the trees that name it, and with no others: a message about another one is refused and counted;
+- at most ``pulls`` pulls run at a time, of all trees and in both directions; a permit ends with its pull, its session, or
+  when nothing has moved for a while: none can stick;
+- what a worker reports is shown, never believed: it decides nothing;
+- a worker whose BEAT says that it holds something else than it should, twice in a row, is told again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from zcluster.core.sync.bodies import held_digest
+from zcluster.core.sync.effects import Effects, Place
+from zcluster.core.sync.member import answer_of_source, question_of_sink
+from zcluster.core.sync.permits import Permits
+from zcluster.core.sync.sink import Sink, SinkLimits
+from zcluster.core.sync.source import Source, SourceLimits
+from zcluster.core.targets import select
+from zcluster.errors import NoSuchNode, PeerError, TooLarge, UsageError
+from zcluster.wire.trees import Go, Hashes, Listing, Order, Parcel, Report, State, TreeInfo, TreeMessage, Trees
+
+MAX_WRONG_BEATS = 2
+STALLED_S = 60.0
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A tree of the configuration."""
+
+    info: TreeInfo
+    workers: str
+    """The target that it concerns."""
+    local: TreeInfo
+    """The rules as they hold at the master."""
+
+
+@dataclass
+class _Worker:
+    """A worker's session."""
+
+    name: str
+    trees: dict[str, TreeInfo]
+    held: str = ""
+    wrong_beats: int = 0
+
+
+class Hub:
+    """The machine of the master's sync process.
+
+    Args:
+        declared: the trees, by name.
+        paused: pairs of (tree, worker or "") that are paused from before.
+        master: the master's name.
+    """
+
+    def __init__(
+        self, declared: Mapping[str, Declared], effects: Effects, sink_limits: SinkLimits, source_limits: SourceLimits,
+        pulls: int, master: str, now: float, paused: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:  # fmt: skip
+        self.declared = dict(declared)
+        self.effects = effects
+        self.sources: dict[str, Source] = {}
+        self.sinks: dict[Place, Sink] = {}
+        self.reports: dict[Place, tuple[Report, float]] = {}
+        self.behind_since_s: dict[Place, float] = {}
+        self.paused = set(paused)
+        self.protocol_errors = 0
+        self.workers: dict[int, _Worker] = {}
+        self.known: dict[str, str] = {}
+        """Workers that are away, with the reason."""
+        self._sessions: dict[str, int] = {}
+        self._sink_limits, self._source_limits = sink_limits, source_limits
+        self._master = master
+        self.permits: Permits[tuple[Place, int]] = Permits(pulls, stall_s=STALLED_S)
+        for name, tree in self.declared.items():
+            if tree.info.direction == "down":
+                self.sources[name] = Source(
+                    (name, ""), tree.local, effects, source_limits, now, ask_permit=self._ask, release_permit=self._release
+                )
+
+    @property
+    def ends(self) -> Iterator[Sink | Source]:
+        """All its sinks and sources."""
+        yield from self.sources.values()
+        yield from self.sinks.values()
+
+    # -- events ---------------------------------------------------------------------------------------------------------
+
+    def session_up(self, session: int, name: str, now: float) -> None:
+        """A worker has a session."""
+        trees = {tree: declared.info for tree, declared in self.declared.items() if self._concerns(declared, name)}
+        self.workers[session] = _Worker(name, trees)
+        self._sessions[name] = session
+        self.known.pop(name, None)
+        if not trees:
+            return
+        self._say_trees(session)
+        for tree in trees:
+            if tree in self.sources:
+                self.sources[tree].listen(session)
+
+    def session_down(self, session: int, now: float, reason: str = "") -> None:
+        """A worker's session has ended."""
+        worker = self.workers.pop(session, None)
+        if worker is None:
+            return
+        if self._sessions.get(worker.name) == session:
+            del self._sessions[worker.name]
+            self.known[worker.name] = reason
+            for place, sink in self.sinks.items():
+                if place[1] == worker.name:
+                    sink.session_down(now)
+        for source in self.sources.values():
+            source.session_down(session, now)
+        self.permits.drop(session, now)
+
+    def beat(self, session: int, held: str, now: float) -> None:
+        """A BEAT of the worker said in ``trees`` what it holds."""
+        worker = self.workers.get(session)
+        if worker is None:
+            return
+        worker.held = held
+        right = held == self._expected(worker)
+        worker.wrong_beats = 0 if right else worker.wrong_beats + 1
+        if worker.wrong_beats >= MAX_WRONG_BEATS:
+            worker.wrong_beats = 0
+            for tree in worker.trees:
+                if tree in self.sources and not self.permits.holds(((tree, ""), session)):
+                    self.sources[tree].announce(session)
+
+    def hint(self, place: Place, dirty: frozenset[str] | None, now: float) -> None:
+        """Something may have changed in these directories of a tree."""
+        end = self.sources.get(place[0]) if not place[1] else self.sinks.get(place)
+        if end is not None:
+            end.hint(dirty, now)
+
+    def receive(self, session: int, message: TreeMessage, body: bytes | memoryview, now: float) -> None:
+        """A message of a worker."""
+        worker = self.workers.get(session)
+        if worker is None:
+            return
+        sink: Sink | None = None
+        source: Source | None = None
+        try:
+            if isinstance(message, Trees):
+                raise PeerError("TREES comes from a master only")
+            if isinstance(message, Order) or message.tree not in worker.trees:
+                raise PeerError(f"{worker.name} has no tree of this name")
+            source = self.sources.get(message.tree)
+            sink = None if source is not None else self._sink_of(message, worker, session, now)
+            self.permits.progress(((message.tree, "" if source is not None else worker.name), session), now)
+            if isinstance(message, Report):
+                if source is not None:
+                    self._reported(message, worker.name, now)
+            elif source is not None:
+                question_of_sink(source, session, message, body, now)
+            elif sink is not None and isinstance(message, State):
+                sink.heard(message, now)
+            elif sink is not None and isinstance(message, Go | Listing | Parcel | Hashes):
+                answer_of_source(sink, message, body, now)
+            else:
+                raise PeerError(f"{type(message).__name__.upper()} makes no sense for this tree")
+        except (PeerError, TooLarge) as error:
+            self.protocol_errors += 1
+            tree = "" if isinstance(message, Trees) else message.tree
+            self.effects.tell("sync_protocol_error", "warning", worker=worker.name, tree=tree, reason=error.message)
+            if sink is not None:
+                sink.fail(error, now)
+            elif source is not None:
+                source.serving.end(session, now)
+
+    def next_deadline(self) -> float:
+        """When :meth:`handle_deadline` has to be called; may be infinite."""
+        times = [end.next_deadline() for end in self.ends]
+        permits = self.permits.next_deadline()
+        return min([*times, permits] if permits is not None else times, default=math.inf)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due."""
+        for end in list(self.ends):
+            if now >= end.next_deadline():
+                end.handle_deadline(now)
+        for place, session in self.permits.handle_deadline(now):
+            self._stalled(place, session, now)
+
+    def settle(self, now: float) -> None:
+        """To be called after each event: those whose turn has come begin."""
+        for place, session in self.permits.take_granted():
+            if place[1]:
+                self.sinks[place].permitted(now)
+            else:
+                self.sources[place[0]].serving.grant(session, now)
+
+    # -- what people say ------------------------------------------------------------------------------------------------
+
+    def now(self, tree: str, now: float) -> list[str]:
+        """Look at everything now, try again what failed; returns the trees."""
+        names = self._named(tree)
+        for name in names:
+            if name in self.sources:
+                self.sources[name].hint(None, now)
+            for place, sink in list(self.sinks.items()):
+                if place[0] == name:
+                    sink.order(now)
+        self._order(names, "now")
+        return names
+
+    def confirm(self, tree: str, worker: str, now: float) -> list[str]:
+        """What a guard holds is right."""
+        names = self._named(tree)
+        for name in names:
+            if name in self.sources:
+                self.sources[name].confirm(now)
+        self._order(names, "confirm", worker)
+        return names
+
+    def pause(self, tree: str, worker: str, paused: bool, now: float) -> list[str]:
+        """Let no pull of this tree (of this worker) begin, or let them begin again."""
+        names = self._named(tree)
+        for name in names:
+            if paused:
+                self.paused.add((name, worker))
+            else:
+                self.paused -= {pair for pair in self.paused if pair[0] == name and worker in ("", pair[1])}
+        for session in self.workers:
+            self._say_trees(session)
+        for place, sink in self.sinks.items():
+            sink.set_paused(self._is_paused(*place), now)
+        return names
+
+    # -- inside ---------------------------------------------------------------------------------------------------------
+
+    def _named(self, tree: str) -> list[str]:
+        if tree and tree not in self.declared:
+            raise UsageError(f"there is no tree {tree!r}", hint=f"the trees are: {', '.join(self.declared) or 'none'}")
+        return [tree] if tree else list(self.declared)
+
+    def _concerns(self, declared: Declared, worker: str) -> bool:
+        try:
+            return bool(select(declared.workers, [worker], self._master))
+        except NoSuchNode:
+            # A list may name others as well: each part has to match something there, but not this worker.
+            return any(_matches(part, worker) for part in declared.workers.split(","))
+
+    def concerned(self, tree: str) -> list[str]:
+        """Workers that this tree concerns, here or away."""
+        names = {worker.name for worker in self.workers.values()} | set(self.known)
+        return sorted(name for name in names if self._concerns(self.declared[tree], name))
+
+    def _is_paused(self, tree: str, worker: str) -> bool:
+        return (tree, "") in self.paused or (tree, worker) in self.paused
+
+    def _say_trees(self, session: int) -> None:
+        worker = self.workers[session]
+        if worker.trees:
+            limits, name = self._source_limits, worker.name
+            infos = [msgspec.structs.replace(info, paused=self._is_paused(tree, name)) for tree, info in worker.trees.items()]
+            self.effects.say(session, Trees(epoch=limits.epoch, chunk_bytes=limits.chunk_bytes, trees=infos))
+
+    def _order(self, trees: list[str], order: str, worker: str = "") -> None:
+        for session, known in self.workers.items():
+            for tree in trees:
+                if tree in known.trees and worker in ("", known.name):
+                    self.effects.say(session, Order(tree=tree, order="confirm" if order == "confirm" else "now"))
+
+    def _expected(self, worker: _Worker) -> str:
+        return held_digest(
+            (tree, source.version, source.root.hex() if source.version else "")
+            for tree in worker.trees
+            if (source := self.sources.get(tree)) is not None
+        )
+
+    def _sink_of(self, message: TreeMessage, worker: _Worker, session: int, now: float) -> Sink:
+        assert not isinstance(message, Trees)
+        place = (message.tree, worker.name)
+        sink = self.sinks.get(place)
+        if sink is None:
+            sink = self.sinks[place] = Sink(
+                place, self.declared[message.tree].local, self.effects, self._sink_limits, now,
+                report=lambda report, now: self._reported(report, worker.name, now), permit=self._ask_for_sink,
+                release=self._release_sink,
+            )  # fmt: skip
+            sink.set_paused(self._is_paused(*place), now)
+        if isinstance(message, State):
+            sink.session_up(session, now)
+        return sink
+
+    def _reported(self, report: Report, worker: str, now: float) -> None:
+        self.reports[(report.tree, worker)] = (report, now)
+        source, session = self.sources.get(report.tree), self._sessions.get(worker)
+        if source is not None and session is not None and not report.target:
+            # Its sync process has started again and knows nothing: tell it.
+            source.announce(session)
+
+    # permits: keys are (place, session)
+
+    def _ask(self, place: Place, session: int, now: float) -> None:
+        self.permits.ask((place, session), session, now)
+
+    def _release(self, place: Place, session: int, now: float) -> None:
+        self.permits.release((place, session), now)
+
+    def _ask_for_sink(self, place: Place, now: float) -> None:
+        session = self._sessions.get(place[1])
+        if session is not None:
+            self.permits.ask((place, session), session, now)
+
+    def _release_sink(self, place: Place, now: float) -> None:
+        session = self._sessions.get(place[1])
+        if session is not None:
+            self.permits.release((place, session), now)
+
+    def _stalled(self, place: Place, session: int, now: float) -> None:
+        self.effects.tell("pull_stalled", "warning", tree=place[0], session=session)
+        if place[1]:
+            self.sinks[place].fail(PeerError("the worker has not answered"), now)
+        else:
+            self.sources[place[0]].serving.end(session, now)
+
+
+def _matches(part: str, worker: str) -> bool:
+    try:
+        return bool(select(part.strip(), [worker], ""))
+    except NoSuchNode:
+        return False

@@ -1,0 +1,280 @@
+"""The source of a tree: what its files are now, as numbered versions.
+
+Rules kept here:
+- a version is what a look found, has a number of its own, and is announced only after that number is durable;
+- a look that a guard does not trust publishes nothing: the tree is ``held`` with its reason until it is right again or
+  someone confirms it; what was published before stays available;
+- looks follow hints at once, but leave the node as much time as they and their versions took (a busy tree cannot busy it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zcluster.core.sync.effects import Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
+from zcluster.core.sync.entry import DIRECTORY, Change, Manifest
+from zcluster.core.sync.guard import judge
+from zcluster.core.sync.serving import Serving, Version
+from zcluster.wire.trees import State, TreeInfo
+
+RECHECK_S = 0.03
+"""When files too young for their timestamps are looked at again."""
+REST = 2.0
+"""After a version no look for this many times what the look and the version took."""
+MIN_REST_S = 0.002
+MAX_REST_S = 2.0
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True)
+class SourceLimits:
+    """Bounds and times of a source."""
+
+    epoch: int
+    window_bytes: int
+    chunk_bytes: int
+    scan_s: float
+
+
+class Source:
+    """One tree at its source.
+
+    Args:
+        place, info: which tree, and its rules.
+        effects: where decisions go.
+        ask_permit, release_permit: see Serving.
+        floor: a version number that somebody has seen: new ones are above it.
+    """
+
+    def __init__(
+        self, place: Place, info: TreeInfo, effects: Effects, limits: SourceLimits, now: float, *,
+        ask_permit: Callable[[Place, int, float], None], release_permit: Callable[[Place, int, float], None],
+        floor: int = 0,
+    ) -> None:  # fmt: skip
+        self.place, self.info = place, info
+        self.limits = limits
+        self._effects = effects
+        self.version, self.root, self.files, self.bytes = 0, b"", 0, 0
+        self.mine: Manifest = {}
+        self.looked: Looked | None = None
+        self.opened: Opened | None = None
+        self.held = ""
+        self.looked_at_s: float | None = None
+        self.published_at_s: float | None = None
+        self.floor = floor
+        self.serving = Serving(
+            place, effects, limits.window_bytes, limits.chunk_bytes, self._current, ask_permit, release_permit
+        )
+        self._listeners: dict[int, None] = {}
+        self._dirty: set[str] = set()
+        self._everything = False
+        self._looking = True
+        self._confirmed = False
+        self._cause, self._of = "change", 0
+        self._closed = False
+        self._began_s = now
+        self._not_before_s = 0.0
+        self._recheck: frozenset[str] = frozenset()
+        self._recheck_s = 0.0
+        self._pass_due_s = now + limits.scan_s
+        self._retry_s: float | None = None
+        self._lane = f"{place[0]}/{place[1]}"
+        self._pending: list[Change] = []
+        effects.do(self._lane, Open(place, info, True), self._was_opened)
+
+    # -- what happens to it ---------------------------------------------------------------------------------------------
+
+    def hint(self, dirty: frozenset[str] | None, now: float) -> None:
+        """These directories may have changed; None: any may."""
+        if dirty is None:
+            self._everything = True
+        else:
+            self._dirty |= dirty
+        self._look(now)
+
+    def confirm(self, now: float) -> None:
+        """Someone says that what the guard holds is right."""
+        self._confirmed = True
+        self.hint(None, now)
+
+    def restored(self, version: int, now: float) -> None:
+        """The files of an old version have been put back: the next version says so."""
+        self._cause, self._of, self._confirmed = "rollback", version, True
+        self.hint(None, now)
+
+    def listen(self, session: int) -> None:
+        """This session is to know of every version."""
+        self._listeners[session] = None
+        self.announce(session)
+
+    def session_down(self, session: int, now: float) -> None:
+        """The session is gone, and its pull with it."""
+        self._listeners.pop(session, None)
+        self.serving.end(session, now)
+
+    def close(self) -> None:
+        """The tree is not synced any more."""
+        self._closed = True
+
+    def announce(self, session: int) -> None:
+        """Tell the session what the tree is now."""
+        if self.version or self.held:
+            self._effects.say(session, self.state())
+
+    def state(self) -> State:
+        """What is announced."""
+        return State(
+            tree=self.place[0], version=self.version, epoch=self.limits.epoch, root=self.root.hex(), files=self.files,
+            bytes=self.bytes, held=self.held[:1000],
+        )  # fmt: skip
+
+    def next_deadline(self) -> float:
+        """When :meth:`handle_deadline` has to be called."""
+        due = self._pass_due_s if self._retry_s is None else min(self._pass_due_s, self._retry_s)
+        if self._recheck:
+            due = min(due, self._recheck_s)
+        if (self._dirty or self._everything) and not self._looking:
+            due = min(due, self._not_before_s)
+        return due
+
+    def handle_deadline(self, now: float) -> None:
+        """Look, where it is time to."""
+        if now >= self._pass_due_s or (self._retry_s is not None and now >= self._retry_s):
+            self._pass_due_s, self._retry_s = now + self.limits.scan_s, None
+            if self.opened is None and not self._looking:
+                self._looking = True
+                self._effects.do(self._lane, Open(self.place, self.info, True), self._was_opened)
+            self._everything = True
+        if self._recheck and now >= self._recheck_s:
+            self._dirty |= self._recheck
+            self._recheck = frozenset()
+        self._look(now)
+
+    # -- looking and publishing -----------------------------------------------------------------------------------------
+
+    def _was_opened(self, result: object, now: float) -> None:
+        self._looking = False
+        if (error := failed(result)) is not None:
+            self._hold(str(error), now)
+            self._retry_s = now + RETRY_S
+            return
+        assert isinstance(result, Opened)
+        self.opened = result
+        self.version, self.root = result.version, result.root
+        self.files = result.files_before
+        if result.version and result.looked.root == result.root:
+            self.mine, self.files, self.bytes = result.looked.mine, result.looked.files, result.looked.bytes
+            self.published_at_s = now
+        self._began_s = now
+        self._looking = True
+        self._was_looked(result.looked, now)
+        if result.version:
+            self._announce_all()
+
+    def _look(self, now: float) -> None:
+        if self._looking or self._closed or self.opened is None or now < self._not_before_s:
+            return
+        if self._everything or self._dirty:
+            dirty = None if self._everything else frozenset(self._dirty)
+            self._everything, self._dirty = False, set()
+            self._looking, self._began_s = True, now
+            self._effects.do(self._lane, Look(self.place, dirty), self._was_looked)
+
+    def _was_looked(self, result: object, now: float) -> None:
+        if (error := failed(result)) is not None:
+            self._hold(str(error), now)
+            self._retry_s = now + RETRY_S
+            self._rest(now)
+            return
+        assert isinstance(result, Looked)
+        self.looked, self.looked_at_s = result, now
+        if result.unsettled:
+            self._recheck, self._recheck_s = result.unsettled, now + RECHECK_S
+        if self.version and result.root == self.root:
+            self.mine = result.mine
+            self._release_hold()
+            self._rest(now)
+            return
+        self._effects.do(self._lane, Differ(self.place, self.mine, result.mine), self._was_differed)
+
+    def _was_differed(self, result: object, now: float) -> None:
+        looked = self.looked
+        assert looked is not None
+        if (error := failed(result)) is not None:
+            self._hold(str(error), now)
+            self._rest(now)
+            return
+        assert isinstance(result, list)
+        added = sum(1 for change in result if change.old is None and not _directory(change))
+        removed = sum(1 for change in result if change.new is None and not _directory(change))
+        verdict = judge(
+            known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete,
+            files_before=self.files, files_after=looked.files, deleted=removed, share=self.info.delete_share,
+            confirmed=self._confirmed,
+        )  # fmt: skip
+        if verdict.held:
+            self._hold(verdict.held, now)
+            self._rest(now)
+            return
+        self._pending = result
+        changed = sum(1 for change in result if not _directory(change)) - added - removed
+        number = Number(
+            self.place, self.limits.epoch, looked.root, looked.files, looked.bytes, added, changed, removed,
+            self._cause, self._of, max(self.floor, self.version),
+        )  # fmt: skip
+        self._effects.do(self._lane, number, self._was_numbered)
+
+    def _was_numbered(self, result: object, now: float) -> None:
+        looked = self.looked
+        assert looked is not None
+        if (error := failed(result)) is not None:
+            self._hold(str(error), now)
+            self._retry_s = now + RETRY_S
+            self._rest(now)
+            return
+        assert isinstance(result, int)
+        before, self.mine = self.mine, looked.mine
+        if self.version:
+            self.serving.remember(self.version, self.root, self._pending)
+        self._pending = []
+        self.version, self.root, self.files, self.bytes = result, looked.root, looked.files, looked.bytes
+        self._cause, self._of, self._confirmed = "change", 0, False
+        self.held = ""
+        self.published_at_s = now
+        self._announce_all()
+        self._effects.tell("tree_version", tree=self.place[0], version=self.version, files=self.files, root=self.root.hex()[:12])
+        self._effects.do(f"history:{self._lane}", Record(self.place, self.version, before, self.mine), _ignore)
+        self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """The look is over: the next one waits a little, in proportion to what this one took."""
+        self._looking = False
+        self._not_before_s = now + min(MAX_REST_S, max(MIN_REST_S, REST * (now - self._began_s)))
+
+    def _hold(self, reason: str, now: float) -> None:
+        if self.held != reason:
+            self.held = reason
+            self._effects.tell("tree_held", "warning", tree=self.place[0], reason=reason)
+            self._announce_all()
+
+    def _release_hold(self) -> None:
+        if self.held:
+            self.held = ""
+            self._announce_all()
+
+    def _current(self) -> Version | None:
+        return Version(self.version, self.limits.epoch, self.root, self.mine) if self.version and not self._closed else None
+
+    def _announce_all(self) -> None:
+        for session in self._listeners:
+            self.announce(session)
+
+
+def _directory(change: Change) -> bool:
+    entry = change.new or change.old
+    return entry is not None and entry.kind == DIRECTORY
+
+
+def _ignore(result: object, now: float) -> None:
+    """Nobody waits for this."""

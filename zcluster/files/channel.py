@@ -1,0 +1,155 @@
+"""The line between a node's main process and its sync process: a socket pair that carries frames and notes.
+
+Rules kept here:
+- a message is a prefix (length, type) and a payload; notes are JSON objects, frames carry the number of their session;
+- nothing blocks: what does not fit waits, and ``backlog_bytes`` says how much, so that a sender can hold back;
+- a line that ends, or says what no line of ours says, is closed and told once: the other process is gone or broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+PREFIX = struct.Struct(">IB")
+SESSION = struct.Struct(">Q")
+NOTE = 0
+FRAME = 1
+MAX_BYTES = 64 * 1024 * 1024
+TURN = 32
+"""Messages that are read before others on the loop get their turn."""
+BUFFER_BYTES = 4 * 1024 * 1024
+COALESCE_BYTES = 65_536
+
+
+class Channel:
+    """One end. ``on_note(dict)`` and ``on_frame(session, payload)`` are called on the loop; ``on_end()`` once."""
+
+    def __init__(
+        self, sock: socket.socket, on_note: Callable[[dict[str, Any]], None], on_frame: Callable[[int, memoryview], None],
+        on_end: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._on_note, self._on_frame, self._on_end = on_note, on_frame, on_end
+        self._out: deque[memoryview] = deque()
+        self.backlog_bytes = 0
+        self._writing = False
+        self._prefix = bytearray(PREFIX.size)
+        self._into = memoryview(self._prefix)
+        self._have = 0
+        self._type = -1
+        self._closed = False
+        sock.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        self._loop.add_reader(sock, self._readable)
+
+    def note(self, **fields: Any) -> None:
+        """Send a note."""
+        payload = orjson.dumps(fields)
+        self._send(PREFIX.pack(len(payload), NOTE) + payload)
+
+    def frame(self, session: int, *parts: bytes | bytearray | memoryview) -> None:
+        """Send a frame, given in parts, for or of ``session``."""
+        size = SESSION.size + sum(len(part) for part in parts)
+        head = PREFIX.pack(size, FRAME) + SESSION.pack(session)
+        if size <= COALESCE_BYTES:
+            self._send(b"".join((head, *parts)))
+            return
+        self._send(head, *parts)
+
+    def close(self) -> None:
+        """Close this end."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._sock)
+            if self._writing:
+                self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+    def _end(self) -> None:
+        if not self._closed:
+            self.close()
+            self._on_end()
+
+    # -- writing --------------------------------------------------------------------------------------------------------
+
+    def _send(self, *parts: bytes | bytearray | memoryview) -> None:
+        if self._closed:
+            return
+        for part in parts:
+            if len(part):
+                self._out.append(memoryview(part))
+                self.backlog_bytes += len(part)
+        if not self._writing:
+            self._write()
+
+    def _write(self) -> None:
+        out = self._out
+        try:
+            while out:
+                sent = self._sock.sendmsg([out[i] for i in range(min(len(out), 16))])
+                self.backlog_bytes -= sent
+                while sent:
+                    first = out[0]
+                    if sent < len(first):
+                        out[0] = first[sent:]
+                        break
+                    sent -= len(first)
+                    out.popleft()
+        except BlockingIOError:
+            if not self._writing:
+                self._writing = True
+                self._loop.add_writer(self._sock, self._write)
+            return
+        except OSError:
+            self._end()
+            return
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._sock)
+
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """Read up to TURN messages; level-triggered, so the rest is told again."""
+        for _ in range(TURN):
+            try:
+                got = self._sock.recv_into(self._into[self._have :])
+            except BlockingIOError:
+                return
+            except OSError:
+                got = 0
+            if not got:
+                self._end()
+                return
+            self._have += got
+            if self._have < len(self._into):
+                continue
+            self._whole()
+            if self._closed:
+                return
+
+    def _whole(self) -> None:
+        """What was awaited is there in full: a prefix, or a payload."""
+        if self._type < 0:
+            size, self._type = PREFIX.unpack(self._prefix)
+            if not 0 < size <= MAX_BYTES or self._type not in (NOTE, FRAME):
+                self._end()
+                return
+            self._into, self._have = memoryview(bytearray(size)), 0
+            return
+        payload, kind = self._into, self._type
+        self._into, self._have, self._type = memoryview(self._prefix), 0, -1
+        if kind == NOTE:
+            self._on_note(orjson.loads(payload))
+        else:
+            (session,) = SESSION.unpack_from(payload)
+            self._on_frame(session, payload[SESSION.size :])

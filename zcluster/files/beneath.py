@@ -172,7 +172,9 @@ class Beneath:
 
     def at(self, path: str) -> tuple[int, str]:
         """The fd of the directory that ``path`` is in (as `dir_fd`), and its name there."""
-        directory, _, name = path.rpartition("/")
+        directory, slash, name = path.rpartition("/")
+        if slash and not directory:
+            raise PeerError(f"a path is refused: {path[:200]!r} is absolute")
         if fault := name_fault(name):
             raise PeerError(f"a path is refused: {fault} in {path[:200]!r}")
         return self.dir_fd(directory), name

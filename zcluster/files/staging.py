@@ -239,8 +239,8 @@ class Staging:
 
     def _place(self, path: str) -> tuple[str, str]:
         """The directory and name of ``path``, which is checked."""
-        directory, _, name = path.rpartition("/")
-        if directory not in self._staged or name_fault(name):
+        directory, slash, name = path.rpartition("/")
+        if directory not in self._staged or (slash and not directory) or name_fault(name):
             components(path)
         return directory, name
 

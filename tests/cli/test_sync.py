@@ -334,17 +334,17 @@ def test_what_is_done_to_trees(words: tuple[str, ...], args: dict[str, str], sai
 # -- history, show, rollback -----------------------------------------------------------------------------------------
 
 VERSION: dict[str, Any] = {
-    "tree": "rules", "version": 13, "epoch": 2, "root": "ab" * 32, "at_s": 0.0, "cause": "change", "of": None,
-    "files": 10, "bytes": 2048, "added": 1, "changed": 2, "removed": 0, "kept": True,
+    "tree": "rules", "version": 13, "epoch": 2, "root": "ab" * 32, "at_s": 0.0, "cause": "change", "of": 0,
+    "files": 10, "bytes": 2048, "added": 1, "changed": 2, "removed": 0, "kept": True, "reason": "",
 }  # fmt: skip
 
 
 def test_history_is_newest_first(cluster: Any, zcluster: Run) -> None:
-    newest = {**VERSION, "version": 14, "cause": "rollback", "of": 9, "kept": False}
+    newest = {**VERSION, "version": 14, "cause": "rollback", "of": 9, "kept": False, "reason": "too large"}
     cluster.values["sync.history"] = [VERSION, newest]
     lines = zcluster("sync", "history", "--tree", "rules").out.splitlines()
-    assert lines[1].split() == ["14", "rules", "-", "rollback", "9", "10", "2.0", "KiB", "1", "2", "0", "no"]
-    assert lines[2].split()[0] == "13"
+    assert lines[1].split() == ["14", "rules", "-", "rollback", "9", "10", "2.0", "KiB", "1", "2", "0", "no", "too", "large"]
+    assert lines[2].split()[:5] == ["13", "rules", "-", "change", "-"]
     assert json.loads(zcluster("sync", "history", "-o", "json").out)["items"] == [newest, VERSION]
     assert zcluster("sync", "history", "-o", "name").out == "14\n13\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,14 @@ def test_the_settings_of_a_worker(tmp_path: Path) -> None:
     assert worker.on_change == "allow"
     assert (Settings().worker.tree_roots, Settings().worker.on_change) == ((), "refuse")
     assert "expected a path, got nothing" in error_of(tmp_path, "[worker]\ntree_roots = ['']\n").message
+
+
+def test_the_trees_of_the_how_to_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/sync-files.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
+    assert len(blocks) > 4
+    for block in blocks:
+        load_text(tmp_path, block)
 
 
 @pytest.mark.parametrize("key", TREE_KEYS)

@@ -189,7 +189,10 @@ async def _settle(client: AsyncClient, tree: str, timeout_s: float, output: str 
 @shared_options
 @click.pass_obj
 def pause(state: State, worker: str, tree: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
-    """Bring nothing more to WORKER, or to all, until resume."""
+    """Let no version begin to go to WORKER, or to all, until resume.
+
+    What is on its way arrives still.
+    """
 
     _emit_trees("paused", _ask(state, connection(key, master, timeout), lambda c: c.sync.pause(tree, worker)), state.output)
 

@@ -101,7 +101,7 @@ HISTORY_COLUMNS = (
     Column("tree", "TREE"),
     Column("at_s", "AT", text=moment),
     Column("cause", "CAUSE"),
-    Column("of", "OF", right=True),
+    Column("of", "OF", right=True, text=lambda version: cell(version or None)),
     Column("files", "FILES", right=True),
     Column("bytes", "SIZE", right=True, text=size),
     Column("added", "ADDED", right=True),
@@ -110,6 +110,7 @@ HISTORY_COLUMNS = (
     Column("epoch", "EPOCH", right=True, wide=True),
     Column("root", "ROOT", wide=True, text=short),
     Column("kept", "KEPT"),
+    Column("reason", "REASON"),
 )
 CHANGE_COLUMNS = (
     Column("change", "CHANGE", colours=CHANGES),
@@ -234,11 +235,12 @@ def emit_version(item: Mapping[str, Any], output: str | None) -> None:
         ("version", item.get("version")),
         ("at", moment(item.get("at_s"))),
         ("cause", item.get("cause")),
-        ("of", item.get("of")),
+        ("of", item.get("of") or None),
         ("files", item.get("files")),
         ("size", size(item.get("bytes"))),
         ("root", item.get("root")),
         ("kept", item.get("kept")),
+        ("reason", item.get("reason")),
     ]
     for line in [*pairs(facts), "", *table(changes, CHANGE_COLUMNS, wide=output == "wide")]:
         put(line)

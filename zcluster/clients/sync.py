@@ -130,7 +130,10 @@ class AsyncSync:
         )
 
     async def pause(self, tree: str = "", worker: str = "", *, timeout: float | None = None) -> Row:
-        """Bring nothing more to ``worker`` (empty: to all) until :meth:`resume`: {"trees": [names]}."""
+        """Let no version begin to go to ``worker`` (empty: to all) until :meth:`resume`: {"trees": [names]}.
+
+        What is on its way arrives still.
+        """
         found: Row = await self._master("pause", {"tree": tree, "worker": worker}, timeout)
         return found
 
@@ -148,7 +151,7 @@ class AsyncSync:
 
     async def history(self, tree: str = "", *, timeout: float | None = None) -> list[Row]:
         """The versions, a row each: tree, version, epoch, root, at_s, cause, of, files, bytes, added, changed, removed, kept
-        (whether its content is still there, for :meth:`rollback`)."""
+        (whether :meth:`rollback` can go back to it), reason (why it is not kept)."""
         found: list[Row] = await self._master("history", {"tree": tree}, timeout)
         return found
 

@@ -69,7 +69,9 @@ class TreeSettings:
     extra_valid: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            "patterns", "gitignore patterns of files that a copy may have although the source has not; never deleted.", live=True
+            "patterns",
+            "gitignore patterns of files that a copy may have of its own: neither sent, nor replaced, nor deleted.",
+            live=True,
         ),
     )
     mode: str = field(
@@ -99,7 +101,8 @@ class TreeSettings:
         default=0.5,
         metadata=about(
             "share",
-            "A version that would delete more than this share of a copy's files is held until `zcluster sync confirm`.",
+            "A change that takes 10 files or more away, and more than this share of the tree's files, is held until "
+            "`zcluster sync confirm`.",
             low=0,
             high=1,
             live=True,
@@ -127,8 +130,8 @@ class TreeSettings:
         default=(),
         metadata=about(
             "command",
-            "Command to run once for each applied version, as a list of program and arguments; no shell. "
-            "A worker runs it only when its own worker.on_change is 'allow'.",
+            "Command to run where the copy is, once for each version that changed it: a list of program and arguments, no "
+            "shell. A worker runs it only when its own worker.on_change is 'allow'.",
             live=True,
         ),
     )
@@ -195,13 +198,18 @@ class SyncSettings:
     history_versions: int = field(
         default=16,
         metadata=about(
-            "integer", "Versions of each tree kept for rollback; 0 keeps none.", unit="versions", low=0, high=10000, live=True
+            "integer", "Newest versions of each tree that are kept for rollback.", unit="versions", low=1, high=10000, live=True
         ),
     )
     history_bytes: int = field(
         default=256 * MIB,
         metadata=about(
-            "bytes", "Disk space for the content of kept versions, for each tree.", unit="bytes", low=0, high=1 << 50, live=True
+            "bytes",
+            "Disk space for kept versions, of all trees together; a file larger than a quarter of it is not kept.",
+            unit="bytes",
+            low=0,
+            high=1 << 50,
+            live=True,
         ),
     )
     up_files: int = field(

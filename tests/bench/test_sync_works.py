@@ -78,7 +78,8 @@ class FakeClient:
             return arguments and arguments["value"]
         assert target == "master"
         if function == "sync.trees":
-            return [{"tree": "bench", "version": cluster.version, "scan_s": cluster.scan_s}]
+            tree = {"name": "bench", "version": cluster.version, "scan_s": cluster.scan_s, "scanned_at_s": cluster.scan_s * 10}
+            return [{**tree, "name": "another", "version": 0}, tree]
         assert arguments == {"tree": "bench"}
         if function == "sync.now":
             cluster.scan_s += 0.25

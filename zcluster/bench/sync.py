@@ -106,8 +106,9 @@ def run_sync(options: SyncOptions, say: Say) -> SyncResult:
 
 
 def _footprint_bytes(load: Load) -> int:
-    """What a work may have on the disk at once: the source, a prepared copy of it, and each copy with its next version."""
-    return trees.footprint_bytes(load.files, load.size_bytes, 2 + 2 * load.workers)
+    """What a work may have on the disk at once: the source, a prepared copy of it, the master's kept versions, and each
+    copy with its next version."""
+    return trees.footprint_bytes(load.files, load.size_bytes, 3 + 2 * load.workers)
 
 
 async def _run(options: SyncOptions, works: Sequence[Work], place: trees.Place, say: Say) -> SyncResult:

@@ -90,9 +90,9 @@ class Synced:
     # -- what the cluster says
 
     async def tree(self) -> dict[str, Any]:
-        """What ``sync.trees`` says of the tree: version, root, files, bytes, scan_s."""
+        """What ``sync.trees`` says of the tree: version, files, bytes, scanned_at_s, scan_s, and more."""
         found: list[dict[str, Any]] = await self.client.call("sync.trees", target=MASTER)
-        return next(tree for tree in found if tree["tree"] == TREE)
+        return next(tree for tree in found if tree["name"] == TREE)
 
     async def status(self) -> list[dict[str, Any]]:
         """The rows of ``sync.status``, one a worker: worker, state, version, applied_at_s, reason, and more."""

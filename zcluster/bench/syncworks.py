@@ -20,7 +20,7 @@ from zcluster.bench.figures import MIB, Figure, Say
 from zcluster.bench.machine import KIB, cpu_seconds
 from zcluster.bench.rsync import FSYNC, PLAIN, TLS, Rsync
 from zcluster.bench.stats import Histogram, median
-from zcluster.bench.synced import Synced
+from zcluster.bench.synced import TREE, Synced
 from zcluster.bench.syncresult import MASTER, ROLES, WORKER, ZCLUSTER, Contender, Run, WorkResult
 from zcluster.bench.trees import Changes, SourceTree, check_same
 from zcluster.clients import AsyncClient
@@ -327,15 +327,15 @@ async def _echoing(client: AsyncClient, histogram: Histogram) -> AsyncIterator[N
 
 async def _full_pass(synced: Synced) -> float:
     """Asks for a full pass, and returns how long the master says that it took."""
-    last = (await synced.tree())["scan_s"]
-    await synced.client.call("sync.now", {"tree": "bench"}, target=MASTER)
+    last = (await synced.tree())["scanned_at_s"]
+    await synced.client.call("sync.now", {"tree": TREE}, target=MASTER)
     deadline_s = time.monotonic() + PASS_S
     while time.monotonic() < deadline_s:
-        now = (await synced.tree())["scan_s"]
-        if now != last:
-            return float(now)
+        tree = await synced.tree()
+        if tree["scanned_at_s"] != last:
+            return float(tree["scan_s"])
         await asyncio.sleep(PASS_POLL_S)
-    raise TimedOut(f"no full pass ended within {PASS_S:g} s", hint="`sync.trees` shows the same scan_s as before")
+    raise TimedOut(f"no full pass ended within {PASS_S:g} s", hint="`zcluster sync status` shows how the tree is")
 
 
 _COPY = "all files to workers that have none"

@@ -95,7 +95,9 @@ def sync() -> None:
 @shared_options
 @click.pass_obj
 def status(state: State, tree: str, worker: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> int:
-    """Show a line for each worker and tree, with the reason when it is behind.
+    """Show a line for each worker and tree.
+
+    Whatever is not current has its reason in the last column. What is wrong with a tree at the master is said on stderr.
 
     Exit code 3 when a worker is behind, held or failed, or a tree is held or has errors at the master.
     """
@@ -273,7 +275,10 @@ def _elapsed(began_s: float) -> str:
 @shared_options
 @click.pass_obj
 def history(state: State, tree: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
-    """List the versions of a tree, the newest first; KEPT ones can be rolled back to."""
+    """List the versions of a tree, the newest first.
+
+    A version that is KEPT can be rolled back to; of one that is not, REASON says why.
+    """
     rows = _ask(state, connection(key, master, timeout), lambda c: c.sync.history(tree))
     rows = sorted(rows, key=lambda row: (str(row.get("tree")), -int(row.get("version") or 0)))
     emit_list(rows, HISTORY_COLUMNS, state.output, name_key="version")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Workbench:
     """A tree at ``root``, and what to make versions of it from."""
 
     hash_name = "xxh3_128"
+    steps = Steps
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -113,8 +114,3 @@ def bench(tmp_path: Path) -> Iterator[Workbench]:
     workbench = Workbench(tmp_path)
     yield workbench
     workbench.close()
-
-
-@pytest.fixture
-def make_steps() -> Callable[..., Steps]:
-    return Steps

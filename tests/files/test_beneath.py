@@ -43,8 +43,10 @@ def make(request: pytest.FixtureRequest, root: Path) -> Iterator[Make]:
 
 @pytest.mark.parametrize(
     "path",
-    "|/|/etc|..|../x|a/..|a/../b|a//b|a/|./a|a/.|a\0b|.zcluster|.zcluster/state|a/.ZCluster/x|.zclu\ufb06er|\ud800".split("|")
-    + ["a/" + "x" * 256, "x" * 255 + "/" + "y/" * 2000],
+    [
+        *("", "/", "/etc", "..", "../x", "a/..", "a/../b", "a//b", "a/", "./a", "a/.", "a\0b", "\ud800"),
+        *(".zcluster", ".zcluster/state", "a/.ZCluster/x", ".zclu\ufb06er", "a/" + "x" * 256, "x" * 255 + "/y" * 2000),
+    ],
 )
 def test_hostile_paths_are_refused(path: str, make: Make) -> None:
     with pytest.raises(PeerError):

@@ -17,7 +17,7 @@ import os
 import msgspec
 from msgspec import Struct
 
-from zcluster.errors import UsageError
+from zcluster.errors import PeerError, UsageError
 from zcluster.files import durable
 from zcluster.files.beneath import name_fault
 
@@ -91,8 +91,12 @@ def encode(record: Record) -> bytes:
 
     Raises:
         UsageError: there is more than MAX_JOURNAL_BYTES to do.
+        PeerError: a path is not UTF-8.
     """
-    body = _ENCODER.encode(record)
+    try:
+        body = _ENCODER.encode(record)
+    except UnicodeEncodeError:
+        raise PeerError("a path of a plan is not UTF-8") from None
     if len(body) + _HEAD_BYTES > MAX_JOURNAL_BYTES:
         raise UsageError("there is too much to do in one commit", hint="commit the version in several parts")
     return _framed(_MAGIC, body)
@@ -117,6 +121,7 @@ def write(control_fd: int, record: Record) -> None:
     Raises:
         OSError: it could not be written; none is left.
         UsageError: there is too much to do.
+        PeerError: a path is not UTF-8.
     """
     data = encode(record)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

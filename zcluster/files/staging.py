@@ -186,6 +186,7 @@ class Staging:
         Raises:
             ZClusterError: the disk is full or failed. Before the journal was durable the tree is as it was, and what was
                 staged is gone; after that `TreeDir.recover` completes it.
+            PeerError: a path of the plan is not UTF-8.
             UsageError: there is too much in one commit, or the tree has to be recovered first.
         """
         treedir = self.treedir

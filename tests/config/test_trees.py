@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Loaded, Settings, TreeSettings, load, reload, rows
+from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Home, Loaded, Settings, TreeSettings, home_conflict, load, reload, rows
 from zcluster.config.check import MAX_PATTERNS, MAX_WORDS, check_value
 from zcluster.config.patterns import MAX_PATTERN_CHARS, pattern_fault
 from zcluster.config.sync import MAX_TREES
@@ -226,6 +226,14 @@ def test_a_link_from_the_home_out_is_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (home / "keys").symlink_to(tmp_path / "elsewhere")
     assert "overlaps the home's keys" in error_of(home, tree("t", str(tmp_path / "elsewhere" / "x"))).message
+
+
+def test_a_place_apart_from_the_home_has_no_conflict(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert home_conflict(str(tmp_path / "trees" / "w" / "t"), home) == ""
+    assert home_conflict(str(tmp_path / "keys" / "t"), home) == f"the home's keys ({tmp_path}/keys)"
+    (tmp_path / "out").symlink_to("data")
+    assert "the home's data" in home_conflict(str(tmp_path / "out" / "t"), home)
 
 
 def test_worker_paths_of_the_same_workers_must_be_apart(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ async def _settle(client: AsyncClient, tree: str, timeout_s: float, output: str 
 def pause(state: State, worker: str, tree: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Let no version begin to go to WORKER, or to all, until resume.
 
-    What is on its way arrives still.
+    What is on its way arrives still. A pause lasts over restarts. It needs an admin key.
     """
 
     _emit_trees("paused", _ask(state, connection(key, master, timeout), lambda c: c.sync.pause(tree, worker)), state.output)
@@ -205,7 +205,10 @@ def pause(state: State, worker: str, tree: str, timeout: float | None, key: Path
 @shared_options
 @click.pass_obj
 def resume(state: State, worker: str, tree: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
-    """End the pause of WORKER, or of all."""
+    """End the pause of WORKER, or of all.
+
+    It needs an admin key.
+    """
 
     _emit_trees("resumed", _ask(state, connection(key, master, timeout), lambda c: c.sync.resume(tree, worker)), state.output)
 

@@ -132,13 +132,13 @@ class AsyncSync:
     async def pause(self, tree: str = "", worker: str = "", *, timeout: float | None = None) -> Row:
         """Let no version begin to go to ``worker`` (empty: to all) until :meth:`resume`: {"trees": [names]}.
 
-        What is on its way arrives still.
+        What is on its way arrives still; a pause lasts over restarts. For admin keys.
         """
         found: Row = await self._master("pause", {"tree": tree, "worker": worker}, timeout)
         return found
 
     async def resume(self, tree: str = "", worker: str = "", *, timeout: float | None = None) -> Row:
-        """The end of :meth:`pause`: {"trees": [names]}."""
+        """The end of :meth:`pause`: {"trees": [names]}. For admin keys."""
         found: Row = await self._master("resume", {"tree": tree, "worker": worker}, timeout)
         return found
 

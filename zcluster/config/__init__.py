@@ -31,6 +31,7 @@ from zcluster.config.settings import (
 from zcluster.config.sync import TREE_KEYS, SyncSettings, TreeSettings
 from zcluster.config.template import reference_markdown, template
 from zcluster.config.tomltext import TomlFault, parse_toml, toml_value
+from zcluster.config.trees import home_conflict
 from zcluster.config.units import format_bytes, parse_bytes, parse_duration_s
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "advertised",
     "default_home",
     "format_bytes",
+    "home_conflict",
     "load",
     "name_fault",
     "nearest",

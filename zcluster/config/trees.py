@@ -100,14 +100,25 @@ def _check_names(trees: tuple[TreeSettings, ...], path: Path) -> None:
 
 
 def _check_home(tree: TreeSettings, home: Home, path: Path) -> None:
+    own = home_conflict(tree.path, home)
+    if own:
+        raise ConfigError(
+            f"{path}:{_line(tree)}: {tree.path}, the path of tree {tree.name!r}, overlaps {own}",
+            hint="choose a directory of its own, such as files/NAME in the home",
+        )
+
+
+def home_conflict(path: str, home: Home) -> str:
+    """Which of the home's own files the absolute ``path`` holds or lies in, in words; empty when it is apart from them all.
+
+    For a worker, too: its tree_roots may be wider than what a master may ever write.
+    """
     for what, own in (
         ("keys", home.keys_dir), ("data", home.data_dir), ("run files", home.run_dir), ("configuration", home.config_file),
     ):  # fmt: skip
-        if _overlap(tree.path, str(own)):
-            raise ConfigError(
-                f"{path}:{_line(tree)}: {tree.path}, the path of tree {tree.name!r}, overlaps the home's {what} ({own})",
-                hint="choose a directory of its own, such as files/NAME in the home",
-            )
+        if _overlap(path, str(own)):
+            return f"the home's {what} ({own})"
+    return ""
 
 
 def _check_apart(one: TreeSettings, other: TreeSettings, path: Path) -> None:

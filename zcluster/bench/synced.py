@@ -40,7 +40,7 @@ POLL_SHARE = 0.01
 
 def tree_config(path: Path) -> str:
     """The table of the configuration that declares the tree."""
-    return f"[[sync.tree]]\nname = {json.dumps(TREE)}\npath = {json.dumps(str(path))}\n"
+    return f"[[sync.tree]]\nname = {json.dumps(TREE)}\npath = {json.dumps(str(path), ensure_ascii=False)}\n"
 
 
 def family(pid: int) -> list[int]:

@@ -1,0 +1,370 @@
+"""One look at one directory: what is there, what of it is new, and the hashes of what is.
+
+Rules kept here:
+- a directory whose raw stat rows are what they were at the last settled look costs one listing and one hash compare: no
+  entry of it is looked at, no object is kept for it;
+- only what stat says is new is hashed: another size, mtime, ctime or inode. A content that came with the same size and
+  mtime still has another ctime (inode(7): no call sets it);
+- a file too young for its timestamps to be trusted is hashed again at the next look: a second write within the same clock
+  tick would leave no trace. The same for what changed while it was read, which is not believed at all;
+- what cannot be read is neither new nor gone: its old entry stays;
+- what no tree may hold is refused with a reason and is never part of a listing;
+- no symbolic link is followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import xxhash
+
+from zcluster.core.sync.entry import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    Entry,
+    Kind,
+    decode_listing,
+    encode_listing,
+    join,
+)
+from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, OWN_DIRECTORY, case_twins, link_fault, name_fault
+from zcluster.files.contents import GONE, Hashing, is_young, reason_of
+
+NEVER_NS = -(2**63)
+"""The ctime of an entry that the next look must not take for unchanged."""
+
+STAT = struct.Struct("<qq")
+"""ctime_ns and inode: what a listing does not say about an entry."""
+SIGNATURE_BYTES = 16
+NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+
+_ROW = struct.Struct("5q")
+_BATCH = 4096
+_INT64 = 2**63 - 1
+_ODD_KINDS = {
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFIFO: "it is a fifo",
+    stat.S_IFBLK: "it is a device",
+    stat.S_IFCHR: "it is a device",
+}
+
+
+class FileStat(NamedTuple):
+    """What a file was when it was hashed, and its digest."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    ino: int
+    digest: bytes
+
+
+class TreeRules(Protocol):
+    """What a look needs of :class:`zcluster.core.sync.rules.Rules`."""
+
+    @property
+    def covers(self) -> Callable[[str, bool], bool]: ...
+    @property
+    def symlinks(self) -> str: ...
+    @property
+    def max_file_bytes(self) -> int: ...
+    @property
+    def max_files(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    def mode_of(self, kind: Kind, mode: int) -> int: ...
+
+
+class Rows(NamedTuple):
+    """A directory as the kernel lists it."""
+
+    names: list[str]
+    packed: bytes
+    """For each name: mode, inode, size, mtime_ns, ctime_ns; of a directory only mode and inode, for what changes beneath it
+    is not its own change."""
+    directories: list[str]
+    failed: list[tuple[str, str]]
+    """Names whose stat failed, and why."""
+    raced: bool
+    """A name went while we looked."""
+    before_ns: int
+    after_ns: int
+
+    def signature(self) -> bytes:
+        """The same for the same names in the same order with the same rows."""
+        names = os.fsencode("/".join(self.names))
+        return xxhash.xxh3_128_digest(self.packed + names)
+
+
+@dataclass
+class Look:
+    """A directory compared with what was known of it."""
+
+    listing: bytes
+    stats: bytes
+    """Signature, then STAT for each entry of ``listing``, in its order."""
+    young: frozenset[str]
+    directories: list[str]
+    new_directories: list[str]
+    """Never seen before, or another inode than before: all beneath them has to be looked at."""
+    gone_directories: list[str]
+    files: int = 0
+    bytes: int = 0
+    """Of the files and links in ``listing``."""
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    unsettled: bool = False
+    complete: bool = True
+
+
+def read_rows(fd: int, *, at_root: bool, clock_ns: Callable[[], int]) -> Rows:
+    """List the open directory ``fd``.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    names: list[str] = []
+    directories: list[str] = []
+    failed: list[tuple[str, str]] = []
+    parts: list[bytes] = []
+    raced = False
+    before_ns = clock_ns()
+    with os.scandir(fd) as found:
+        while batch := list(islice(found, _BATCH)):
+            row: list[int] = []
+            for item in batch:
+                name = item.name
+                if at_root and name == OWN_DIRECTORY:
+                    continue
+                try:
+                    st = item.stat(follow_symlinks=False)
+                except OSError as error:
+                    if error.errno in GONE:
+                        raced = True
+                    else:
+                        failed.append((name, reason_of(error)))
+                    continue
+                mode = st.st_mode
+                names.append(name)
+                if mode & 0o170000 == 0o040000:
+                    row += (mode, st.st_ino, 0, 0, 0)
+                    directories.append(name)
+                else:
+                    row += (mode, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+            parts.append(_pack(row))
+    return Rows(names, b"".join(parts), directories, failed, raced, before_ns, clock_ns())
+
+
+def _pack(row: list[int]) -> bytes:
+    try:
+        return struct.pack(f"{len(row)}q", *row)
+    except struct.error:  # an inode above 2**63, or a time beyond the year 2262
+        return struct.pack(f"{len(row)}q", *(_int64(value) for value in row))
+
+
+def _int64(value: int) -> int:
+    return value & _INT64 if value >= 0 else max(value, -_INT64)
+
+
+def parse_stats(listing: bytes, stats: bytes) -> dict[str, tuple[Entry, int, int]]:
+    """What is known of a directory: by name the entry, its ctime_ns and inode."""
+    pairs = zip(decode_listing(listing), STAT.iter_unpack(memoryview(stats)[SIGNATURE_BYTES:]), strict=True)
+    return {entry.name: (entry, ctime_ns, ino) for entry, (ctime_ns, ino) in pairs}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a directory before a look.
+
+    ``old`` and ``young`` are of the look before: its entries with ctime_ns and inode, and the names whose digest is not to
+    be trusted. ``written`` is, by path, what our own writer has put there until ``until_ns``; see LocalTree.scan.
+    """
+
+    old: Mapping[str, tuple[Entry, int, int]]
+    young: frozenset[str] = frozenset()
+    written: Mapping[str, Entry] = field(default_factory=dict)
+    until_ns: int = 0
+
+
+def compare(path: str, fd: int, rows: Rows, known: Known, rules: TreeRules, hashing: Hashing) -> Look:
+    """Make the listing of the directory ``path`` (open as ``fd``), which is as ``rows`` say now."""
+    return _Comparison(path, fd, rows, known, rules, hashing).run()
+
+
+class _Comparison:
+    """One run of :func:`compare`."""
+
+    def __init__(self, path: str, fd: int, rows: Rows, known: Known, rules: TreeRules, hashing: Hashing) -> None:
+        self._path, self._fd, self._rows = path, fd, rows
+        self._known, self._rules, self._hashing = known, rules, hashing
+        self._old, self._was_young = known.old, known.young
+        self._found: list[tuple[Entry, int, int]] = []
+        self._young: set[str] = set()
+        self._look = Look(b"", b"", frozenset(), [], [], [], unsettled=rows.raced)
+        self._bytes_above = len(os.fsencode(path)) + 1
+        self._depth = path.count("/") + 1 if path else 0
+
+    def run(self) -> Look:
+        look, rows = self._look, self._rows
+        covers = self._rules.covers
+        covered = [
+            (name, row)
+            for name, row in zip(rows.names, _ROW.iter_unpack(rows.packed), strict=True)
+            if covers(join(self._path, name), stat.S_ISDIR(row[0]))
+        ]
+        twins = case_twins(name for name, _ in covered)
+        for name, row in covered:
+            mode = row[0]
+            is_dir = stat.S_ISDIR(mode)
+            path = join(self._path, name)
+            if name in twins:
+                look.refused.append((path, "another name differs from it by case only"))
+            elif fault := self._fault(name, mode, row[2]):
+                look.refused.append((path, fault))
+            elif is_dir:
+                self._directory(name, mode, row[1])
+            elif stat.S_ISLNK(mode):
+                self._link(path, name, row)
+            else:
+                self._file(path, name, row)
+        for name, reason in rows.failed:
+            self._failed(name, reason)
+        return self._finish()
+
+    def _finish(self) -> Look:
+        look = self._look
+        self._found.sort(key=lambda found: found[0].name.encode())
+        look.listing = encode_listing(found[0] for found in self._found)
+        settled = not (look.unsettled or look.errors or self._young)
+        signature = self._rows.signature() if settled else NO_SIGNATURE
+        look.stats = signature + b"".join([STAT.pack(ctime_ns, ino) for _, ctime_ns, ino in self._found])
+        look.young = frozenset(self._young)
+        look.unsettled = look.unsettled or bool(self._young)
+        look.directories = [entry.name for entry, _, _ in self._found if entry.kind == DIRECTORY]
+        here = frozenset(look.directories)
+        look.gone_directories = [
+            name for name, (entry, _, _) in self._old.items() if entry.kind == DIRECTORY and name not in here
+        ]
+        for entry, _, _ in self._found:
+            if entry.kind != DIRECTORY:
+                look.files += 1
+                look.bytes += entry.size
+        return look
+
+    def _fault(self, name: str, mode: int, size: int) -> str:
+        if fault := name_fault(name):
+            return fault
+        if self._depth >= MAX_DEPTH:
+            return f"it is more than {MAX_DEPTH} levels deep"
+        if self._bytes_above + len(name.encode()) > MAX_PATH_BYTES:
+            return f"its path has more than {MAX_PATH_BYTES} bytes"
+        if odd := _ODD_KINDS.get(stat.S_IFMT(mode)):
+            return odd
+        if stat.S_ISLNK(mode) and self._rules.symlinks != "copy":
+            return "it is a symbolic link, and the tree's symlinks are refused"
+        limit = self._rules.max_file_bytes
+        if limit and stat.S_ISREG(mode) and size > limit:
+            return f"it has {size} bytes, and max_file_bytes is {limit}"
+        return ""
+
+    def _keep(self, name: str, *, believe: bool) -> None:
+        """Leave the old entry of ``name``, if it had one; ``believe``: it is unchanged when its stat is."""
+        if (old := self._old.get(name)) is not None:
+            entry, ctime_ns, ino = old
+            believe = believe and name not in self._was_young
+            self._found.append((entry, ctime_ns if believe else NEVER_NS, ino))
+
+    def _failed(self, name: str, reason: str) -> None:
+        path = join(self._path, name)
+        was = self._old.get(name)
+        if not self._rules.covers(path, was is not None and was[0].kind == DIRECTORY):
+            return
+        self._look.errors.append((path, reason))
+        self._look.complete = False
+        self._keep(name, believe=True)
+
+    def _directory(self, name: str, mode: int, ino: int) -> None:
+        old = self._old.get(name)
+        digest = b""
+        if old is not None and old[0].kind == DIRECTORY:
+            digest = old[0].digest
+        if not digest or old is None or old[2] != ino:
+            self._look.new_directories.append(name)
+        entry = Entry(name, DIRECTORY, 0, 0, self._rules.mode_of(DIRECTORY, mode), digest)
+        self._found.append((entry, 0, ino))
+
+    def _link(self, path: str, name: str, row: tuple[int, ...]) -> None:
+        try:
+            target = os.readlink(name, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in (*GONE, errno.EINVAL):
+                self._look.unsettled = True
+            else:
+                self._look.errors.append((path, reason_of(error)))
+            self._look.complete = False
+            self._keep(name, believe=False)
+            return
+        if fault := link_fault(path, target):
+            self._look.refused.append((path, fault))
+            return
+        if is_young(row[4], self._rows.before_ns, self._rows.after_ns):
+            self._young.add(name)
+        self._found.append((Entry(name, LINK, 0, 0, 0, b"", target), row[4], row[1]))
+
+    def _file(self, path: str, name: str, row: tuple[int, ...]) -> None:
+        mode, ino, size, mtime_ns, ctime_ns = row
+        mode = self._rules.mode_of(FILE, mode)
+        old = self._old.get(name)
+        if old is not None and name not in self._was_young:
+            entry = old[0]
+            if old[1] == ctime_ns and old[2] == ino and entry.size == size and entry.mtime_ns == mtime_ns and entry.kind == FILE:
+                if entry.mode != mode:
+                    entry = Entry(name, FILE, size, mtime_ns, mode, entry.digest)
+                self._found.append((entry, ctime_ns, ino))
+                return
+        written = self._known.written.get(path)
+        if written is not None and self._is_ours(written, row):
+            self._found.append((Entry(name, FILE, size, mtime_ns, mode, written.digest), ctime_ns, ino))
+            return
+        self._hash(path, name)
+
+    def _is_ours(self, written: Entry, row: tuple[int, ...]) -> bool:
+        """Whether the file is as our writer left it. A write since then gave it a later ctime, or, within the same tick, at
+        least another mtime than the one that was set; so only a young mtime leaves a doubt, and then it is hashed."""
+        _, _, size, mtime_ns, ctime_ns = row
+        return (
+            written.kind == FILE
+            and written.size == size
+            and written.mtime_ns == mtime_ns
+            and ctime_ns <= self._known.until_ns
+            and not is_young(mtime_ns, self._rows.before_ns, self._rows.after_ns)
+        )
+
+    def _hash(self, path: str, name: str) -> None:
+        look = self._look
+        hashed = self._hashing.hash_file(self._fd, name)
+        st = hashed.stat
+        if st is None:
+            if hashed.moving:
+                look.unsettled = True
+            else:
+                look.errors.append((path, hashed.fault))
+            look.complete = False
+            self._keep(name, believe=False)
+            return
+        if fault := self._fault(name, st.st_mode, st.st_size):
+            look.refused.append((path, fault))
+            return
+        if hashed.young:
+            self._young.add(name)
+        mode = self._rules.mode_of(FILE, st.st_mode)
+        entry = Entry(name, FILE, st.st_size, _int64(st.st_mtime_ns), mode, hashed.digest)
+        self._found.append((entry, _int64(st.st_ctime_ns), _int64(st.st_ino)))

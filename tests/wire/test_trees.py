@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from zcluster.core.sync import bodies
 from zcluster.core.sync.effects import Piece
 from zcluster.core.sync.entry import Change, Entry, checked_listing, encode_listing, listing_digest
+from zcluster.core.sync.intake import Intake
+from zcluster.core.sync.rules import Rules
 from zcluster.errors import PeerError
 from zcluster.wire import KINDS, PREFIX_BYTES, WireLimits, decode, encode
 from zcluster.wire.frames import TAKES_ALL
@@ -209,6 +211,16 @@ def test_the_golden_bodies_are_read_and_written_again_as_they_are(frames: list[b
         ("app.conf", 0, 12), ("www/index.html", 0, 17),
     ]  # fmt: skip
     assert bodies.pieces_body(bodies.read_pieces(found["pieces"])) == found["pieces"]
+
+
+def test_the_golden_manifest_is_one_that_a_sink_accepts(frames: list[bytes]) -> None:
+    found = golden_bodies(frames)
+    intake = Intake(Rules.of(TreeInfo(tree="site", symlinks="copy", max_files=3, max_bytes=29)))
+    for path, listing in bodies.read_listings(found["listings"]):
+        intake.add(path, checked_listing(listing, listing_digest(listing)))
+    assert (intake.files, intake.bytes) == (3, 29)
+    for change in bodies.read_changes(found["changes"]):
+        Intake(Rules.of(TreeInfo(tree="site"))).change(change)
 
 
 GOOD_AND_BAD: list[tuple[str, Any, Any]] = [

@@ -93,6 +93,13 @@ def test_status_asks_for_one_tree_and_worker(cluster: Any, zcluster: Run) -> Non
     assert (ran.code, ran.err) == (0, ""), "another tree's trouble is not asked for"
 
 
+def test_status_says_when_there_is_no_tree(cluster: Any, zcluster: Run) -> None:
+    put_rows(cluster, trees=())
+    ran = zcluster("sync", "status", "-o", "json")
+    assert (ran.code, json.loads(ran.out)["items"]) == (0, [])
+    assert ran.err == "zcluster: the master's configuration declares no tree\n"
+
+
 @pytest.mark.parametrize(
     ("row", "behind"),
     [

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Home, Loaded, Settings, TreeSettings, home_conflict, load, reload, rows
 from zcluster.config.check import MAX_PATTERNS, MAX_WORDS, check_value
 from zcluster.config.patterns import MAX_PATTERN_CHARS, pattern_fault
 from zcluster.config.sync import MAX_TREES
+from zcluster.config.trees import read_trees
 from zcluster.errors import ConfigError
 
 HEAD = "[sync]\nscan_s = '1m'\n\n"
@@ -245,6 +248,7 @@ def test_worker_paths_of_the_same_workers_must_be_apart(tmp_path: Path) -> None:
     both = "worker_path = 'x'"
     assert "overlaps x" in error_of(tmp_path, tree("one", "a", both) + tree("other", "b", both)).message
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/xy'"))
+    load_text(tmp_path, one + tree("other", "b", "worker_path = 'srv/x'"))
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/x'\nworkers = 'web*'"))
 
 
@@ -314,6 +318,26 @@ def test_the_trees_of_the_how_to_are_valid(tmp_path: Path) -> None:
     assert len(blocks) > 4
     for block in blocks:
         load_text(tmp_path, block)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sorted(TREE_KEYS)), VALUES)
+def test_whatever_a_key_says_is_read_or_is_a_configuration_error(key: str, value: object) -> None:
+    raw = [{"name": "t", "path": "files/t", key: value}]
+    home = Home(Path("/nowhere/home"))
+    message = ""
+    try:
+        (found,) = read_trees(raw, home, home.config_file, {})
+        assert getattr(found, key) == check_value(TREE_KEYS[key], value, text=False, base=home.path)
+    except ConfigError as error:
+        message = error.message
+    assert not message or message.startswith("/nowhere/home/zcluster.toml:0: ")
 
 
 @pytest.mark.parametrize("key", TREE_KEYS)

@@ -107,6 +107,8 @@ def status(state: State, tree: str, worker: str, timeout: float | None, key: Pat
 
     rows, trees = _ask(state, connection(key, master, timeout), both)
     emit_status(rows, state.output)
+    if not trees:
+        say("zcluster: the master's configuration declares no tree")
     concerned = [each for each in trees if tree in ("", each.get("name"))]
     for line in tree_troubles(concerned):
         say(f"zcluster: {line}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from zcluster.config.check import check_value
@@ -47,8 +47,11 @@ def read_trees(raw: object, home: Home, path: Path, lines: Lines) -> tuple[TreeS
     _check_names(trees, path)
     for tree in trees:
         _check_home(tree, home, path)
+    real = {tree.name: _real(tree.path) for tree in trees}
     for one, other in combinations(trees, 2):
-        _check_apart(one, other, path)
+        if _overlap(real[one.name], real[other.name]):
+            raise _overlapping(one, other, path)
+        _check_worker_paths(one, other, path)
     return trees
 
 
@@ -113,24 +116,29 @@ def home_conflict(path: str, home: Home) -> str:
 
     For a worker, too: its tree_roots may be wider than what a master may ever write.
     """
+    real = _real(path)
     for what, own in (
         ("keys", home.keys_dir), ("data", home.data_dir), ("run files", home.run_dir), ("configuration", home.config_file),
     ):  # fmt: skip
-        if _overlap(path, str(own)):
+        if _overlap(real, _real(own)):
             return f"the home's {what} ({own})"
     return ""
 
 
-def _check_apart(one: TreeSettings, other: TreeSettings, path: Path) -> None:
-    if _overlap(one.path, other.path):
-        raise ConfigError(
-            f"{path}:{_line(other)}: {other.path}, the path of tree {other.name!r}, overlaps {one.path} of tree {one.name!r} "
-            f"in line {_line(one)}",
-            hint="a file belongs to one tree only: choose separate directories, or one tree for both",
-        )
-    if one.worker_path and other.worker_path and one.workers == other.workers and _overlap(
-        os.path.join("/-", one.worker_path), os.path.join("/-", other.worker_path), follow=False
-    ):  # fmt: skip
+def _overlapping(one: TreeSettings, other: TreeSettings, path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path}:{_line(other)}: {other.path}, the path of tree {other.name!r}, overlaps {one.path} of tree {one.name!r} "
+        f"in line {_line(one)}",
+        hint="a file belongs to one tree only: choose separate directories, or one tree for both",
+    )
+
+
+def _check_worker_paths(one: TreeSettings, other: TreeSettings, path: Path) -> None:
+    """As far as the master can tell: where the worker's links lead, and which names a glob means, the worker knows."""
+    if not one.worker_path or not other.worker_path or one.workers != other.workers:
+        return
+    # relative ones are below a home that is not known here: apart from all absolute ones
+    if _overlap(PurePosixPath("/-", one.worker_path), PurePosixPath("/-", other.worker_path)):
         raise ConfigError(
             f"{path}:{_line(other)}: {other.worker_path}, the worker_path of tree {other.name!r}, overlaps {one.worker_path} "
             f"of tree {one.name!r} in line {_line(one)}",
@@ -138,11 +146,14 @@ def _check_apart(one: TreeSettings, other: TreeSettings, path: Path) -> None:
         )
 
 
-def _overlap(one: str, other: str, *, follow: bool = True) -> bool:
-    """Whether one of two absolute paths is the other or lies in it; with ``follow``, where their links lead."""
-    straight = os.path.realpath if follow else os.path.normpath
-    a, b = Path(straight(one)), Path(straight(other))
-    return a.is_relative_to(b) or b.is_relative_to(a)
+def _real(path: str | Path) -> Path:
+    """``path`` with its links followed as far as they exist."""
+    return Path(os.path.realpath(path))
+
+
+def _overlap(one: PurePath, other: PurePath) -> bool:
+    """Whether one of two paths is the other or lies in it."""
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _line(tree: TreeSettings) -> str:

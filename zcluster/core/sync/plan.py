@@ -182,11 +182,12 @@ class _Planner:
         if not here:
             return
         leaving = set(map(id, classes.extra)) if self._deleting else set()
-        for path, entry, _own in classes.missing:
-            twin = here.get(fold(path))
-            if twin is None or twin.mine is None or entry is None or parent(path) in self._blocked:
+        for path, _entry, _own in classes.missing:
+            if self._blocked and parent(path) in self._blocked:
+                self._blocked.add(path)
                 continue
-            if id(twin) not in leaving or twin.path in self._pinned:
+            twin = here.get(fold(path))
+            if twin is not None and (id(twin) not in leaving or twin.path in self._pinned):
                 self._block(path, f"{twin.path!r}, which differs from it by case only, is here and stays")
 
     def _block(self, path: str, reason: str) -> None:

@@ -77,8 +77,10 @@ def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("staged", ["../x", "/etc/passwd", "..", "", "a/b"])
-def test_a_staged_name_that_leads_elsewhere_is_no_journal(staged: str) -> None:
+def test_a_name_that_leads_elsewhere_is_no_journal(staged: str) -> None:
+    assert journal.decode(journal.encode(record(renames=[("", [("s.1", "f")])]))) is not None
     assert journal.decode(journal.encode(record(renames=[("", [(staged, "f")])]))) is None
+    assert journal.decode(journal.encode(record(renames=[("", [("s.1", staged)])]))) is None
 
 
 def test_too_much_is_refused_before_anything_is_written(control: int, monkeypatch: pytest.MonkeyPatch) -> None:

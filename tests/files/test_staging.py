@@ -239,6 +239,16 @@ def test_a_case_only_rename(bench: Any) -> None:
     assert bench.contents() == {"README": b"1", "docs": None, "docs/a": b"3"}
 
 
+def test_two_spellings_that_are_one_file(bench: Any) -> None:
+    """What a file system without cases shows: both names lead to one file, which must not be deleted by its old name."""
+    treedir = bench.open()
+    bench.apply(treedir, {"Readme": b"1"})
+    os.link(bench.root / "Readme", bench.root / "README")
+    assert bench.apply(treedir, {"README": b"2"}, delete_files=["Readme"]).errors == []
+    assert bench.contents() == {"README": b"2"}
+    assert bench.staged() == []
+
+
 @pytest.fixture
 def caseless(tmp_path: Path) -> Any:
     """A directory that does not tell cases apart, where this system can make one."""

@@ -155,6 +155,7 @@ class Carrier:
                     return  # only a directory above it was spelled otherwise
                 os.rename(old_name, aside, src_dir_fd=old_fd, dst_dir_fd=self._stage_fd)
             os.rename(aside, new_name, src_dir_fd=self._stage_fd, dst_dir_fd=new_fd)
+            self.leftovers.append(aside)  # between two names of one file, rename(2) does nothing
             self._beneath.forget(old)
         except (FileNotFoundError, NotADirectoryError):
             return  # its directory does not exist (yet): then there is no such twin

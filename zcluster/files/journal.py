@@ -111,7 +111,7 @@ def decode(data: bytes) -> Record | None:
         record = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    names = (staged for _directory, pairs in record.renames for staged, _name in pairs)
+    names = (name for _directory, pairs in record.renames for pair in pairs for name in pair)
     return None if any(map(name_fault, names)) else record
 
 

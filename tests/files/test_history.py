@@ -390,7 +390,7 @@ def test_a_tree_larger_than_the_bound_is_not_kept(path: Path, size: int, is_kept
     )
     version = history.version("conf", number)
     assert version.wanted is is_kept
-    assert ("larger than sync.keep_bytes (1000)" in version.reason) is not is_kept
+    assert ("larger than sync.history_bytes (1000)" in version.reason) is not is_kept
     history.close()
 
 
@@ -401,9 +401,9 @@ def test_a_tree_that_is_not_kept_has_a_manifest_and_a_clear_refusal(path: Path) 
     assert recorder.asked == []
     assert not version.kept
     assert history.manifest("conf", 1) == manifest_of({"a": bytes(2000)})
-    with pytest.raises(UsageError, match=r"larger than sync\.keep_bytes") as raised:
+    with pytest.raises(UsageError, match=r"larger than sync\.history_bytes") as raised:
         history.to_roll_back("conf", 1)
-    assert raised.value.hint == "raise sync.keep_bytes"
+    assert raised.value.hint == "raise sync.history_bytes"
     prune(history)
     assert history.newest("conf") == version
     assert recorder.record({"a": b"small"}).kept, "everything is looked at again"
@@ -751,10 +751,22 @@ def test_the_files_are_private(kept: History, path: Path) -> None:
         assert file.stat().st_mode & 0o077 == 0, file
 
 
-def test_bounds_are_checked(path: Path) -> None:
+def test_bounds_are_checked(path: Path, kept: History) -> None:
     for versions, size in ((0, 1), (1, -1)):
         with pytest.raises(UsageError):
-            opened(path, versions, size)
+            opened(path.with_name("other.db"), versions, size)
+        with pytest.raises(UsageError):
+            kept.set_bounds(versions, size)
+
+
+def test_bounds_may_change_while_it_runs(kept: History) -> None:
+    recorder = Recorder(kept)
+    for number in range(6):
+        recorder.record({"a": b"%d" % number})
+    kept.set_bounds(2, 60)
+    prune(kept)
+    assert len(kept.versions("conf")) == 1, "by number two, but the bytes are too many"
+    assert not recorder.record({"a": bytes(200)}).wanted
 
 
 CHILD = """

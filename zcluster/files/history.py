@@ -45,7 +45,7 @@ FILE_BYTES = 128
 FILE_SHARE = 4
 """The content of a file larger than keep_bytes / FILE_SHARE is not kept."""
 MAX_NUMBER = 2**53 - 1
-BYTES_SETTING = "sync.keep_bytes"
+BYTES_SETTING = "sync.history_bytes"
 RECORDING = "its content was not recorded to the end"
 
 _LACKING = msgspec.msgpack.Decoder(list[tuple[str, Entry, str]])
@@ -81,14 +81,19 @@ class History:
     """
 
     def __init__(self, path: Path, keep_versions: int, keep_bytes: int) -> None:
-        if keep_versions < 1 or keep_bytes < 0:
-            raise UsageError("a history keeps at least one version, and not less than 0 bytes")
+        _check_bounds(keep_versions, keep_bytes)
         self._keep_bytes = keep_bytes
         self._database = Database(path)
         self._blobs = Blobs(self._database)
         self._listings = Listings(self._blobs, self._database)
         self._pruning = Pruning(self._database, self._blobs, keep_versions, keep_bytes)
         self._recordings: dict[tuple[str, int], _Recording] = {}
+
+    def set_bounds(self, keep_versions: int, keep_bytes: int) -> None:
+        """New bounds, from the next version and the next pruning on."""
+        _check_bounds(keep_versions, keep_bytes)
+        self._keep_bytes = keep_bytes
+        self._pruning.set_bounds(keep_versions, keep_bytes)
 
     @property
     def restored(self) -> Restored | None:
@@ -355,6 +360,11 @@ class History:
             for entry in entries:
                 if entry.kind == FILE:
                     yield join(path, entry.name), entry
+
+
+def _check_bounds(keep_versions: int, keep_bytes: int) -> None:
+    if keep_versions < 1 or keep_bytes < 0:
+        raise UsageError("a history keeps at least one version, and not less than 0 bytes")
 
 
 def _walk_key(path: str) -> list[bytes]:

@@ -62,6 +62,11 @@ class Pruning:
         self._due = True
         """At the first time: what an ended process left is not known."""
 
+    def set_bounds(self, keep_versions: int, keep_bytes: int) -> None:
+        """New bounds, for what is dropped from now on."""
+        self._keep_versions = keep_versions
+        self._keep_bytes = keep_bytes
+
     def step(self, max_rows: int) -> bool:
         """A slice of about ``max_rows`` rows; returns whether there is more."""
         try:

@@ -331,6 +331,32 @@ def test_so_many_of_one_content_are_bounded(bench: Any, monkeypatch: pytest.Monk
         staging.begin("three", entry)
 
 
+def test_old_blocks_are_shared_where_the_file_system_can(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone stands in for FICLONE, which few file systems have: what matches in place is not written again."""
+    written: list[int] = []
+    pwrite_all = durable.pwrite_all
+
+    def clone(patch: Patch) -> bool:
+        pwrite_all(patch._out_fd, os.pread(patch._old_fd, 1 << 30, 0), 0)
+        return True
+
+    def counted(fd: int, data: Any, offset: int) -> None:
+        written.append(len(data))
+        pwrite_all(fd, data, offset)
+
+    treedir, data = bench.open(), noise(4 * MIB)
+    replace(bench, treedir, data)
+    monkeypatch.setattr(Patch, "_clone", clone)
+    monkeypatch.setattr(durable, "pwrite_all", counted)
+    changed = data[:MIB] + b"!" + data[MIB + 1 :]
+    assert replace(bench, treedir, changed) == sum(written) == BLOCK_BYTES
+    written.clear()
+    longer = data[: 2 * MIB] + noise(5000, 9) + data[2 * MIB :]
+    assert replace(bench, treedir, longer) <= 3 * BLOCK_BYTES
+    assert sum(written) < 2 * MIB + CHUNK_BYTES
+    assert replace(bench, treedir, data) <= 2 * BLOCK_BYTES
+
+
 def test_a_disk_without_reservations_is_written_all_the_same(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_arguments: int) -> int:
         durable.ctypes.set_errno(errno.EOPNOTSUPP)

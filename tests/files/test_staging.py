@@ -396,6 +396,31 @@ def test_a_full_disk_while_staging_leaves_the_tree_as_it_was(
     assert bench.contents() == {"f": b"new"}
 
 
+def test_a_disk_that_became_read_only(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    treedir = bench.open()
+    bench.apply(treedir, {"f": b"old"})
+    staging = bench.staging(treedir)
+    staging.put("f", bench.file("f", b"new"), b"new")
+    patch = staging.begin("big", bench.file("big", b"b" * 100))
+
+    def refused(*_arguments: Any, **_names: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("open", "unlink", "pwrite"):
+        monkeypatch.setattr(os, name, refused)
+    with pytest.raises(ZClusterError, match="Read-only") as caught:
+        patch.write(0, b"b")
+    assert "remount" in caught.value.hint
+    with pytest.raises(ZClusterError, match="Read-only"):
+        staging.put("f", bench.file("f", b"new"), b"new")
+    monkeypatch.undo()
+    assert not patch.is_open
+    assert bench.contents() == {"f": b"old"}
+    bench.close()
+    assert bench.apply(bench.open(), {"f": b"new"}).paths == ["f"]
+    assert [name for name in bench.staged() if not name.startswith("part.")] == []
+
+
 def test_a_full_disk_at_the_journal_leaves_the_tree_as_it_was(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     treedir = bench.open()
     bench.apply(treedir, {"f": b"old"})
@@ -571,6 +596,25 @@ def test_a_void_journal_is_not_carried_out_again(bench: Any) -> None:
     assert treedir.recover().applied is None
     assert bench.contents() == {"f": b"2", "g": b"made since"}
     assert not (bench.root / ".zcluster/journal").exists()
+
+
+def test_what_was_staged_can_be_forgotten(bench: Any) -> None:
+    treedir = bench.open()
+    staging = bench.staging(treedir)
+    for path in ("a", "d/b", "d/c"):
+        staging.put(path, bench.file(path, b"x"), b"x")
+    patch = staging.begin("d/big", bench.file("d/big", b"xyz"))
+    patch.write(0, b"xyz")
+    patch.finish()
+    for path in ("l", "d/m"):
+        staging.put_link(path, bench.link(path, "x"))
+    staging.put("l", bench.file("l", b"no link now"), b"no link now")
+    for path in ("d/b", "d/b", "d/c", "d/big", "none", "no/where"):
+        staging.forget(path)
+    staging.forget_links()
+    assert len(bench.staged()) == 2
+    assert staging.commit(bench.steps(), b"").errors == []
+    assert bench.contents() == {"a": b"x", "l": b"no link now"}
 
 
 def test_the_entry_of_a_directory_cannot_be_staged(bench: Any) -> None:

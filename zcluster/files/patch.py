@@ -351,9 +351,7 @@ class Patch:
         if self._digest() != self.entry.digest:
             self._treedir.distrust(self.entry.digest)
             self.discard()
-            raise PeerError(
-                f"the content of {self.path!r} does not have its digest", hint="it is fetched as a whole the next time"
-            )
+            raise PeerError(f"the content of {self.path!r} does not have its digest", hint="the next time all of it is fetched")
         self._treedir.distrusted.discard(self.entry.digest)
         if self.host.owner is not None:
             os.fchown(self._out_fd, *self.host.owner)

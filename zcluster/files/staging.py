@@ -10,6 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -82,6 +83,8 @@ class Staging:
         """Those that are open."""
         self._complete: set[str] = set()
         """Names of patches' files that wait to be committed."""
+        self._links: set[str] = set()
+        """Paths of the links that are staged."""
 
     def put(self, path: str, entry: Entry, data: bytes | bytearray | memoryview) -> None:
         """Stage a file whose whole content is ``data``.
@@ -106,8 +109,7 @@ class Staging:
             finally:
                 os.close(fd)
         except OSError as error:
-            treedir.drop(staged)
-            raise self.failed(path, error) from None
+            raise self.failed(path, error, staged) from None
         self._keep(directory, name, staged)
 
     def put_link(self, path: str, entry: Entry) -> None:
@@ -125,12 +127,12 @@ class Staging:
             os.symlink(entry.target, staged, dir_fd=self.treedir.stage_fd)
             if self.owner is not None:
                 os.chown(staged, *self.owner, dir_fd=self.treedir.stage_fd, follow_symlinks=False)
-        except (OSError, UnicodeEncodeError) as error:
-            self.treedir.drop(staged)
-            if isinstance(error, UnicodeEncodeError):
-                raise PeerError(f"the target of {path[:200]!r} is not UTF-8") from None
-            raise self.failed(path, error) from None
+        except UnicodeEncodeError:
+            raise PeerError(f"the target of {path[:200]!r} is not UTF-8") from None
+        except OSError as error:
+            raise self.failed(path, error, staged) from None
         self._keep(directory, name, staged)
+        self._links.add(path)
 
     def begin(self, path: str, entry: Entry) -> Patch:
         """Begin or resume a large file.
@@ -145,6 +147,35 @@ class Staging:
         patch = Patch(self, path, entry)
         self._patches.append(patch)
         return patch
+
+    def forget(self, path: str) -> None:
+        """Unstage what was staged for ``path``, if anything was.
+
+        Raises:
+            ZClusterError: the disk failed.
+        """
+        directory, _, name = path.rpartition("/")
+        names = self._staged.get(directory, {})
+        staged = names.pop(name, None)
+        if directory in self._staged and not names:
+            del self._staged[directory]
+        self._links.discard(path)
+        if staged is None:
+            return
+        self._complete.discard(staged)
+        try:
+            self.treedir.drop(staged)
+        except OSError as error:
+            raise durable.disk_error(f"what was staged for {path[:200]!r} cannot be removed", error) from None
+
+    def forget_links(self) -> None:
+        """Unstage all links.
+
+        Raises:
+            ZClusterError: the disk failed.
+        """
+        for path in list(self._links):
+            self.forget(path)
 
     def abandon(self) -> None:
         """Forget the version. Partial large files stay for the next attempt.
@@ -168,9 +199,16 @@ class Staging:
         directory, _, name = patch.path.rpartition("/")
         self._keep(directory, name, patch.name)
 
-    def failed(self, path: str, error: OSError) -> ZClusterError:
-        """The disk did not take ``path``: all that was staged goes, partial files too when their space may help."""
-        self._sweep(partials=error.errno in _NEEDS_SPACE)
+    def failed(self, path: str, error: OSError, *torn: str) -> ZClusterError:
+        """The disk did not take ``path``: all that was staged goes, partial files too when their space may help.
+
+        Args:
+            torn: further names in the staging directory that go.
+
+        Returns:
+            The error to raise.
+        """
+        self._sweep_after(error, *torn)
         return durable.disk_error(f"{path[:200]!r} cannot be staged", error)
 
     def commit(self, plan: Plan, state: bytes) -> Applied:
@@ -198,9 +236,9 @@ class Staging:
             durable.reach("synced")
             journal.write(treedir.control_fd, record)
         except OSError as error:
-            self._sweep(partials=error.errno in _NEEDS_SPACE)
+            self._sweep_after(error)
             raise durable.disk_error(f"version {self.version} cannot be made durable; the tree is as it was", error) from None
-        self._staged, self._complete = {}, set()
+        self._staged, self._complete, self._links = {}, set(), set()
         durable.reach("journaled")
         try:
             applied = treedir.carry_out(record)
@@ -250,6 +288,7 @@ class Staging:
         if (before := names.get(name)) is not None:
             self.treedir.drop(before)
             self._complete.discard(before)
+            self._links.discard(_join(directory, name))
         names[name] = staged
 
     def _make_durable(self) -> None:
@@ -278,18 +317,21 @@ class Staging:
             os.close(fd)
         return True
 
-    def _sweep(self, *, partials: bool) -> None:
+    def _sweep_after(self, error: OSError, *torn: str) -> None:
+        """Sweep because of ``error``, which is what matters: what a failing disk does not let go is swept at the next start."""
+        with contextlib.suppress(OSError):
+            self._sweep(*torn, partials=error.errno in _NEEDS_SPACE)
+
+    def _sweep(self, *torn: str, partials: bool) -> None:
+        gone = [*torn]
+        gone += [name for names in self._staged.values() for name in names.values() if partials or not name.startswith(PARTIAL)]
+        if partials:
+            gone += [patch.name for patch in self._patches if patch.is_open]
         for patch in self._patches:
-            if partials:
-                patch.discard()
-            else:
-                patch.close()
-        self._patches = []
-        for names in self._staged.values():
-            for staged in names.values():
-                if partials or not staged.startswith(PARTIAL):
-                    self.treedir.drop(staged)
-        self._staged, self._complete = {}, set()
+            patch.close()
+        self._staged, self._patches, self._complete, self._links = {}, [], set(), set()
+        for name in gone:
+            self.treedir.drop(name)
 
 
 def _join(directory: str, name: str) -> str:

@@ -253,6 +253,7 @@ class TreeDir:
         journal.remove(self.control_fd)
         for name in carrier.leftovers:
             self.drop(name)
+        self.beneath.forget()
         durable.reach("done")
         self.recovered = True
         return applied

@@ -15,10 +15,11 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zcluster.core.sync.blocks import BLOCK_BYTES, CHUNK_BLOCKS, CHUNK_BYTES
 from zcluster.errors import PeerError, UsageError, ZClusterError
 from zcluster.files import durable
 from zcluster.files import patch as patching
-from zcluster.files.patch import BLOCK_BYTES, CHUNK_BLOCKS, CHUNK_BYTES, Patch
+from zcluster.files.patch import Patch
 
 MIB = 1 << 20
 

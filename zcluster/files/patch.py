@@ -24,15 +24,11 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import xxhash
 
+from zcluster.core.sync.blocks import BLOCK_BYTES, BLOCK_HASH_BYTES, CHUNK_BLOCKS, CHUNK_BYTES, block_count
 from zcluster.core.sync.entry import HASHES, Entry, Hasher
 from zcluster.errors import PeerError, UsageError, ZClusterError
 from zcluster.files import durable
 from zcluster.files.treedir import PARTIAL, TreeDir
-
-BLOCK_BYTES = 16_384
-CHUNK_BLOCKS = 60
-CHUNK_BYTES = BLOCK_BYTES * CHUNK_BLOCKS
-BLOCK_HASH_BYTES = 16
 
 _FICLONE = 0x40049409
 _SAME_NAME_MAX = 4096
@@ -154,7 +150,7 @@ class Patch:
     @property
     def chunks(self) -> int:
         """How many coarse hashes the file has."""
-        return -(-self.size // CHUNK_BYTES)
+        return block_count(self.size, CHUNK_BYTES)
 
     def _open_partial(self) -> bool:
         """Open the partial file of this content that nobody works on; returns whether there was one with data."""
@@ -272,7 +268,7 @@ class Patch:
             ZClusterError: the disk is full, or failed.
         """
         count = _count(hashes)
-        if first_block < 0 or first_block + count > -(-self.size // BLOCK_BYTES):
+        if first_block < 0 or first_block + count > block_count(self.size):
             raise PeerError(f"hashes of blocks beyond the end of {self.path!r}")
         self._check_open()
         ranges: list[tuple[int, int]] = []

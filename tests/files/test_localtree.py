@@ -90,8 +90,12 @@ def test_a_first_scan_is_the_whole_manifest(root: Path) -> None:
     tree = tree_of(root)
     assert tree.listings == {}
     scan = tree.scan(None)
-    assert scan.first and scan.complete and scan.changes is None and not scan.unsettled
-    assert scan.delta == tree.listings and set(tree.listings) == {"", "a", "a/b", "empty"}
+    assert scan.first
+    assert scan.complete
+    assert scan.changes is None
+    assert not scan.unsettled
+    assert scan.delta == tree.listings
+    assert set(tree.listings) == {"", "a", "a/b", "empty"}
     assert entries(tree)["top"] == Entry("top", "f", 1, 12_345, 0o640, content_digest("xxh3_128", b"1"))
     assert entries(tree)["a/b/two"].digest == content_digest("xxh3_128", b"")
     assert (scan.files, scan.bytes, scan.hashed_files, scan.directories) == (3, 3, 3, 4)
@@ -114,9 +118,12 @@ def test_the_same_size_and_mtime_with_other_content_is_seen(root: Path) -> None:
     (root / "a" / "one").write_bytes(b"33")
     os.utime(root / "a" / "one", ns=(st.st_atime_ns, st.st_mtime_ns))
     scan = tree.scan(None)
-    assert set(scan.delta) == {"", "a"} and scan.changes is not None
+    assert set(scan.delta) == {"", "a"}
+    assert scan.changes is not None
     (change,) = scan.changes
-    assert change.path == "a/one" and change.old is not None and change.new is not None
+    assert change.path == "a/one"
+    assert change.old is not None
+    assert change.new is not None
     assert change.new.digest == content_digest("xxh3_128", b"33")
     assert change.old.mtime_ns == change.new.mtime_ns
     assert_true(tree, root)
@@ -128,7 +135,8 @@ def test_a_dirty_directory_is_looked_at_alone(root: Path) -> None:
     (root / "top").write_bytes(b"changed")
     (root / "a" / "one").write_bytes(b"changed")
     scan = tree.scan(["a"])
-    assert scan.directories == 1 and [change.path for change in scan.changes or []] == ["a/one"]
+    assert scan.directories == 1
+    assert [change.path for change in scan.changes or []] == ["a/one"]
     assert entries(tree)["top"].size == 1
     tree.scan([""])
     assert_true(tree, root)
@@ -151,7 +159,8 @@ def test_what_is_gone_goes_with_all_beneath(root: Path) -> None:
     scan = tree.scan(["a/b"])
     gone = [change.path for change in scan.changes or [] if change.new is None]
     assert gone == ["a", "a/b", "a/b/two", "a/one"]
-    assert scan.delta["a/b"] is None and scan.files == 1
+    assert scan.delta["a/b"] is None
+    assert scan.files == 1
     assert_true(tree, root)
 
 
@@ -184,7 +193,8 @@ def test_a_directory_replaced_by_a_link_is_not_followed(root: Path) -> None:
     (root / "a").rename(root.parent / "outside")
     (root / "a").symlink_to(root.parent / "outside")
     scan = tree.scan(["a", "a/b"])
-    assert "a" in reasons(scan) and not any(path.startswith("a") for path in entries(tree))
+    assert "a" in reasons(scan)
+    assert not any(path.startswith("a") for path in entries(tree))
     assert_true(tree, root)
 
 
@@ -194,7 +204,8 @@ def test_links_are_copied_when_the_rules_say_so(root: Path) -> None:
     tree = tree_of(root, Rules(symlinks="copy"))
     scan = tree.scan(None)
     assert entries(tree)["good"] == Entry("good", "l", 0, 0, 0, b"", "a/one")
-    assert set(reasons(scan)) == {"a/bad"} and scan.complete
+    assert set(reasons(scan)) == {"a/bad"}
+    assert scan.complete
     assert set(reasons(tree_of(root).scan(None))) == {"good", "a/bad"}
 
 
@@ -214,8 +225,10 @@ def test_what_no_tree_may_hold_is_refused_and_the_rest_goes_on(root: Path) -> No
     scan = tree_of(root, Rules(max_file_bytes=2)).scan(None)
     refused = reasons(scan)
     assert set(refused) == {"fifo", "sock", "Twin", "tWIN", "bell\x07", os.fsdecode(b"\xff\xfe"), "large"}
-    assert scan.complete and scan.files == 3
-    assert "max_file_bytes" in refused["large"] and "UTF-8" in refused[os.fsdecode(b"\xff\xfe")]
+    assert scan.complete
+    assert scan.files == 3
+    assert "max_file_bytes" in refused["large"]
+    assert "UTF-8" in refused[os.fsdecode(b"\xff\xfe")]
 
 
 def test_refused_names_are_named_up_to_a_bound_and_counted_beyond(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +248,8 @@ def test_a_case_only_rename(root: Path) -> None:
     tree.scan(None)
     (root / "top").rename(root / "TOP")
     scan = tree.scan([""])
-    assert [change.path for change in scan.changes or []] == ["TOP", "top"] and scan.hashed_files == 1
+    assert [change.path for change in scan.changes or []] == ["TOP", "top"]
+    assert scan.hashed_files == 1
     assert not scan.refused
 
 
@@ -243,7 +257,8 @@ def test_only_what_the_rules_cover(root: Path) -> None:
     tree = tree_of(root, Rules(exclude=("b/", "top"), mode=0o600))
     tree.scan(None)
     assert set(entries(tree)) == {"a", "a/one", "empty"}
-    assert entries(tree)["a/one"].mode == 0o600 and entries(tree)["a"].mode == 0o700
+    assert entries(tree)["a/one"].mode == 0o600
+    assert entries(tree)["a"].mode == 0o700
     assert_sound(tree)
 
 
@@ -259,7 +274,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         return real(path, *args, **more)
 
     monkeypatch.setattr(os, "open", guarded)
-    yield names
+    return names
 
 
 def test_what_cannot_be_read_is_not_gone(root: Path, unreadable: set[str]) -> None:
@@ -269,8 +284,10 @@ def test_what_cannot_be_read_is_not_gone(root: Path, unreadable: set[str]) -> No
     (root / "a" / "one").write_bytes(b"new content")
     unreadable |= {"one", "b"}
     scan = tree.scan(None)
-    assert not scan.complete and scan.errors == [("a/one", "Permission denied"), ("a/b", "Permission denied")]
-    assert entries(tree) == before and scan.delta == {}
+    assert not scan.complete
+    assert scan.errors == [("a/one", "Permission denied"), ("a/b", "Permission denied")]
+    assert entries(tree) == before
+    assert scan.delta == {}
     unreadable.clear()
     assert tree.scan(None).complete
     assert_true(tree, root)
@@ -280,7 +297,8 @@ def test_what_could_never_be_read_appears_when_it_can(root: Path, unreadable: se
     unreadable |= {"one", "b"}
     tree = tree_of(root)
     scan = tree.scan(None)
-    assert not scan.complete and set(entries(tree)) == {"a", "empty", "top"}
+    assert not scan.complete
+    assert set(entries(tree)) == {"a", "empty", "top"}
     assert_sound(tree)
     assert not tree.scan(None).complete
     unreadable.clear()
@@ -308,7 +326,8 @@ def test_a_root_that_is_another_directory_is_hashed_anew(root: Path) -> None:
     root.mkdir()
     (root / "top").write_bytes(b"1")
     scan = tree.scan(None)
-    assert scan.hashed_files == 1 and set(entries(tree)) == {"top"}
+    assert scan.hashed_files == 1
+    assert set(entries(tree)) == {"top"}
     assert_true(tree, root)
 
 
@@ -327,7 +346,8 @@ def test_the_bound_on_files(root: Path) -> None:
     for dirty in (None, [""]):
         with pytest.raises(TooLarge, match="more than 3") as caught:
             tree.scan(dirty)
-        assert "max_files" in caught.value.hint and tree.listings is before
+        assert "max_files" in caught.value.hint
+        assert tree.listings is before
     (root / "top").unlink()
     assert tree.scan(None).files == 3
     with pytest.raises(TooLarge):
@@ -345,7 +365,8 @@ def test_depth_at_the_limit_and_beyond(root: Path) -> None:
     tree = tree_of(root)
     scan = tree.scan(None)
     deep = "/".join(["d"] * 63)
-    assert f"{deep}/file" in entries(tree) and set(reasons(scan)) == {f"{deep}/dir/beyond"}
+    assert f"{deep}/file" in entries(tree)
+    assert set(reasons(scan)) == {f"{deep}/dir/beyond"}
     assert_sound(tree)
 
 
@@ -356,13 +377,17 @@ def test_a_young_file_is_hashed_again_at_the_next_look(root: Path) -> None:
     clock.ahead_ns = 0
     (root / "a" / "one").write_bytes(b"aa")
     scan = tree.scan(["a"])
-    assert scan.unsettled == {"a"} and scan.complete
+    assert scan.unsettled == {"a"}
+    assert scan.complete
     # A write within the same tick: the stamps stay the same, whatever the content is.
     held = tree.stat_of("a/one")
-    assert held is not None and held.digest == content_digest("xxh3_128", b"aa")
+    assert held is not None
+    assert held.digest == content_digest("xxh3_128", b"aa")
     clock.ahead_ns = 10_000_000_000
     again = tree.scan(["a"])
-    assert again.hashed_files == 1 and not again.unsettled and again.delta == {}
+    assert again.hashed_files == 1
+    assert not again.unsettled
+    assert again.delta == {}
     assert tree.scan(["a"]).hashed_files == 0
 
 
@@ -377,7 +402,8 @@ def test_a_large_young_file_is_waited_for_and_read_once(root: Path) -> None:
         file.truncate(LARGE_BYTES)
     tree = tree_of(root, clock=clock)
     scan = tree.scan(None)
-    assert clock.slept_s * 1e9 >= YOUNG_NS and "large" in entries(tree)
+    assert clock.slept_s * 1e9 >= YOUNG_NS
+    assert "large" in entries(tree)
     assert scan.hashed_bytes == LARGE_BYTES + 3
 
 
@@ -399,7 +425,10 @@ def test_a_file_that_never_holds_still_keeps_its_old_entry(root: Path, monkeypat
 
     monkeypatch.setattr(os, "pread", growing)
     scan = tree.scan(["a"])
-    assert reads == 3 and scan.unsettled == {"a"} and not scan.complete and not scan.errors
+    assert reads == 3
+    assert scan.unsettled == {"a"}
+    assert not scan.complete
+    assert not scan.errors
     assert entries(tree) == before
     monkeypatch.setattr(os, "pread", real)
     assert tree.scan(scan.unsettled).complete
@@ -421,7 +450,8 @@ def test_a_file_that_changes_once_while_read_is_read_again(root: Path, monkeypat
     (root / "a" / "b" / "two").unlink()
     monkeypatch.setattr(os, "pread", once)
     tree = tree_of(root)
-    assert tree.scan(None).complete and entries(tree)["top"].digest == content_digest("xxh3_128", b"a different one")
+    assert tree.scan(None).complete
+    assert entries(tree)["top"].digest == content_digest("xxh3_128", b"a different one")
 
 
 MTIME_NS = 1_000_000_001
@@ -474,7 +504,9 @@ def test_a_restart_hashes_nothing_that_stat_says_is_unchanged(root: Path, tmp_pa
     (root / "empty").rmdir()
     again = tree_of(root, cache=tmp_path / "cache")
     scan = again.scan(None)
-    assert scan.first and scan.hashed_files == 1 and scan.delta == again.listings
+    assert scan.first
+    assert scan.hashed_files == 1
+    assert scan.delta == again.listings
     assert_true(again, root)
 
 
@@ -499,7 +531,8 @@ def test_other_rules_look_again_but_hash_nothing(root: Path, tmp_path: Path) -> 
     tree.scan(None)
     tree.save()
     again = tree_of(root, Rules(exclude=("top",), mode=0o600), tmp_path / "cache")
-    assert again.scan(None).hashed_files == 0 and set(entries(again)) == {"a", "a/one", "a/b", "a/b/two", "empty"}
+    assert again.scan(None).hashed_files == 0
+    assert set(entries(again)) == {"a", "a/one", "a/b", "a/b/two", "empty"}
     assert entries(again)["a/one"].mode == 0o600
     assert_sound(again)
     other = tree_of(root, Rules(hash="blake2b_256"), tmp_path / "cache")
@@ -548,7 +581,8 @@ def test_many_saves_do_not_grow_the_cache_without_bound(root: Path, tmp_path: Pa
         tree.scan(None)
         tree.save()
         sizes.append((tmp_path / "cache").stat().st_size)
-    assert max(sizes) < 4 * sizes[0] and sizes[1] > sizes[0]
+    assert max(sizes) < 4 * sizes[0]
+    assert sizes[1] > sizes[0]
     assert tree_of(root, cache=tmp_path / "cache").scan(None).hashed_files == 0
 
 
@@ -558,12 +592,15 @@ def test_stat_of_says_what_was_hashed(root: Path) -> None:
     tree.scan(None)
     held, real = tree.stat_of("a/one"), (root / "a" / "one").stat()
     assert held == (2, real.st_mtime_ns, real.st_ctime_ns, real.st_ino, content_digest("xxh3_128", b"22"))
-    assert tree.stat_of("a") is None and tree.stat_of("a/none") is None and tree.stat_of("no/such") is None
+    assert tree.stat_of("a") is None
+    assert tree.stat_of("a/none") is None
+    assert tree.stat_of("no/such") is None
     (root / "a" / "one").write_bytes(b"333")
     assert tree.stat_of("a/one") == held
     tree.scan(["a"])
     now = tree.stat_of("a/one")
-    assert now is not None and now.size == 3
+    assert now is not None
+    assert now.size == 3
 
 
 def test_verify_reads_every_byte(root: Path) -> None:

@@ -172,7 +172,7 @@ class LocalTree:
                 raise self._no_root(error) from None
             after = run.finish()
         self._unsaved.update(run.stats, run.delta)
-        changes = None if first else _changes(held.listings, run.delta)
+        changes = None if first else _changes(held.listings, {path: run.delta[path] for path in run.different & run.delta.keys()})
         self._held = after
         self._started = True
         refused = [one for kept, _ in after.refused.values() for one in kept][:MAX_REPORTED]

@@ -111,7 +111,7 @@ def test_the_callback_comes_once_until_the_hints_are_collected(root: Path, watch
     while not hints.watcher._dirty or "a" not in hints.watcher._dirty:
         assert time.monotonic() < end_s
     assert hints.calls == 1
-    assert hints.watcher.collect() == {"a", "c"}
+    assert hints.watcher.collect() == frozenset({"a", "c"})
     assert hints.watcher.collect() == frozenset()
 
 
@@ -181,7 +181,7 @@ def test_events_up_to_the_limit_and_beyond(root: Path) -> None:
     try:
         for _ in range(3):
             watcher._hint(["a"])
-        assert watcher.collect() == {"a"}
+        assert watcher.collect() == frozenset({"a"})
         for _ in range(4):
             watcher._hint(["a"])
         assert watcher.collect() is None
@@ -194,7 +194,7 @@ def test_directories_up_to_the_limit_and_beyond(root: Path) -> None:
     watcher = Watcher(root, lambda: None, max_directories=2)
     try:
         watcher._hint(["a", "c"])
-        assert watcher.collect() == {"a", "c"}
+        assert watcher.collect() == frozenset({"a", "c"})
         watcher._hint(["a", "c", "a/b"])
         assert watcher.collect() is None
     finally:

@@ -30,7 +30,7 @@ CACHE_KIB = 8192
 WAL_PAGES = 2048
 """32 MiB of log, then it is copied into the database."""
 CHECKED_BYTES = 64 * 1024 * 1024
-"""A database up to this size is checked whole at each start (about 0.1 s); a larger one in the tables of versions only."""
+"""A database up to this size is checked whole at each start (about 0.1 s); a larger one in its tables but for the contents."""
 RESERVE_BYTES = 4 * 1024 * 1024
 """Kept allocated beside the database: on a full disk even deleting needs room in the log."""
 LOCK_WAIT_S = 2.0
@@ -208,7 +208,7 @@ def failure(error: sqlite3.Error, what: str, path: Path) -> ZClusterError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{what} failed: another process has {path} open", hint="stop the other process of this home")
     if code in _BROKEN:
-        return ZClusterError(f"{what} failed: {path} is broken ({error})", hint="restart: a broken history is moved aside then")
+        return ZClusterError(f"{what} failed: {path} is broken ({error})", hint="stop zcluster, move the file away, start again")
     return ZClusterError(f"{what} failed: {error}", hint=f"check the disk of {path}")
 
 
@@ -250,7 +250,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    for table in ("counters", "versions", "partial"):
+    for table in ("counters", "versions", "partial", "blobs"):
         for _ in connection.execute(f"SELECT * FROM {table}"):
             continue
     if path.stat().st_size <= CHECKED_BYTES:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from zcluster.errors import PeerError
@@ -111,7 +111,10 @@ class Carrier:
         self._beneath.forget()
         for path, is_dir, mode, mtime_ns in record.touches:
             self._touch(path, is_dir, mode, mtime_ns)
-        self._delete(record.delete_files, record.delete_dirs)
+        self._delete(
+            [path for path in record.delete_files if not is_inside(path, blocked)],
+            [path for path in record.delete_dirs if not is_inside(path, blocked) and path not in blocked],
+        )
         durable.reach("deleted")
         self._set_modes()
         self._make_durable()
@@ -244,15 +247,21 @@ class Carrier:
 
     def _replace_dirs(self, blocked: set[str]) -> None:
         """Directories that become files: what the plan covers in them goes first, then the file takes the name."""
-        inside = tuple(f"{path}/" for path in blocked)
-        covered = [path for path in self._record.delete_dirs if path.startswith(inside) and path not in blocked]
-        self._delete([path for path in self._record.delete_files if path.startswith(inside)], covered)
+        still = {path for path in blocked if self._is_dir(path)}  # the others became files before a crash
+        covered = [path for path in self._record.delete_dirs if is_inside(path, still) and path not in still]
+        self._delete([path for path in self._record.delete_files if is_inside(path, still)], covered)
         for directory, pairs in self._record.renames:
             for staged, name in pairs:
                 path = _join(directory, name)
                 if path in blocked:
                     self._rmdir_for_file(path)
                     self._rename_all(directory, [(staged, name)])
+
+    def _is_dir(self, path: str) -> bool:
+        try:
+            return stat.S_ISDIR(self._beneath.lstat(path).st_mode)
+        except (OSError, PeerError):
+            return False
 
     def _rmdir_for_file(self, path: str) -> None:
         """Remove an emptied directory; that it could not be, the rename over it will tell."""
@@ -352,6 +361,15 @@ class Carrier:
         finally:
             os.close(fd)
         return True
+
+
+def is_inside(path: str, tops: Set[str]) -> bool:
+    """Whether ``path`` is beneath one of the directories ``tops``."""
+    while tops and path:
+        path = path.rpartition("/")[0]
+        if path in tops:
+            return True
+    return False
 
 
 def _join(directory: str, name: str) -> str:

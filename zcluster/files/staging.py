@@ -20,7 +20,7 @@ from typing import Protocol
 from zcluster.core.sync.entry import DIRECTORY, FILE, HASH_BYTES, LINK, MAX_TARGET_CHARS, Entry, content_digest
 from zcluster.errors import PeerError, ZClusterError
 from zcluster.files import durable, journal
-from zcluster.files.apply import Applied
+from zcluster.files.apply import Applied, is_inside
 from zcluster.files.beneath import components, name_fault
 from zcluster.files.patch import Patch
 from zcluster.files.treedir import PARTIAL, TreeDir
@@ -255,9 +255,9 @@ class Staging:
         away_dirs = [path for path in plan.move_away if path in staged and path not in made]
         gone_files, gone_dirs = list(plan.delete_files), list(plan.delete_dirs)
         if missing:
-            inside = tuple(f"{path}/" for path in away_dirs)
-            gone_files = [path for path in gone_files if path.startswith(inside)]
-            gone_dirs = [path for path in gone_dirs if path.startswith(inside)]
+            replaced = set(away_dirs)
+            gone_files = [path for path in gone_files if is_inside(path, replaced)]
+            gone_dirs = [path for path in gone_dirs if is_inside(path, replaced)]
         record = journal.Record(
             version=self.version,
             token=secrets.token_bytes(journal.TOKEN_BYTES),

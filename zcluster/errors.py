@@ -135,6 +135,13 @@ class NoSuchNode(ZClusterError):
     exit_code = EXIT_NO_MATCH
 
 
+class NoSuchTree(ZClusterError):
+    """No tree of this name is declared, or none concerns this node."""
+
+    code = "no_such_tree"
+    exit_code = EXIT_NO_MATCH
+
+
 class NoSuchFunction(ZClusterError):
     """No eligible node has a function of this name."""
 

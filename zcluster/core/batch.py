@@ -25,6 +25,7 @@ MAX_TOGETHER = 1024
 CONTROL_BYTES = 256
 """What a waiting control message is reckoned at."""
 FIRST_BATCH_KIND = 16
+FIRST_TREE_KIND = 32
 
 Body = bytes | bytearray | memoryview
 Outgoing = tuple[Message, list[Body]]
@@ -125,7 +126,7 @@ class Lanes(Generic[G]):
         self.batch: Batch[G] = Batch(make, max_bytes)
         self.bulk: deque[tuple[Message, Body]] = deque()
         self.bulk_bytes = 0
-        self.trees: list[Sealed] = []
+        self.trees: list[Message] = []
         """Bulk of file sync: it has credit of its own, and goes last."""
         self.tree_bytes = 0
         self.returned: list[Outgoing] = []
@@ -162,8 +163,10 @@ class Lanes(Generic[G]):
     def put_back(self, unsent: list[Outgoing]) -> None:
         """What was taken and could not be sent goes first the next time: its control before newer control, the rest before
         the newer rest."""
-        bulk = [(message, bodies) for message, bodies in unsent if message.kind >= FIRST_BATCH_KIND]
-        self.control = [message for message, _ in unsent if message.kind < FIRST_BATCH_KIND] + self.control
+        bulk = [(message, bodies) for message, bodies in unsent if not _is_control(message)]
+        control = [message for message, _ in unsent if _is_control(message)]
+        self.tree_bytes += sum(len(message.frame) for message in control if type(message) is Sealed)
+        self.control = control + self.control
         self.returned = [*bulk, *self.returned]
         self.returned_bytes += sum(_size(message, bodies) for message, bodies in bulk)
 
@@ -174,11 +177,8 @@ class Lanes(Generic[G]):
 
     def add_tree(self, frame: Sealed) -> None:
         """Queue a frame of file sync."""
-        if frame.kind in BULK_KINDS:
-            self.trees.append(frame)
-            self.tree_bytes += len(frame.frame)
-        else:
-            self.control.append(frame)
+        (self.trees if frame.kind in BULK_KINDS else self.control).append(frame)
+        self.tree_bytes += len(frame.frame)
 
     def take(self) -> list[Outgoing]:
         """Everything, lane by lane."""
@@ -195,8 +195,14 @@ class Lanes(Generic[G]):
             self.bulk_bytes = 0
         if self.trees:
             out += [(frame, []) for frame in self.trees]
-            self.trees, self.tree_bytes = [], 0
+            self.trees = []
+        self.tree_bytes = 0
         return out
+
+
+def _is_control(message: Message) -> bool:
+    kind = message.kind
+    return kind < FIRST_BATCH_KIND or (kind >= FIRST_TREE_KIND and kind not in BULK_KINDS)
 
 
 def _size(message: Message, bodies: list[Body]) -> int:

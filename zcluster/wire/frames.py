@@ -81,7 +81,7 @@ def encode(message: Message, bodies: Iterable[bytes | bytearray | memoryview] = 
     return b"".join((PREFIX.pack(MAGIC, VERSION, message.kind, 0, len(header)), header, *bodies))
 
 
-def decode(frame: bytes, limits: WireLimits) -> tuple[Message, int]:
+def decode(frame: bytes | memoryview, limits: WireLimits) -> tuple[Message, int]:
     """The message in ``frame``, and the offset at which its bodies begin.
 
     Raises:

@@ -67,7 +67,9 @@ class Trees(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: ClassVar[int] = 32
     epoch: Count
     chunk_bytes: Annotated[int, Meta(ge=16_384, le=16_777_216)]
-    """The most bytes of content that one FETCH item may ask the master for."""
+    """The most bytes of content that one FETCH item may ask for, on either side."""
+    window_bytes: Annotated[int, Meta(ge=16_384, le=1_073_741_824)]
+    """The most bytes of content that a sink may have asked for and not received, on either side."""
     trees: Annotated[list[TreeInfo], Meta(max_length=MAX_TREES)] = []
 
 
@@ -196,8 +198,8 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes_per_s: Annotated[float, Meta(ge=0)] = 0.0
     reason: Words = ""
     error: Words = ""
-    age_s: Annotated[float, Meta(ge=0)] = 0.0
-    """How long it has held that version."""
+    age_s: Annotated[float, Meta(ge=0)] | None = None
+    """How long ago that version was applied; null: before this process began."""
     clean: bool = False
     """Whether its copy is what that version left."""
 

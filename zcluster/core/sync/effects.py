@@ -121,6 +121,8 @@ class Record:
     number: int
     before: Manifest
     after: Manifest
+    changes: list[Change] | None
+    """What leads from ``before`` to ``after``; None: everything is new."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,14 @@ class PlanChanges:
 
     place: Place
     changes: list[Change]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """What differs, for people. Ends with Classes."""
+
+    place: Place
+    theirs: Manifest
 
 
 @dataclass(frozen=True)
@@ -276,6 +286,13 @@ class Undo:
 
 
 @dataclass(frozen=True)
+class Settle:
+    """The last commit stays: what was kept for Undo goes. Ends with None."""
+
+    place: Place
+
+
+@dataclass(frozen=True)
 class Command:
     """Run the tree's command. Ends with "" or what went wrong."""
 
@@ -285,16 +302,9 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Abandon:
-    """Drop what is staged."""
-
-    place: Place
-
-
 Action = (
-    Open | Close | Look | Differ | Number | Record | Read | HashBlocks | Restore | PlanWalk | PlanChanges | Put | Begin | Coarse
-    | Fine | FinishLarge | Commit | Undo | Command | Abandon
+    Open | Close | Look | Differ | Number | Record | Read | HashBlocks | Restore | PlanWalk | PlanChanges | Compare | Put
+    | Begin | Coarse | Fine | FinishLarge | Commit | Undo | Settle | Command
 )  # fmt: skip
 
 # -- effects ------------------------------------------------------------------------------------------------------------

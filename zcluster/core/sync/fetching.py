@@ -22,6 +22,8 @@ from zcluster.errors import PeerError, ZClusterError
 from zcluster.wire.trees import Blocks, Fetch, Hashes, Parcel
 
 FETCH_FILES = 512
+FETCH_PATH_CHARS = 100_000
+"""Of the paths in one FETCH: however long they are, it fits a frame."""
 FINE_BLOCKS = 32_768
 """Blocks of one BLOCKS: their hashes are half a MiB."""
 MAX_RUNS = 4096
@@ -60,13 +62,14 @@ class Fetching:
 
     Args:
         wanted: the files that are not staged yet.
+        last_id: ids of questions are above it: they grow over all pulls of a session.
         say: sends a message to the source.
         ended: called once: with None when all is staged that could be had, or with the error.
     """
 
     def __init__(
         self, place: Place, version: int, wanted: list[tuple[str, Entry]], window_bytes: int, chunk_bytes: int, effects: Effects,
-        say: Callable[[Fetch | Blocks, bytes], None], ended: Callable[[ZClusterError | None, float], None],
+        last_id: int, say: Callable[[Fetch | Blocks, bytes], None], ended: Callable[[ZClusterError | None, float], None],
     ) -> None:  # fmt: skip
         self._place, self._tree, self._version = place, place[0], version
         self._lane = f"{place[0]}/{place[1]}"
@@ -79,7 +82,7 @@ class Fetching:
         self._large: _Large | None = None
         self._open: dict[int, _Fetch] = {}
         self._open_bytes = 0
-        self._last_id = self._hashes_id = 0
+        self._last_id, self._hashes_id = last_id, 0
         self._over = False
         self.changed = 0
         """Pieces that could not be had any more."""
@@ -90,6 +93,11 @@ class Fetching:
     def start(self, now: float) -> None:
         """Begin."""
         self._go_on(now)
+
+    @property
+    def last_id(self) -> int:
+        """The id of its last question."""
+        return self._last_id
 
     def stop(self) -> None:
         """Ask for nothing more, and tell nobody."""
@@ -165,11 +173,12 @@ class Fetching:
 
     def _fetch_small(self) -> None:
         fetch = _Fetch([], [])
-        total = 0
+        total = path_chars = 0
         while self._next_small < len(self._small) and len(fetch.pieces) < FETCH_FILES:
             path, entry = self._small[self._next_small]
-            if fetch.pieces and total + entry.size > self._chunk_bytes:
+            if fetch.pieces and (total + entry.size > self._chunk_bytes or path_chars > FETCH_PATH_CHARS):
                 break
+            path_chars += len(path)
             fetch.pieces.append(Piece(path, entry.digest, 0, entry.size))
             fetch.entries.append(entry)
             total += entry.size

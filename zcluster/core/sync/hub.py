@@ -11,7 +11,7 @@ Rules kept here:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -23,7 +23,7 @@ from zcluster.core.sync.permits import Permits
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import Source, SourceLimits
 from zcluster.core.targets import select
-from zcluster.errors import NoSuchNode, PeerError, TooLarge, UsageError
+from zcluster.errors import NoSuchNode, NoSuchTree, PeerError, TooLarge
 from zcluster.wire.trees import Go, Hashes, Listing, Order, Parcel, Report, State, TreeInfo, TreeMessage, Trees
 
 MAX_WRONG_BEATS = 2
@@ -39,6 +39,8 @@ class Declared:
     """The target that it concerns."""
     local: TreeInfo
     """The rules as they hold at the master."""
+    keep: str = "per-worker"
+    """Of a tree that workers bring up: whether their files are put together (``merged``)."""
 
 
 @dataclass
@@ -132,8 +134,14 @@ class Hub:
         if worker.wrong_beats >= MAX_WRONG_BEATS:
             worker.wrong_beats = 0
             for tree in worker.trees:
-                if tree in self.sources and not self.permits.holds(((tree, ""), session)):
+                pulls = self.permits.holds(((tree, ""), session))
+                if tree in self.sources and not pulls and not self.is_paused(tree, worker.name):
                     self.sources[tree].announce(session)
+
+    def nodes(self, names: list[str]) -> None:
+        """The workers that have a key: those without a session are away."""
+        away = [name for name in names if name not in self._sessions]
+        self.known = {name: self.known.get(name, "") for name in away}
 
     def hint(self, place: Place, dirty: frozenset[str] | None, now: float) -> None:
         """Something may have changed in these directories of a tree."""
@@ -200,21 +208,25 @@ class Hub:
 
     # -- what people say ------------------------------------------------------------------------------------------------
 
-    def now(self, tree: str, now: float) -> list[str]:
-        """Look at everything now, try again what failed; returns the trees."""
-        names = self._named(tree)
+    def look_now(self, tree: str, then: Callable[[float], None], now: float) -> list[str]:
+        """Look at everything now, try again what failed; returns the trees.
+
+        Args:
+            then: called for each of the master's own trees when it has been looked at.
+        """
+        names = self.named(tree)
         for name in names:
             if name in self.sources:
-                self.sources[name].hint(None, now)
+                self.sources[name].look_now(then, now)
             for place, sink in list(self.sinks.items()):
                 if place[0] == name:
-                    sink.order(now)
+                    sink.order(False, now)
         self._order(names, "now")
         return names
 
     def confirm(self, tree: str, worker: str, now: float) -> list[str]:
         """What a guard holds is right."""
-        names = self._named(tree)
+        names = self.named(tree)
         for name in names:
             if name in self.sources:
                 self.sources[name].confirm(now)
@@ -223,7 +235,7 @@ class Hub:
 
     def pause(self, tree: str, worker: str, paused: bool, now: float) -> list[str]:
         """Let no pull of this tree (of this worker) begin, or let them begin again."""
-        names = self._named(tree)
+        names = self.named(tree)
         for name in names:
             if paused:
                 self.paused.add((name, worker))
@@ -232,14 +244,19 @@ class Hub:
         for session in self.workers:
             self._say_trees(session)
         for place, sink in self.sinks.items():
-            sink.set_paused(self._is_paused(*place), now)
+            sink.set_paused(self.is_paused(*place), now)
         return names
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
-    def _named(self, tree: str) -> list[str]:
+    def named(self, tree: str) -> list[str]:
+        """The tree of this name; empty: all.
+
+        Raises:
+            NoSuchTree: there is none.
+        """
         if tree and tree not in self.declared:
-            raise UsageError(f"there is no tree {tree!r}", hint=f"the trees are: {', '.join(self.declared) or 'none'}")
+            raise NoSuchTree(f"there is no tree {tree!r}", hint=f"the trees are: {', '.join(self.declared) or 'none'}")
         return [tree] if tree else list(self.declared)
 
     def _concerns(self, declared: Declared, worker: str) -> bool:
@@ -254,15 +271,27 @@ class Hub:
         names = {worker.name for worker in self.workers.values()} | set(self.known)
         return sorted(name for name in names if self._concerns(self.declared[tree], name))
 
-    def _is_paused(self, tree: str, worker: str) -> bool:
+    def is_here(self, worker: str) -> bool:
+        """Whether the worker has a session."""
+        return worker in self._sessions
+
+    @property
+    def epoch(self) -> int:
+        """The master's."""
+        return self._source_limits.epoch
+
+    def is_paused(self, tree: str, worker: str) -> bool:
+        """Whether no pull of this worker's copy may begin."""
         return (tree, "") in self.paused or (tree, worker) in self.paused
 
     def _say_trees(self, session: int) -> None:
         worker = self.workers[session]
         if worker.trees:
             limits, name = self._source_limits, worker.name
-            infos = [msgspec.structs.replace(info, paused=self._is_paused(tree, name)) for tree, info in worker.trees.items()]
-            self.effects.say(session, Trees(epoch=limits.epoch, chunk_bytes=limits.chunk_bytes, trees=infos))
+            infos = [msgspec.structs.replace(info, paused=self.is_paused(tree, name)) for tree, info in worker.trees.items()]
+            self.effects.say(session, Trees(
+                epoch=limits.epoch, chunk_bytes=limits.chunk_bytes, window_bytes=limits.window_bytes, trees=infos
+            ))  # fmt: skip
 
     def _order(self, trees: list[str], order: str, worker: str = "") -> None:
         for session, known in self.workers.items():
@@ -287,7 +316,7 @@ class Hub:
                 report=lambda report, now: self._reported(report, worker.name, now), permit=self._ask_for_sink,
                 release=self._release_sink,
             )  # fmt: skip
-            sink.set_paused(self._is_paused(*place), now)
+            sink.set_paused(self.is_paused(*place), now)
         if isinstance(message, State):
             sink.session_up(session, now)
         return sink

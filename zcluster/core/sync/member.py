@@ -43,13 +43,18 @@ MASTER = 0
 
 
 class Member:
-    """The machine of a worker's sync process."""
+    """The machine of a worker's sync process.
 
-    def __init__(self, effects: Effects, sink_limits: SinkLimits, source_limits: SourceLimits) -> None:
+    Args:
+        commands: whether commands that the master's configuration names run here.
+    """
+
+    def __init__(self, effects: Effects, sink_limits: SinkLimits, source_limits: SourceLimits, *, commands: bool) -> None:
         self.effects = effects
         self.sinks: dict[str, Sink] = {}
         self.sources: dict[str, Source] = {}
         self._sink_limits, self._source_limits = sink_limits, source_limits
+        self._commands = commands
         self._up = False
 
     @property
@@ -122,8 +127,12 @@ class Member:
         for name in [name for name in (*self.sinks, *self.sources) if name not in wanted]:
             self._drop(name, now)
         limits = self._sink_limits
-        self._sink_limits = replace(limits, chunk_bytes=message.chunk_bytes)
-        for name, info in wanted.items():
+        self._sink_limits = replace(
+            limits, chunk_bytes=message.chunk_bytes, window_bytes=min(limits.window_bytes, message.window_bytes)
+        )
+        self._source_limits = replace(self._source_limits, chunk_bytes=message.chunk_bytes, window_bytes=message.window_bytes)
+        for name, told in wanted.items():
+            info = told if self._commands else msgspec.structs.replace(told, on_change=[], rollback=False)
             sink, source = self.sinks.get(name), self.sources.get(name)
             known = sink.info if sink is not None else source.info if source is not None else None
             if known is not None and not _same_rules(known, info):
@@ -131,6 +140,8 @@ class Member:
                 sink = source = None
             if info.direction == "down":
                 self._have_sink(name, info, sink, now)
+                refused = bool(told.on_change) and not self._commands
+                self.sinks[name].note = "its command is not run: worker.on_change is 'refuse' here" if refused else ""
             else:
                 self._have_source(name, info, source, now)
 
@@ -171,7 +182,7 @@ class Member:
             case State():
                 sink.heard(message, now)
             case Order():
-                sink.order(now)
+                sink.order(message.order == "confirm", now)
             case _:
                 answer_of_source(sink, message, body, now)
 

@@ -9,7 +9,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from zcluster.core.sync.entry import DIRECTORY, FILE, LINK, Entry, parent
@@ -78,6 +78,11 @@ class Plan:
     """By how much the number of files and links grows; below 0 when it shrinks."""
     more_bytes: int = 0
     """By how much the bytes of files grow."""
+
+    @property
+    def staged(self) -> Plan:
+        """The same, where what is copied has been staged like what is fetched."""
+        return replace(self, fetch=[*self.fetch, *((path, entry) for path, entry, _ in self.copies)], copies=[])
 
     @property
     def empty(self) -> bool:

@@ -78,6 +78,11 @@ class Serving:
         self._recent: deque[tuple[int, bytes, list[Change]]] = deque()
         self._recent_changes = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether anyone pulls."""
+        return bool(self._pulls)
+
     # -- what a sink says -----------------------------------------------------------------------------------------------
 
     def pull(self, session: int, message: Pull, now: float) -> None:
@@ -89,6 +94,7 @@ class Serving:
         """The session's pull may begin."""
         message, version = self._asked.pop(session, None), self._current()
         if message is None or version is None:
+            # Without a version the next announcement makes it ask again.
             self._release(self._place, session, now)
             return
         self._pulls[session] = _Pull(version)
@@ -196,13 +202,15 @@ class Serving:
         """All changes since the version that the sink has, or None when they are not known any more."""
         if message.have == version.number and message.have_root == version.root.hex():
             return []
-        found: list[Change] | None = None
+        found: dict[str, Change] | None = None
         for number, root, changes in self._recent:
             if found is None and number == message.have and root.hex() == message.have_root:
-                found = []
+                found = {}
             if found is not None:
-                found += changes
-        return found
+                for change in changes:
+                    before = found.get(change.path)
+                    found[change.path] = Change(change.path, before.old, change.new) if before is not None else change
+        return None if found is None else [change for change in found.values() if change.old != change.new]
 
     # -- answers --------------------------------------------------------------------------------------------------------
 

@@ -20,51 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zcluster.core.sync import bodies
-from zcluster.core.sync.effects import (
-    Command,
-    Commit,
-    Committed,
-    Effects,
-    Look,
-    Looked,
-    Open,
-    Opened,
-    Place,
-    PlanChanges,
-    Planned,
-    PlanWalk,
-    Undo,
-    failed,
-)  # fmt: skip
-from zcluster.core.sync.entry import Change, Manifest
-from zcluster.core.sync.fetching import Fetching
-from zcluster.core.sync.intake import Intake
+from zcluster.core.sync.effects import Effects, Look, Looked, Open, Opened, Place, failed
+from zcluster.core.sync.guard import judge
 from zcluster.core.sync.plan import Plan
+from zcluster.core.sync.pulling import ANSWER_S, Again, Applied, Broken, Compared, Distrusted, End, Pulling
 from zcluster.core.sync.rules import Rules
-from zcluster.core.sync.walking import Walk
-from zcluster.errors import PeerError, ZClusterError, one_line
-from zcluster.wire.trees import (
-    Finish,
-    Go,
-    Hashes,
-    List,
-    Listing,
-    Parcel,
-    Pull,
-    Report,
-    State,
-    TreeInfo,
-    TreeMessage,
-)
+from zcluster.errors import PeerError, Unreachable, ZClusterError, one_line
+from zcluster.wire.trees import Finish, Go, Hashes, Listing, Parcel, Pull, Report, State, TreeInfo, TreeMessage
 
 RECHECK_S = 0.03
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
-ANSWER_S = 60.0
-"""How long the source may leave a question unanswered before the pull begins anew."""
-MAX_CHANGES = 200_000
 REPORT_EVERY_S = 0.5
+DiffThen = Callable[[object, float], None]
 BUSY = ("asked", "walking", "planning", "fetching", "committing", "commanding")
 
 
@@ -99,6 +67,8 @@ class Sink:
         self.clean = False
         self.reason = "opening"
         self.error = ""
+        self.note = ""
+        """What is to be said of it although it is current."""
         self.target: State | None = None
         self.opened: Opened | None = None
         self.looked: Looked | None = None
@@ -106,17 +76,12 @@ class Sink:
         self._lane = f"{place[0]}/{place[1]}"
         self._session: int | None = None
         self._paused = info.paused
-        self._mine: Manifest = {}
-        self._mine_root = b""
-        self._go: Go | None = None
-        self._walk: Walk | None = None
-        self._changes: list[Change] | None = None
-        self._intake = Intake(self.rules)
-        self._plan: Plan | None = None
-        self._fetching: Fetching | None = None
-        self._turn = 0
-        """Grows when a pull ends: what belongs to an older one is ignored."""
-        self._last_list = 0
+        self._confirmed = False
+        self._diffs: list[DiffThen] = []
+        self._dry = False
+        """The next pull only compares, for someone who asked what differs."""
+        self._pulling: Pulling | None = None
+        self._last_id = 0
         self._dirty: set[str] = set()
         self._everything = False
         self._looking = False
@@ -127,10 +92,9 @@ class Sink:
         self._retries = 0
         self._refused = 0
         """A version whose command failed and was undone: it is not tried again by itself."""
-        self._answer_due_s = 0.0
         self._began_s = now
         self._reported_s = 0.0
-        self._applied_at_s = 0.0
+        self._applied_at_s: float | None = None
         self._open(now)
 
     # -- what happens to it ---------------------------------------------------------------------------------------------
@@ -145,16 +109,19 @@ class Sink:
         """The source is gone; what is staged stays."""
         self._session = None
         if self.state in ("asked", "walking", "planning", "fetching"):
-            self._end_pull(now)
+            self._end_pull("", "", now)
             self._become("idle", "its source cannot be reached", now)
+            self._answer_diffs(Unreachable("the session ended before the trees were compared", hint="call again"), now)
 
     def heard(self, state: State, now: float) -> None:
         """STATE: what the source has."""
         newer = self.target is None or (state.version, state.root) != (self.target.version, self.target.root)
         self.target = state
-        if newer and self.state == "failed":
+        if newer and self.state in ("failed", "held"):
             self._retries = 0
             self._become("idle", "", now)
+        if newer:
+            self.ask_again(now)
         self._start(now)
 
     def hint(self, dirty: frozenset[str] | None, now: float) -> None:
@@ -165,16 +132,24 @@ class Sink:
             self._dirty |= dirty
         self._look(now)
 
-    def order(self, now: float) -> None:
-        """Someone says: now. Look at everything, and try again whatever failed."""
+    def order(self, confirmed: bool, now: float) -> None:
+        """Someone says: now. Look at everything, and try again whatever failed; with ``confirmed``, what is held is right."""
         self._refused, self._retries, self._retry_s = 0, 0, None
+        self._confirmed = self._confirmed or confirmed
         if self.opened is None and self.state == "failed":
             self._open(now)
             return
-        if self.state == "failed":
+        if self.state == "failed" or (self.state == "held" and confirmed):
             self._become("idle", "", now)
         self.hint(None, now)
         self._start(now)
+
+    def diff(self, then: DiffThen, now: float) -> None:
+        """Compare with the source's newest version; ``then`` gets the Classes, or the error, and the time."""
+        self._diffs.append(then)
+        self._start(now)
+        if self.state not in (*BUSY, "opening"):
+            self._answer_diffs(Unreachable(f"the tree cannot be compared: {self.reason or self.state}"), now)
 
     def set_paused(self, paused: bool, now: float) -> None:
         """Begin no pull until it is set back. One that runs goes on."""
@@ -196,27 +171,27 @@ class Sink:
 
     def close(self, now: float) -> None:
         """The copy is not kept up any more."""
-        self._end_pull(now)
+        self._end_pull("cancelled", "the tree is not kept here any more", now)
         self.state = "closed"
 
     # -- answers of the source ------------------------------------------------------------------------------------------
 
     def go(self, message: Go, now: float) -> None:
-        """GO: the pull may begin."""
-        if self.state != "asked":
+        """GO: the pull may begin.
+
+        Raises:
+            PeerError: its root is none.
+        """
+        if self.state != "asked" or self.looked is None:
             return
-        try:
-            root = bytes.fromhex(message.root)
-        except ValueError:
-            raise PeerError("a root that is not hexadecimal") from None
-        self._go, self._began_s = message, now
-        self._become("walking", f"comparing with version {message.version}", now)
-        self._answer_due_s = now + ANSWER_S
-        if message.changes:
-            self._changes, self._intake = [], Intake(self.rules)
-            return
-        self._walk = Walk(root, self._mine, self._mine_root, self.rules)
-        self._walk_on(now)
+        self._began_s = now
+        pulling = Pulling(
+            self.place, self.info, self.rules, self.limits.window_bytes, self.limits.chunk_bytes, self._effects, message,
+            self.looked, (self.version, self.epoch, self.root), self._last_id, now, dry=self._dry, say=self._say,
+            become=self._become, ended=self._ended, judge=self._distrust,
+        )  # fmt: skip
+        self._pulling = pulling
+        pulling.start(now)
 
     def listing(self, message: Listing, body: bytes | memoryview, now: float) -> None:
         """LISTING: directories, or changes.
@@ -224,45 +199,27 @@ class Sink:
         Raises:
             PeerError, TooLarge: it is not what a source may send.
         """
-        go = self._go
-        if self.state != "walking" or go is None or message.version != go.version:
-            return
-        self._answer_due_s = now + ANSWER_S
-        if message.failed:
-            self._again(now)
-        elif self._changes is not None and message.id == 0:
-            changes = bodies.read_changes(body)
-            for change in changes:
-                self._intake.change(change)
-            self._changes += changes
-            if len(self._changes) > MAX_CHANGES:
-                raise PeerError(f"more than {MAX_CHANGES} changes")
-            if message.last:
-                self._become("planning", f"planning version {go.version}", now)
-                self._do_plan(PlanChanges(self.place, self._changes))
-        elif self._walk is not None and message.id == self._last_list:
-            self._walk.add(bodies.read_listings(body), message.last)
-            if message.last:
-                self._walk_on(now)
+        if self._pulling is not None:
+            self._pulling.listing(message, body, now)
 
     def parcel(self, message: Parcel, body: bytes | memoryview, now: float) -> None:
         """PARCEL: contents."""
-        if self.state == "fetching" and self._fetching is not None:
-            self._answer_due_s = now + ANSWER_S
-            self._fetching.parcel(message, body, now)
+        if self._pulling is not None:
+            self._pulling.parcel(message, body, now)
 
     def hashes(self, message: Hashes, body: bytes | memoryview, now: float) -> None:
         """HASHES: of blocks."""
-        if self.state == "fetching" and self._fetching is not None:
-            self._answer_due_s = now + ANSWER_S
-            self._fetching.hashes(message, body, now)
+        if self._pulling is not None:
+            self._pulling.hashes(message, body, now)
 
     def fail(self, error: ZClusterError, now: float) -> None:
-        """The pull cannot go on."""
-        if self.state in ("closed", "opening"):
-            return
-        self._say_finish(error.code, error.message)
-        self._end_pull(now)
+        """The pull cannot go on; one that commits already does."""
+        if self.state not in ("closed", "opening", "committing", "commanding"):
+            self._failed(error, now)
+
+    def _failed(self, error: ZClusterError, now: float) -> None:
+        self._end_pull(error.code, error.message, now)
+        self._answer_diffs(error, now)
         self.error = one_line(str(error))[:1000]
         self._retry_s = now + min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** min(self._retries, 10))
         self._retries += 1
@@ -278,8 +235,8 @@ class Sink:
             due = min(due, self._retry_s)
         if self._recheck:
             due = min(due, self._recheck_s)
-        if self.state in ("walking", "fetching"):
-            due = min(due, self._answer_due_s, self._reported_s + REPORT_EVERY_S)
+        if self._pulling is not None and self.state in ("walking", "fetching"):
+            due = min(due, self._pulling.answer_due_s, self._reported_s + REPORT_EVERY_S)
         return due
 
     def handle_deadline(self, now: float) -> None:
@@ -291,8 +248,8 @@ class Sink:
             elif self.state == "failed":
                 self._become("idle", "", now)
                 self._start(now)
-        if self.state in ("walking", "fetching"):
-            if now >= self._answer_due_s:
+        if self._pulling is not None and self.state in ("walking", "fetching"):
+            if now >= self._pulling.answer_due_s:
                 self.fail(PeerError(f"the source has not answered for {ANSWER_S:.0f} s"), now)
             else:
                 self._tell(now)
@@ -345,14 +302,14 @@ class Sink:
                 self.fail(error, now)
             return
         assert isinstance(result, Looked)
-        if result.root != self._mine_root:
+        if self.looked is None or result.root != self.looked.root:
             self.clean = False
         self._saw(result, now)
         self._start(now)
         self._look(now)
 
     def _saw(self, looked: Looked, now: float) -> None:
-        self.looked, self._mine, self._mine_root = looked, looked.mine, looked.root
+        self.looked = looked
         if looked.unsettled:
             self._recheck, self._recheck_s = looked.unsettled, now + RECHECK_S
 
@@ -361,9 +318,15 @@ class Sink:
     def _start(self, now: float) -> None:
         """Begin a pull, if there is a reason to and nothing against it."""
         target = self.target
-        if self.state != "idle" or self.opened is None:
+        if self.state not in ("idle", "held") or self.opened is None:
             return
-        if self._session is None:
+        ready = self._session is not None and target is not None and target.version > 0
+        if self._diffs and ready:
+            self._dry = True
+            self._ask(now)
+        elif self.state == "held":
+            return
+        elif self._session is None:
             self._become("idle", "its source cannot be reached", now)
         elif target is None or not target.version:
             held = target.held if target is not None else ""
@@ -376,159 +339,88 @@ class Sink:
         elif self._refused == target.version:
             self._become("idle", self.error, now)
         else:
-            self._become("asked", "waits for its turn", now)
-            if self._permit is not None:
-                self._permit(self.place, now)
-            else:
-                self._say_pull(now)
+            self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        self._become("asked", "waits for its turn", now)
+        if self._permit is not None:
+            self._permit(self.place, now)
+        else:
+            self._say_pull(now)
 
     def _say_pull(self, now: float) -> None:
         assert self.target is not None
         self._began_s = now
-        have = self.root.hex() if self.clean else ""
+        have = self.root.hex() if self.clean and not self._dry else ""
         self._say(Pull(tree=self.place[0], version=self.target.version, have=self.version if have else 0, have_root=have))
 
-    def _walk_on(self, now: float) -> None:
-        walk, go = self._walk, self._go
-        assert walk is not None
-        assert go is not None
-        if walk.complete:
-            self._become("planning", f"planning version {go.version}", now)
-            self._do_plan(PlanWalk(self.place, walk.theirs))
-            return
-        paths, deep = walk.next_question()
-        self._last_list += 1
-        message = List(tree=self.place[0], version=go.version, id=self._last_list, deep=deep)
-        self._say(message, bodies.paths_body(paths))
+    def _distrust(self, plan: Plan) -> str:
+        """Why a plan is not carried out unless someone confirms it: a first version that would delete much of what is in the
+        place that the copy was given is more likely a wrong place. Later ones have been judged at their source."""
+        looked = self.looked
+        if self.version or looked is None:
+            return ""
+        return judge(
+            known_before=False, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete, files_before=looked.files,
+            files_after=looked.files + plan.more_files, deleted=plan.deletes, share=self.info.delete_share,
+            confirmed=self._confirmed,
+        ).held  # fmt: skip
 
-    def _do_plan(self, action: PlanChanges | PlanWalk) -> None:
-        turn = self._turn
-        self._effects.do(self._lane, action, lambda result, now: self._was_planned(turn, result, now))
-
-    def _was_planned(self, turn: int, result: object, now: float) -> None:
-        go = self._go
-        if turn != self._turn or go is None:
-            return
-        if (error := failed(result)) is not None:
-            self.fail(error, now)
-            return
-        if result is None:
-            # The changes do not start from what is here: compare instead.
-            self._changes, self.clean = None, False
-            self._become("walking", f"comparing with version {go.version}", now)
-            self._walk = Walk(bytes.fromhex(go.root), self._mine, self._mine_root, self.rules)
-            self._walk_on(now)
-            return
-        assert isinstance(result, Planned)
-        self._plan, self._walk, self._changes = result.plan, None, None
-        self._become("fetching", f"fetching version {go.version}", now)
-        self._answer_due_s = now + ANSWER_S
-        limits = self.limits
-        self._fetching = Fetching(
-            self.place, go.version, result.wanted, limits.window_bytes, limits.chunk_bytes, self._effects, self._say,
-            lambda error, now: self._was_fetched(turn, error, now),
-        )  # fmt: skip
-        self._fetching.start(now)
-
-    def _was_fetched(self, turn: int, error: ZClusterError | None, now: float) -> None:
-        go, plan, fetching = self._go, self._plan, self._fetching
-        if turn != self._turn or go is None or plan is None or fetching is None:
-            return
-        if error is not None:
-            self.fail(error, now)
-        elif fetching.changed:
-            self._again(now)
-        else:
-            self._become("committing", f"applying version {go.version}", now)
-            undo = self.info.rollback and bool(self.info.on_change)
-            commit = Commit(self.place, plan, go.version, go.epoch, bytes.fromhex(go.root), undo)
-            self._effects.do(self._lane, commit, self._was_committed)
-
-    def _again(self, now: float) -> None:
-        """The version went on while it was fetched: begin anew with the newest; what is staged is used."""
-        self._say_finish("cancelled", "the version has changed")
-        self._end_pull(now)
+    def _ended(self, end: End, now: float) -> None:
+        """The pull has ended."""
+        match end:
+            case Applied():
+                self._was_applied(end, now)
+                return
+            case Broken():
+                self.clean = False
+                self._everything = end.looked is None
+                if end.looked is not None:
+                    self._saw(end.looked, now)
+                self._failed(end.error, now)
+                return
+            case Distrusted():
+                self._end_pull("cancelled", end.reason, now)
+                self._effects.tell("tree_held", "warning", tree=self.place[0], worker=self.place[1], reason=end.reason)
+                self._become("held", end.reason, now)
+                return
+            case Compared():
+                self._end_pull("cancelled", "only compared", now)
+                self._answer_diffs(end.classes, now)
+            case Again():
+                self._end_pull("cancelled", "the version has changed", now)
         self._become("idle", "", now)
+        self._look(now)
         self._start(now)
 
-    def _was_committed(self, result: object, now: float) -> None:
-        go, plan = self._go, self._plan
-        if self.state == "closed" or go is None or plan is None:
-            return
-        if (error := failed(result)) is not None:
-            self.clean = False
-            self._everything = True
-            self.fail(error, now)
-            return
-        assert isinstance(result, Committed)
-        self._saw(result.looked, now)
-        if result.errors:
-            self.clean = False
-            path, reason = result.errors[0]
-            more = f" (and {len(result.errors) - 1} more)" if len(result.errors) > 1 else ""
-            self.fail(ZClusterError(f"{path}: {reason}{more}", hint="what could be applied is applied"), now)
-            return
-        before = (self.version, self.epoch, self.root)
-        self.version, self.epoch, self.root = go.version, go.epoch, bytes.fromhex(go.root)
-        # Where nothing may be here that the source does not have, the digests say whether it is all right.
-        exact = self.rules.delete and not result.kept and not self.rules.extra_valid and not plan.kept
-        self.clean = not exact or result.looked.root == self.root
-        if self.info.on_change and not plan.empty:
-            self._command(before, go, plan, now)
-        else:
-            self._finished(now)
-
-    def _command(self, before: tuple[int, int, bytes], go: Go, plan: Plan, now: float) -> None:
-        self._become("commanding", "running its command", now)
-        environment = {"ZCLUSTER_TREE": self.place[0], "ZCLUSTER_VERSION": str(go.version)}
-        command = Command(self.place, tuple(self.info.on_change), self.info.on_change_timeout_s, environment)
-
-        def then(result: object, now: float) -> None:
-            error = failed(result)
-            trouble = str(error) if error is not None else str(result)
-            if not trouble:
-                self._finished(now)
-            elif self.info.rollback:
-                self._undo(before, trouble, now)
-            else:
-                self._finished(now, f"its command failed: {trouble}")
-
-        self._effects.do(self._lane, command, then)
-
-    def _undo(self, before: tuple[int, int, bytes], trouble: str, now: float) -> None:
-        refused = self.version
-
-        def then(result: object, now: float) -> None:
-            if (error := failed(result)) is not None:
-                self.clean = False
-                self.fail(error, now)
-                return
-            assert isinstance(result, Committed)
-            self.version, self.epoch, self.root = before
-            self._saw(result.looked, now)
-            self.clean, self._refused = True, refused
-            self._finished(now, f"its command failed, version {refused} was rolled back: {trouble}", "function_failed")
-
-        self._effects.do(self._lane, Undo(self.place, *before), then)
-
-    def _finished(self, now: float, trouble: str = "", code: str = "") -> None:
-        self.error = one_line(trouble)[:1000]
-        if trouble:
+    def _was_applied(self, end: Applied, now: float) -> None:
+        self._saw(end.looked, now)
+        self.version, self.epoch, self.root = end.held
+        self.clean, self._refused = True, end.undone
+        self.error = one_line(end.trouble)[:1000]
+        if end.trouble:
             self._effects.tell("tree_command_failed", "warning", tree=self.place[0], worker=self.place[1], reason=self.error)
         self._applied_at_s = now
-        self._retries = 0
-        self._say_finish(code, self.error)
-        self._end_pull(now)
+        self._retries, self._confirmed = 0, False
+        self._end_pull("function_failed" if end.undone else "", self.error, now)
         self._effects.tell("tree_applied", tree=self.place[0], worker=self.place[1], version=self.version)
         self._become("idle", self.error, now)
         self._look(now)
         self._start(now)
 
-    def _end_pull(self, now: float) -> None:
-        self._turn += 1
-        if self._fetching is not None:
-            self._fetching.stop()
-        self._go = self._walk = self._changes = self._plan = self._fetching = None
+    def _answer_diffs(self, result: object, now: float) -> None:
+        diffs, self._diffs, self._dry = self._diffs, [], False
+        for then in diffs:
+            then(result, now)
+
+    def _end_pull(self, code: str, message: str, now: float) -> None:
+        """Whatever pull there was is over, or waits no more for its turn; the source is told."""
+        if self.state in BUSY:
+            version = self._pulling.go.version if self._pulling is not None else 0
+            self._say(Finish(tree=self.place[0], version=version, code=code, message=message[:1000]))
+        if self._pulling is not None:
+            self._pulling.stop()
+            self._last_id, self._pulling = self._pulling.last_id, None
         if self._release is not None:
             self._release(self.place, now)
 
@@ -537,11 +429,6 @@ class Sink:
     def _say(self, message: TreeMessage, body: bytes = b"") -> None:
         if self._session is not None:
             self._effects.say(self._session, message, body)
-
-    def _say_finish(self, code: str, message: str) -> None:
-        if self.state in BUSY:
-            version = self._go.version if self._go is not None else 0
-            self._say(Finish(tree=self.place[0], version=version, code=code, message=message[:1000]))
 
     def _become(self, state: str, reason: str, now: float) -> None:
         changed = (state, reason) != (self.state, self.reason)
@@ -557,7 +444,8 @@ class Sink:
 
     def report(self, now: float) -> Report:
         """How this copy is."""
-        target, fetching = self.target, self._fetching
+        target = self.target
+        fetching = self._pulling.fetching if self._pulling is not None else None
         current = target is not None and self.clean and (self.version, self.root.hex()) == (target.version, target.root)
         files, behind = (fetching.files_left, fetching.bytes_left) if fetching is not None else (0, 0)
         if fetching is None and not current and target is not None and not self.version:
@@ -566,9 +454,13 @@ class Sink:
         return Report(
             tree=self.place[0], state=self._word(current), version=self.version, root=self.root.hex(),
             target=target.version if target is not None else 0, files_behind=max(0, files), bytes_behind=max(0, behind),
-            bytes_done=done, bytes_per_s=done / max(0.001, now - self._began_s) if done else 0.0, reason=self.reason[:1000],
-            error=self.error, age_s=round(now - self._applied_at_s, 3) if self._applied_at_s else 0.0, clean=self.clean,
+            bytes_done=done, bytes_per_s=done / max(0.001, now - self._began_s) if done else 0.0,
+            reason=(self.reason or self.note)[:1000],
+            error=self.error, age_s=self._age_s(now), clean=self.clean,
         )  # fmt: skip
+
+    def _age_s(self, now: float) -> float | None:
+        return round(max(0.0, now - self._applied_at_s), 3) if self._applied_at_s is not None else None
 
     def _word(self, current: bool) -> str:
         if self.state == "idle":

@@ -9,6 +9,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,7 +25,10 @@ REST = 2.0
 """After a version no look for this many times what the look and the version took."""
 MIN_REST_S = 0.002
 MAX_REST_S = 2.0
-RETRY_S = 5.0
+RETRY_S = 2.0
+RECORD_AFTER_S = 0.3
+RECORD_BY_S = 10.0
+"""When a version is recorded for rollback: as soon as nobody pulls, but at last after this time."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Source:
         self.opened: Opened | None = None
         self.held = ""
         self.looked_at_s: float | None = None
-        self.published_at_s: float | None = None
+        self.published: deque[tuple[int, float]] = deque(maxlen=1000)
+        """The newest versions, and when each was published."""
         self.floor = floor
         self.serving = Serving(
             place, effects, limits.window_bytes, limits.chunk_bytes, self._current, ask_permit, release_permit
@@ -73,6 +78,9 @@ class Source:
         self._confirmed = False
         self._cause, self._of = "change", 0
         self._closed = False
+        self._looks = 0
+        """How many looks have begun."""
+        self._waiting: list[tuple[int, Callable[[float], None]]] = []
         self._began_s = now
         self._not_before_s = 0.0
         self._recheck: frozenset[str] = frozenset()
@@ -81,6 +89,10 @@ class Source:
         self._retry_s: float | None = None
         self._lane = f"{place[0]}/{place[1]}"
         self._pending: list[Change] = []
+        self.recorded = False
+        """Whether the version before the next one is being recorded: then its changes are all that is new."""
+        self._unrecorded: list[Record] = []
+        self._record_due_s = self._record_by_s = 0.0
         effects.do(self._lane, Open(place, info, True), self._was_opened)
 
     # -- what happens to it ---------------------------------------------------------------------------------------------
@@ -93,15 +105,25 @@ class Source:
             self._dirty |= dirty
         self._look(now)
 
+    def look_now(self, then: Callable[[float], None], now: float) -> None:
+        """Look at everything; ``then`` is called when a look that began after this has ended, and what it found is published."""
+        if self._closed or self.opened is None:
+            self._retry_s = now
+            then(now)
+            return
+        self._waiting.append((self._looks + 1, then))
+        self._not_before_s = now
+        self.hint(None, now)
+
     def confirm(self, now: float) -> None:
         """Someone says that what the guard holds is right."""
         self._confirmed = True
         self.hint(None, now)
 
-    def restored(self, version: int, now: float) -> None:
-        """The files of an old version have been put back: the next version says so."""
+    def restored(self, version: int, then: Callable[[float], None], now: float) -> None:
+        """The files of an old version have been put back: the next version says so, and then ``then`` is called."""
         self._cause, self._of, self._confirmed = "rollback", version, True
-        self.hint(None, now)
+        self.look_now(then, now)
 
     def listen(self, session: int) -> None:
         """This session is to know of every version."""
@@ -116,6 +138,9 @@ class Source:
     def close(self) -> None:
         """The tree is not synced any more."""
         self._closed = True
+        waiting, self._waiting = self._waiting, []
+        for _, then in waiting:
+            then(0.0)
 
     def announce(self, session: int) -> None:
         """Tell the session what the tree is now."""
@@ -136,6 +161,8 @@ class Source:
             due = min(due, self._recheck_s)
         if (self._dirty or self._everything) and not self._looking:
             due = min(due, self._not_before_s)
+        if self._unrecorded:
+            due = min(due, self._record_due_s)
         return due
 
     def handle_deadline(self, now: float) -> None:
@@ -149,7 +176,18 @@ class Source:
         if self._recheck and now >= self._recheck_s:
             self._dirty |= self._recheck
             self._recheck = frozenset()
+        if self._unrecorded and now >= self._record_due_s:
+            self._record(now)
         self._look(now)
+
+    def _record(self, now: float) -> None:
+        """Keep versions for rollback when nobody is pulling: it is not what anyone waits for."""
+        if self.serving.busy and now < self._record_by_s:
+            self._record_due_s = now + RECORD_AFTER_S
+            return
+        for record in self._unrecorded:
+            self._effects.do(f"history:{self._lane}", record, _ignore)
+        self._unrecorded = []
 
     # -- looking and publishing -----------------------------------------------------------------------------------------
 
@@ -165,7 +203,7 @@ class Source:
         self.files = result.files_before
         if result.version and result.looked.root == result.root:
             self.mine, self.files, self.bytes = result.looked.mine, result.looked.files, result.looked.bytes
-            self.published_at_s = now
+            self.published.append((self.version, now))
         self._began_s = now
         self._looking = True
         self._was_looked(result.looked, now)
@@ -179,6 +217,7 @@ class Source:
             dirty = None if self._everything else frozenset(self._dirty)
             self._everything, self._dirty = False, set()
             self._looking, self._began_s = True, now
+            self._looks += 1
             self._effects.do(self._lane, Look(self.place, dirty), self._was_looked)
 
     def _was_looked(self, result: object, now: float) -> None:
@@ -237,20 +276,28 @@ class Source:
         before, self.mine = self.mine, looked.mine
         if self.version:
             self.serving.remember(self.version, self.root, self._pending)
-        self._pending = []
         self.version, self.root, self.files, self.bytes = result, looked.root, looked.files, looked.bytes
         self._cause, self._of, self._confirmed = "change", 0, False
         self.held = ""
-        self.published_at_s = now
+        self.published.append((result, now))
         self._announce_all()
         self._effects.tell("tree_version", tree=self.place[0], version=self.version, files=self.files, root=self.root.hex()[:12])
-        self._effects.do(f"history:{self._lane}", Record(self.place, self.version, before, self.mine), _ignore)
+        self._unrecorded.append(Record(self.place, self.version, before, self.mine, self._pending if self.recorded else None))
+        self.recorded = True
+        self._record_due_s, self._record_by_s = now + RECORD_AFTER_S, now + RECORD_BY_S
         self._rest(now)
 
     def _rest(self, now: float) -> None:
         """The look is over: the next one waits a little, in proportion to what this one took."""
         self._looking = False
         self._not_before_s = now + min(MAX_REST_S, max(MIN_REST_S, REST * (now - self._began_s)))
+        ended = [then for look, then in self._waiting if look <= self._looks]
+        self._waiting = [each for each in self._waiting if each[0] > self._looks]
+        for then in ended:
+            then(now)
+        if self._waiting:
+            self._not_before_s = now
+            self._look(now)
 
     def _hold(self, reason: str, now: float) -> None:
         if self.held != reason:

@@ -8,12 +8,16 @@ Rules kept here:
 
 from __future__ import annotations
 
+from itertools import islice
+
 from zcluster.core.sync.entry import DIRECTORY, Manifest, checked_listing, join, listing_digest
 from zcluster.core.sync.intake import Intake
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import PeerError
 from zcluster.wire.trees import MAX_ITEMS
 
+MAX_PATH_CHARS = 100_000
+"""Of the paths in one LIST: however long they are, it fits a frame."""
 MAX_LISTING_BYTES = 256 * 1024 * 1024
 """Of one directory."""
 
@@ -30,6 +34,7 @@ class Walk:
         self._shallow: dict[str, None] = {}
         self._deep: dict[str, None] = {}
         self._part: tuple[str, bytearray] | None = None
+        self._answered = False
         if root != mine_root:
             self._need("", root)
 
@@ -41,7 +46,14 @@ class Walk:
     def next_question(self) -> tuple[list[str], bool]:
         """Directories to ask for next, and whether with all beneath."""
         chosen = self._deep or self._shallow
-        paths = list(chosen)[:MAX_ITEMS]
+        paths: list[str] = []
+        room = MAX_PATH_CHARS
+        for path in islice(chosen, MAX_ITEMS):
+            room -= len(path)
+            if paths and room < 0:
+                break
+            paths.append(path)
+        self._answered = False
         return paths, chosen is self._deep
 
     def add(self, listings: list[tuple[str, bytes]], last: bool) -> None:
@@ -61,6 +73,8 @@ class Walk:
                 self._part = (path, bytearray(part))
         if last:
             self._take_part()
+            if not self._answered:
+                raise PeerError("a LIST was answered with nothing")
 
     def _take_part(self) -> None:
         if self._part is None:
@@ -73,6 +87,7 @@ class Walk:
         self._deep.pop(path, None)
         entries = checked_listing(memoryview(listing), digest)
         self._intake.add(path, entries)
+        self._answered = True
         self.theirs[path] = bytes(listing)
         for entry in entries:
             if entry.kind == DIRECTORY:

@@ -1,0 +1,234 @@
+"""The places of this node's trees, and the actions of the machines on them.
+
+Rules kept here:
+- where a tree may be on a worker is this node's own decision: beneath the places that its configuration names, nowhere else;
+- no two trees of a node overlap, wherever they were put and whatever links lead there;
+- an action on a place that is not open is an error, never a new directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from zcluster.core.sync.classify import changes_between
+from zcluster.core.sync.effects import (
+    Action,
+    Begin,
+    Close,
+    Coarse,
+    Command,
+    Commit,
+    Compare,
+    Differ,
+    Fine,
+    FinishLarge,
+    HashBlocks,
+    Look,
+    Number,
+    Open,
+    PlanChanges,
+    PlanWalk,
+    Put,
+    Read,
+    Record,
+    Restore,
+    Settle,
+    Undo,
+)  # fmt: skip
+from zcluster.core.sync.effects import Place as PlaceKey
+from zcluster.core.sync.rules import Rules
+from zcluster.errors import NotAllowed, UsageError, ZClusterError
+from zcluster.files.command import run_command
+from zcluster.files.history import History
+from zcluster.files.places import Place
+from zcluster.files.sinkplace import SinkPlace
+from zcluster.files.sourceplace import SourcePlace
+from zcluster.wire.trees import TreeInfo
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are on this node.
+
+    Attributes:
+        data: the directory for what is remembered of trees.
+        home: relative paths are below it.
+        default_root: on a worker, where trees are that name no place of their own.
+        allowed: on a worker, the directories beneath which the master may put trees; on a master None: all.
+    """
+
+    data: Path
+    home: Path
+    default_root: Path
+    allowed: tuple[Path, ...] | None
+
+    def locate(self, place: PlaceKey, info: TreeInfo) -> Path:
+        """The directory of a place.
+
+        Raises:
+            NotAllowed: this node does not let trees be there.
+        """
+        tree, worker = place
+        path = self.home / info.path if info.path else self.default_root / tree
+        if worker:
+            path = path / worker
+        if self.allowed is not None and not any(_beneath(path, root) for root in self.allowed):
+            roots = ", ".join(map(str, self.allowed))
+            raise NotAllowed(f"the tree {tree} is to be at {path}, this worker lets trees be beneath {roots} only", hint=(
+                "add the directory to worker.tree_roots in this worker's zcluster.toml"
+            ))  # fmt: skip
+        return path
+
+
+class Disks:
+    """All places of this node.
+
+    Args:
+        history: numbers of versions, and on a master what they held.
+        keep: whether versions are kept for rollback.
+        hint: called from other threads with the place where something may have changed.
+    """
+
+    def __init__(
+        self, layout: Layout, history: History, *, keep: bool, hint: Callable[[PlaceKey], None]
+    ) -> None:
+        self._layout, self._history, self._keep, self._hint = layout, history, keep, hint
+        self._places: dict[PlaceKey, Place] = {}
+
+    def do(self, action: Action) -> object:
+        """Do ``action`` and return its result.
+
+        Raises:
+            ZClusterError: why it could not be done.
+        """
+        if isinstance(action, Open):
+            return self._open(action)
+        place = self._places.get(action.place)
+        match action, place:
+            case Close(), _:
+                self._close(action.place)
+                return None
+            case Differ(), _:
+                return changes_between(action.before, action.after)
+            case Command(), Place():
+                return run_command(action, place.root)
+            case Look(), Place():
+                return place.look(action.dirty)
+            case _, SinkPlace():
+                return _sink(place, action)
+            case _, SourcePlace():
+                return _source(place, action)
+        raise ZClusterError(f"the tree {action.place[0]} is not open here", hint="its reason is in `zcluster sync status`")
+
+    def place(self, key: PlaceKey) -> Place:
+        """An open place.
+
+        Raises:
+            UsageError: it is not open.
+        """
+        place = self._places.get(key)
+        if place is None:
+            raise UsageError(f"the tree {key[0]} is not open here", hint="its reason is in `zcluster sync status`")
+        return place
+
+    def open_places(self) -> list[PlaceKey]:
+        """The places that are open."""
+        return list(self._places)
+
+    def save(self, key: PlaceKey) -> None:
+        """Remember what was looked at in a place."""
+        place = self._places.get(key)
+        if place is not None:
+            place.save()
+
+    def _open(self, action: Open) -> object:
+        key, info = action.place, action.info
+        self._close(key)
+        root = self._layout.locate(key, info)
+        self._check_apart(key, root)
+        rules = Rules.of(info)
+        name = f"{key[0]}@{key[1]}" if key[1] else key[0]
+        cache = self._layout.data / f"{name}.cache"
+        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if action.source:
+            create = self._layout.allowed is not None
+            source = SourcePlace(
+                root, key[0], rules.for_source(), cache, partial(self._hint, key), self._history, keep=self._keep, create=create
+            )
+            self._places[key] = source
+            return source.opened()
+        sink = SinkPlace(root, key[0], rules, cache, partial(self._hint, key), info.owner)
+        self._places[key] = sink
+        return sink.opened()
+
+    def _close(self, key: PlaceKey) -> None:
+        place = self._places.pop(key, None)
+        if place is not None:
+            place.save()
+            place.close()
+
+    def _check_apart(self, key: PlaceKey, root: Path) -> None:
+        for other, place in self._places.items():
+            if other != key and (_beneath(root, place.root) or _beneath(place.root, root)):
+                raise UsageError(
+                    f"the tree {key[0]} at {root} overlaps the tree {other[0]} at {place.root}",
+                    hint="give one of them another path",
+                )
+
+    def collect(self, key: PlaceKey) -> frozenset[str] | None:
+        """The directories of a place that were hinted at; None: everything."""
+        place = self._places.get(key)
+        return place.collect() if place is not None else frozenset()
+
+
+def _sink(place: SinkPlace, action: Action) -> object:
+    match action:
+        case PlanWalk():
+            return place.plan_walk(action.theirs)
+        case PlanChanges():
+            return place.plan_changes(action.changes)
+        case Compare():
+            return place.compare(action.theirs)
+        case Put():
+            return place.put(action)
+        case Begin():
+            return place.begin(action)
+        case Coarse():
+            return place.coarse(action)
+        case Fine():
+            return place.fine(action)
+        case FinishLarge():
+            place.finish_large(action.path)
+            return None
+        case Commit():
+            return place.commit(action)
+        case Undo():
+            return place.undo(action.version, action.epoch, action.root)
+        case Settle():
+            place.settle()
+            return None
+    raise UsageError(f"a sink does no {type(action).__name__}")
+
+
+def _source(place: SourcePlace, action: Action) -> object:
+    match action:
+        case Number():
+            return place.number(action)
+        case Record():
+            return place.record(action)
+        case Read():
+            return place.read(action)
+        case HashBlocks():
+            return place.hash_blocks(action)
+        case Restore():
+            place.restore(action.version)
+            return None
+    raise UsageError(f"a source does no {type(action).__name__}")
+
+
+def _beneath(path: Path, root: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))

@@ -71,11 +71,11 @@ def test_a_new_file_is_fetched_in_order_and_not_read_again(bench: Any, monkeypat
 
 
 def test_a_file_written_out_of_order_is_read_again_and_right(bench: Any) -> None:
-    data = noise(2 * MIB)
+    data = noise(3 * MIB)
     staging = bench.staging(bench.open())
     patch = staging.begin("d/big", bench.file("big", data))
-    patch.write(MIB, data[MIB:])
-    patch.write(0, data[:MIB])
+    for part in (1, 0, 2):
+        patch.write(part * MIB, data[part * MIB : (part + 1) * MIB])
     patch.finish()
     staging.commit(bench.steps(make_dirs=[("d", 0o755)]), b"s")
     assert bench.contents()["d/big"] == data

@@ -496,6 +496,27 @@ def test_a_small_batch_is_synced_by_file_a_large_one_at_once(bench: Any, monkeyp
     assert after == ["deleted", "fsync", "fsync", "rename", "fsync"]
 
 
+@pytest.mark.parametrize("count", [durable.FEW - 2, durable.FEW - 1])
+def test_what_was_touched_is_durable_before_the_state(bench: Any, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """The files and their one directory: together FEW or one less."""
+    treedir = bench.open()
+    files = {f"f{number}": b"x" for number in range(count)}
+    bench.apply(treedir, files)
+    order: list[str] = []
+    fsync, syncfs = os.fsync, durable.syncfs
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(durable, "syncfs", lambda fd: (order.append("syncfs"), syncfs(fd))[1])
+    durable.crash_point = order.append
+    try:
+        touch = [(path, bench.file(path, data, 0o600)) for path, data in files.items()]
+        bench.apply(treedir, {}, touch=touch, delete_files=["none"])
+    finally:
+        durable.crash_point = None
+    after = order[order.index("deleted") : order.index("state")]
+    assert after.count("syncfs") == (count + 1 >= durable.FEW)
+    assert after.count("fsync") == 2 + (count + 1 if count + 1 < durable.FEW else 0)
+
+
 def test_staging_wants_recovery_and_the_same_root(bench: Any) -> None:
     treedir = TreeDir(bench.root, "t", create=True)
     with pytest.raises(UsageError):

@@ -203,9 +203,7 @@ def test_remembered_hashes_are_bounded(root: Path, tree: LocalTree) -> None:
 
 
 @pytest.mark.parametrize("runs", [[(0, 12)], [(11, 1)], [(0, 0)], [(-1, 2)]])
-def test_runs_that_are_not_of_the_file_are_the_peers_fault(
-    reader: Reader, tree: LocalTree, runs: list[tuple[int, int]]
-) -> None:
+def test_runs_that_are_not_of_the_file_are_the_peers_fault(reader: Reader, tree: LocalTree, runs: list[tuple[int, int]]) -> None:
     item = whole(tree, "d/e/large")
     with pytest.raises(PeerError):
         reader.hash_blocks(item.path, item.digest, BLOCK, runs)

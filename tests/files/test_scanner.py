@@ -115,9 +115,7 @@ class Found:
         self._items = iter(())
 
 
-def test_a_name_that_goes_meanwhile_and_one_that_cannot_be_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_that_goes_meanwhile_and_one_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Found(Item("gone", errno.ENOENT), Item("bad", errno.EIO))
     monkeypatch.setattr(os, "scandir", lambda _fd: found)
     rows = rows_of(tmp_path)

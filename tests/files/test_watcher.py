@@ -138,9 +138,7 @@ def test_a_moved_directory_is_known_by_its_new_path(root: Path, watch: Callable[
     assert hints.watcher.watches == 5
 
 
-def test_a_directory_that_leaves_the_tree_is_no_longer_watched(
-    root: Path, tmp_path: Path, watch: Callable[..., Hints]
-) -> None:
+def test_a_directory_that_leaves_the_tree_is_no_longer_watched(root: Path, tmp_path: Path, watch: Callable[..., Hints]) -> None:
     hints = watch()
     (root / "a").rename(tmp_path / "outside")
     (root / "c" / "f").write_bytes(b"1")
@@ -205,9 +203,7 @@ def test_an_overflow_means_everything(root: Path, watch: Callable[..., Hints]) -
     hints = watch()
     fd = hints.watcher._fd
     assert fd is not None
-    overflow = inotify_c.InotifyEvent(
-        inotify_c.WatchDescriptor(-1), inotify_c.InotifyConstants.IN_Q_OVERFLOW, 0, b""
-    )
+    overflow = inotify_c.InotifyEvent(inotify_c.WatchDescriptor(-1), inotify_c.InotifyConstants.IN_Q_OVERFLOW, 0, b"")
     fd.handle_event(overflow)
     assert hints.watcher.collect() is None
     assert hints.watcher.watches == 4

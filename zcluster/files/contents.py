@@ -68,9 +68,7 @@ class Hashing:
         sleep_s: waits that many seconds.
     """
 
-    def __init__(
-        self, hash_name: str, clock_ns: Callable[[], int], sleep_s: Callable[[float], None] = time.sleep
-    ) -> None:
+    def __init__(self, hash_name: str, clock_ns: Callable[[], int], sleep_s: Callable[[float], None] = time.sleep) -> None:
         self._hash_name = hash_name
         self._clock_ns = clock_ns
         self._sleep_s = sleep_s

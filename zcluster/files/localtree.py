@@ -157,35 +157,29 @@ class LocalTree:
             held = self._recall() if first else self._held
             files_before, bytes_before = self._hashing.files, self._hashing.bytes
             run = TreePass(
-                held,
-                root_fd,
-                self._rules,
-                self._hashing,
-                self._clock_ns,
-                written=known or {},
-                until_ns=known_until_ns,
-                on_progress=on_progress,
-            )
+                held, root_fd, self._rules, self._hashing, self._clock_ns,
+                written=known or {}, until_ns=known_until_ns, on_progress=on_progress,
+            )  # fmt: skip
             try:
                 run.visit_all() if first or dirty is None else run.visit(dirty)
             except OSError as error:
                 raise self._no_root(error) from None
             after = run.finish()
         self._unsaved.update(run.stats, run.delta)
-        changes = None if first else _changes(held.listings, {path: run.delta[path] for path in run.different & run.delta.keys()})
         self._held = after
         self._started = True
-        refused = [one for kept, _ in after.refused.values() for one in kept][:MAX_REPORTED]
+        own = {path: run.delta[path] for path in run.different & run.delta.keys()}
+        refused = [one for kept, _ in after.refused.values() for one in kept]
         return Scan(
             first=first,
             delta=dict(after.listings) if first else run.delta,
-            changes=changes,
+            changes=None if first else _changes(held.listings, own),
             root=after.root,
             files=after.files,
             bytes=after.bytes,
             errors=run.errors,
             error_count=run.error_count,
-            refused=refused,
+            refused=refused[:MAX_REPORTED],
             refused_count=sum(count for _, count in after.refused.values()),
             unsettled=frozenset(run.unsettled),
             complete=run.complete,

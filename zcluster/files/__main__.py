@@ -1,4 +1,4 @@
-"""``python -m zcluster.files FD PARENT``: the sync process, started by a node (zcluster.files.host) and by nobody else."""
+"""``python -m zcluster.files FD SHARED PARENT``: the sync process, started by a node (zcluster.files.host) and by nobody else."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from zcluster.errors import ZClusterError
 from zcluster.files.channel import MAX_BYTES, NOTE, PREFIX
 from zcluster.files.engine import Engine, end_with_parent
 from zcluster.files.masterside import MasterSide
+from zcluster.files.slots import Slots
 from zcluster.files.workerside import WorkerSide
 from zcluster.process import start_logging
 
 
 def main() -> None:
     """Serve until the line to the node ends, then end at once: what is on the disks is whole or made whole at the next start."""
-    if len(sys.argv) != 3 or not all(word.isdigit() for word in sys.argv[1:]):
+    if len(sys.argv) != 4 or not all(word.isdigit() for word in sys.argv[1:]):
         sys.exit("this is a part of a zcluster node, which starts it by itself")
-    end_with_parent(int(sys.argv[2]))
+    end_with_parent(int(sys.argv[3]))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A terminal's Ctrl-C goes to all; the node decides when this process ends.
         signal.signal(number, signal.SIG_IGN)
@@ -31,7 +32,7 @@ def main() -> None:
     setup = _first_note(sock)
     logger = start_logging(setup["level"], setup["format"], setup["node"])
     try:
-        asyncio.run(_serve(sock, setup))
+        asyncio.run(_serve(sock, int(sys.argv[2]), setup))
     except ZClusterError as error:
         logger.error("file sync cannot start: %s", error)
         os._exit(error.exit_code)
@@ -39,9 +40,10 @@ def main() -> None:
     os._exit(0)
 
 
-async def _serve(sock: socket.socket, setup: dict[str, Any]) -> None:
+async def _serve(sock: socket.socket, shared: int, setup: dict[str, Any]) -> None:
     logger = start_logging(setup["level"], setup["format"], setup["node"])
-    engine = Engine(sock, setup["frame_bytes"], logger)
+    engine = Engine(sock, Slots(shared, first=False), setup["frame_bytes"], logger)
+    os.close(shared)
     if setup["role"] == "master":
         MasterSide(engine, setup)
     else:

@@ -2,6 +2,8 @@
 
 Rules kept here:
 - a message is a prefix (length, type) and a payload; notes are JSON objects, frames carry the number of their session;
+- a large frame goes through memory that both ends share; its slot is free again when its view is dropped here, so whoever
+  is given one keeps the view itself, never a slice of it alone;
 - nothing blocks: what does not fit waits, and ``backlog_bytes`` says how much, so that a sender can hold back;
 - a line that ends, or says what no line of ours says, is closed and told once: the other process is gone or broken.
 """
@@ -11,16 +13,24 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
+from zcluster.files.slots import Slots
+
 PREFIX = struct.Struct(">IB")
 SESSION = struct.Struct(">Q")
+IN_SLOT = struct.Struct(">QII")
+SLOT = struct.Struct(">I")
 NOTE = 0
 FRAME = 1
+LARGE = 2
+FREE = 3
 MAX_BYTES = 64 * 1024 * 1024
 TURN = 32
 """Messages that are read before others on the loop get their turn."""
@@ -32,11 +42,12 @@ class Channel:
     """One end. ``on_note(dict)`` and ``on_frame(session, payload)`` are called on the loop; ``on_end()`` once."""
 
     def __init__(
-        self, sock: socket.socket, on_note: Callable[[dict[str, Any]], None], on_frame: Callable[[int, memoryview], None],
-        on_end: Callable[[], None],
+        self, sock: socket.socket, slots: Slots, on_note: Callable[[dict[str, Any]], None],
+        on_frame: Callable[[int, memoryview], None], on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
-        self._sock = sock
+        self._thread = threading.current_thread()
+        self._sock, self._slots = sock, slots
         self._on_note, self._on_frame, self._on_end = on_note, on_frame, on_end
         self._out: deque[memoryview] = deque()
         self.backlog_bytes = 0
@@ -58,7 +69,12 @@ class Channel:
 
     def frame(self, session: int, *parts: bytes | bytearray | memoryview) -> None:
         """Send a frame, given in parts, for or of ``session``."""
-        size = SESSION.size + sum(len(part) for part in parts)
+        length = sum(len(part) for part in parts)
+        slot = self._slots.put(parts, length)
+        if slot >= 0:
+            self._send(PREFIX.pack(IN_SLOT.size, LARGE) + IN_SLOT.pack(session, slot, length))
+            return
+        size = SESSION.size + length
         head = PREFIX.pack(size, FRAME) + SESSION.pack(session)
         if size <= COALESCE_BYTES:
             self._send(b"".join((head, *parts)))
@@ -141,7 +157,7 @@ class Channel:
         """What was awaited is there in full: a prefix, or a payload."""
         if self._type < 0:
             size, self._type = PREFIX.unpack(self._prefix)
-            if not 0 < size <= MAX_BYTES or self._type not in (NOTE, FRAME):
+            if not 0 < size <= MAX_BYTES or self._type not in (NOTE, FRAME, LARGE, FREE):
                 self._end()
                 return
             self._into, self._have = memoryview(bytearray(size)), 0
@@ -150,6 +166,25 @@ class Channel:
         self._into, self._have, self._type = memoryview(self._prefix), 0, -1
         if kind == NOTE:
             self._on_note(orjson.loads(payload))
-        else:
+        elif kind == FRAME and len(payload) > SESSION.size:
             (session,) = SESSION.unpack_from(payload)
             self._on_frame(session, payload[SESSION.size :])
+        elif kind == LARGE and len(payload) == IN_SLOT.size:
+            self._in_slot(*IN_SLOT.unpack(payload))
+        elif kind != FREE or len(payload) != SLOT.size or not self._slots.freed(*SLOT.unpack(payload)):
+            self._end()
+
+    def _in_slot(self, session: int, slot: int, size: int) -> None:
+        view = self._slots.view(slot, size)
+        if view is None:
+            self._end()
+            return
+        weakref.finalize(view, self._done_with, slot).atexit = False
+        self._on_frame(session, view)
+
+    def _done_with(self, slot: int) -> None:
+        """The view of a slot was dropped, on the loop's thread or another one."""
+        if threading.current_thread() is self._thread:
+            self._send(PREFIX.pack(SLOT.size, FREE) + SLOT.pack(slot))
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._done_with, slot)

@@ -27,6 +27,7 @@ from zcluster.files.channel import Channel
 from zcluster.files.disks import Disks
 from zcluster.files.lanes import Lanes
 from zcluster.files.packing import pack, unpack
+from zcluster.files.slots import Slots
 from zcluster.net.reader import Alarm
 from zcluster.wire import Frame, WireLimits, decode, encode
 from zcluster.wire.trees import Listing, TreeMessage
@@ -57,11 +58,11 @@ class Engine:
     """One sync process in the current loop.
 
     Args:
-        sock: the line to the main process.
+        sock, slots: the line to the main process, and the memory that goes with it.
         frame_bytes: the largest frame that is read.
     """
 
-    def __init__(self, sock: socket.socket, frame_bytes: int, logger: logging.Logger) -> None:
+    def __init__(self, sock: socket.socket, slots: Slots, frame_bytes: int, logger: logging.Logger) -> None:
         self.loop = asyncio.get_running_loop()
         self.logger = logger
         self.lanes = Lanes(logger)
@@ -76,7 +77,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._save_handle = self.loop.call_later(SAVE_S, self._save)
-        self.channel = Channel(sock, self._noted, self._framed, self._ended.set)
+        self.channel = Channel(sock, slots, self._noted, self._framed, self._ended.set)
 
     async def run(self) -> None:
         """Serve until the line ends."""
@@ -162,7 +163,8 @@ class Engine:
     def _framed(self, session: int, frame: memoryview) -> None:
         try:
             message, start = decode(frame, self._limits)
-            body: bytes | memoryview = frame[start:]
+            # A copy: the slot is free again, and nothing has to be told when the body has done its work.
+            body: bytes | memoryview = bytes(frame[start:])
             if isinstance(message, Listing):
                 body = memoryview(unpack(message.encoding, body, message.raw_bytes))
             if not isinstance(message, TreeMessage):

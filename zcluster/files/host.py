@@ -21,6 +21,8 @@ from typing import Any, Protocol
 
 from zcluster.errors import Unreachable, error_from_dict
 from zcluster.files.channel import Channel
+from zcluster.files.slots import Slots, make_shared
+from zcluster.wire import Frame
 
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
@@ -72,10 +74,13 @@ class SyncProcess:
         if self._channel is not None or self._closing:
             return
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "zcluster.files", str(theirs.fileno()), str(os.getpid())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        shared = make_shared()
+        handed = [theirs.fileno(), shared]
+        command = [sys.executable, "-m", "zcluster.files", *map(str, handed), str(os.getpid())]
+        self._process = subprocess.Popen(command, pass_fds=handed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         theirs.close()
-        self._channel = Channel(ours, self._noted, self._owner.sync_frame, self._ended)
+        self._channel = Channel(ours, Slots(shared, first=True), self._noted, self._owner.sync_frame, self._ended)
+        os.close(shared)
         self._channel.note(kind="setup", **self._setup())
         self._owner.sync_started()
 
@@ -124,7 +129,7 @@ class SyncProcess:
         """The workers that have a key."""
         self._note(kind="nodes", names=names)
 
-    def frame(self, session: int, frame: bytes) -> None:
+    def frame(self, session: int, frame: Frame) -> None:
         """A frame of file sync came on ``session``."""
         if self._channel is not None:
             self._channel.frame(session, frame)

@@ -100,6 +100,7 @@ class LocalTree:
         self._hashing = Hashing(rules.hash, clock_ns, sleep_s)
         self._held = Held()
         self._started = False
+        self._same_rules = True
         self._identity: tuple[int, int] | None = None
         self._cache: LocalCache | None = None
         self._unsaved: set[str] = set()
@@ -158,7 +159,7 @@ class LocalTree:
             files_before, bytes_before = self._hashing.files, self._hashing.bytes
             run = TreePass(
                 held, root_fd, self._rules, self._hashing, self._clock_ns,
-                written=known or {}, until_ns=known_until_ns, on_progress=on_progress,
+                written=known or {}, until_ns=known_until_ns, same_rules=self._same_rules, on_progress=on_progress,
             )  # fmt: skip
             try:
                 run.visit_all() if first or dirty is None else run.visit(dirty)
@@ -168,6 +169,8 @@ class LocalTree:
         self._unsaved.update(run.stats, run.delta)
         self._held = after
         self._started = True
+        # What could not be looked at may still be as other rules had it.
+        self._same_rules = self._same_rules or (run.complete and dirty is None)
         own = {path: run.delta[path] for path in run.different & run.delta.keys()}
         refused = [one for kept, _ in after.refused.values() for one in kept]
         return Scan(
@@ -262,6 +265,7 @@ class LocalTree:
             root = listing_digest(listings[""])
         except (msgspec.DecodeError, ValueError, KeyError, struct.error):
             return Held()
+        self._same_rules = same_rules or not listings
         if not same_rules:
             stats = {path: NO_SIGNATURE + row[SIGNATURE_BYTES:] for path, row in stats.items()}
         return Held(listings=listings, stats=stats, root=root, files=files, bytes=size)

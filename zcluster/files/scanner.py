@@ -48,6 +48,7 @@ NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 
 _ROW = struct.Struct("5q")
 _BATCH = 4096
+_TWIN = "another name differs from it by case only"
 _INT64 = 2**63 - 1
 _ODD_KINDS = {
     stat.S_IFSOCK: "it is a socket",
@@ -192,6 +193,8 @@ class Known:
     young: frozenset[str] = frozenset()
     written: Mapping[str, Entry] = field(default_factory=dict)
     until_ns: int = 0
+    same_rules: bool = True
+    """The look before was under the same rules: what it covered is covered."""
 
 
 def compare(path: str, fd: int, rows: Rows, known: Known, rules: TreeRules, hashing: Hashing) -> Look:
@@ -214,19 +217,17 @@ class _Comparison:
 
     def run(self) -> Look:
         look, rows = self._look, self._rows
-        covers = self._rules.covers
-        covered = [
-            (name, row)
-            for name, row in zip(rows.names, _ROW.iter_unpack(rows.packed), strict=True)
-            if covers(join(self._path, name), stat.S_ISDIR(row[0]))
-        ]
-        twins = case_twins(name for name, _ in covered)
-        for name, row in covered:
+        rest = self._keep_unchanged()
+        if rest:
+            covers = self._rules.covers
+            rest = [(name, row) for name, row in rest if covers(join(self._path, name), stat.S_ISDIR(row[0]))]
+        twins = self._twins([name for name, _ in rest])
+        for name, row in rest:
             mode = row[0]
             is_dir = stat.S_ISDIR(mode)
             path = join(self._path, name)
             if name in twins:
-                look.refused.append((path, "another name differs from it by case only"))
+                look.refused.append((path, _TWIN))
             elif fault := self._fault(name, mode, row[2]):
                 look.refused.append((path, fault))
             elif is_dir:
@@ -238,6 +239,38 @@ class _Comparison:
         for name, reason in rows.failed:
             self._failed(name, reason)
         return self._finish()
+
+    def _keep_unchanged(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Take over the files that stat says are unchanged, which are most; the names and rows of all else."""
+        rows = zip(self._rows.names, _ROW.iter_unpack(self._rows.packed), strict=True)
+        if not self._known.same_rules:
+            return list(rows)
+        rest = []
+        old, young, found = self._old, self._was_young, self._found
+        for name, row in rows:
+            was = old.get(name)
+            if was is not None:
+                entry = was[0]
+                # The kind and the mode cannot have changed without the ctime.
+                if (
+                    was[1] == row[4] and was[2] == row[1] and entry.size == row[2] and entry.mtime_ns == row[3]
+                    and entry.kind == FILE and name not in young
+                ):  # fmt: skip
+                    found.append(was)
+                    continue
+            rest.append((name, row))
+        return rest
+
+    def _twins(self, rest: list[str]) -> set[str]:
+        """The names that differ from another one by case only; those among the unchanged are refused here."""
+        if all(name in self._old for name in rest):
+            return set()  # the look before has found none among them
+        twins = case_twins([*rest, *(found[0].name for found in self._found)])
+        if twins:
+            refused = [found for found in self._found if found[0].name in twins]
+            self._found = [found for found in self._found if found[0].name not in twins]
+            self._look.refused += [(join(self._path, found[0].name), _TWIN) for found in refused]
+        return twins
 
     def _finish(self) -> Look:
         look = self._look

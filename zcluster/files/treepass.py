@@ -80,6 +80,7 @@ class TreePass:
         held: what is known so far.
         root_fd: the open root; it stays the caller's.
         written, until_ns: see LocalTree.scan.
+        same_rules: what is held was seen under these rules.
     """
 
     def __init__(
@@ -92,10 +93,11 @@ class TreePass:
         *,
         written: Mapping[str, Entry],
         until_ns: int,
+        same_rules: bool = True,
         on_progress: Progress | None = None,
     ) -> None:
         self._held, self._root_fd, self._rules, self._hashing, self._clock_ns = held, root_fd, rules, hashing, clock_ns
-        self._written, self._until_ns, self._on_progress = written, until_ns, on_progress
+        self._written, self._until_ns, self._same_rules, self._on_progress = written, until_ns, same_rules, on_progress
         self._limit = rules.max_files or MAX_FILES
         self._new_files = 0
         self._dropped: defaultdict[str, dict[str, bytes | None]] = defaultdict(dict)
@@ -200,7 +202,7 @@ class TreePass:
             return iter([one for one in paths if self._listing(one) is not None])
         old = parse_stats(listing, stats) if listing is not None else {}
         young = self._young[path] if path in self._young else self._held.young.get(path, frozenset())
-        known = Known(old, young, self._written, self._until_ns)
+        known = Known(old, young, self._written, self._until_ns, self._same_rules)
         look = compare(path, fd, rows, known, self._rules, self._hashing)
         self._take(path, look, old)
         return iter([join(path, name) for name in (look.directories if full else look.new_directories)])

@@ -253,6 +253,19 @@ def test_a_case_only_rename(root: Path) -> None:
     assert not scan.refused
 
 
+def test_a_new_twin_of_an_unchanged_file_refuses_both_until_one_goes(root: Path) -> None:
+    tree = tree_of(root)
+    tree.scan(None)
+    (root / "TOP").write_bytes(b"1")
+    scan = tree.scan([""])
+    assert set(reasons(scan)) == {"top", "TOP"}
+    assert scan.hashed_files == 0
+    assert_true(tree, root)
+    (root / "TOP").unlink()
+    assert not tree.scan([""]).refused
+    assert_true(tree, root)
+
+
 def test_only_what_the_rules_cover(root: Path) -> None:
     tree = tree_of(root, Rules(exclude=("b/", "top"), mode=0o600))
     tree.scan(None)

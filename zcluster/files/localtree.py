@@ -172,24 +172,8 @@ class LocalTree:
         # What could not be looked at may still be as other rules had it.
         self._same_rules = self._same_rules or (run.complete and dirty is None)
         own = {path: run.delta[path] for path in run.different & run.delta.keys()}
-        refused = [one for kept, _ in after.refused.values() for one in kept]
-        return Scan(
-            first=first,
-            delta=dict(after.listings) if first else run.delta,
-            changes=None if first else _changes(held.listings, own),
-            root=after.root,
-            files=after.files,
-            bytes=after.bytes,
-            errors=run.errors,
-            error_count=run.error_count,
-            refused=refused[:MAX_REPORTED],
-            refused_count=sum(count for _, count in after.refused.values()),
-            unsettled=frozenset(run.unsettled),
-            complete=run.complete,
-            directories=run.directories,
-            hashed_files=self._hashing.files - files_before,
-            hashed_bytes=self._hashing.bytes - bytes_before,
-        )
+        hashed = (self._hashing.files - files_before, self._hashing.bytes - bytes_before)
+        return _result(run, after, None if first else _changes(held.listings, own), first, hashed)
 
     def stat_of(self, path: str) -> FileStat | None:
         """What the file ``path`` was when it was hashed; None when the manifest has no such file."""
@@ -310,6 +294,27 @@ def _unbelieved(listing: bytes, stats: bytes, names: frozenset[str] | None) -> b
             _, ino = STAT.unpack_from(rows, SIGNATURE_BYTES + index * STAT.size)
             STAT.pack_into(rows, SIGNATURE_BYTES + index * STAT.size, NEVER_NS, ino)
     return bytes(rows)
+
+
+def _result(run: TreePass, after: Held, changes: list[Change] | None, first: bool, hashed: tuple[int, int]) -> Scan:
+    refused = [one for kept, _ in after.refused.values() for one in kept]
+    return Scan(
+        first=first,
+        delta=dict(after.listings) if first else run.delta,
+        changes=changes,
+        root=after.root,
+        files=after.files,
+        bytes=after.bytes,
+        errors=run.errors,
+        error_count=run.error_count,
+        refused=refused[:MAX_REPORTED],
+        refused_count=sum(count for _, count in after.refused.values()),
+        unsettled=frozenset(run.unsettled),
+        complete=run.complete,
+        directories=run.directories,
+        hashed_files=hashed[0],
+        hashed_bytes=hashed[1],
+    )
 
 
 def _changes(before: Mapping[str, bytes], delta: Mapping[str, bytes | None]) -> list[Change] | None:

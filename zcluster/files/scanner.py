@@ -217,10 +217,8 @@ class _Comparison:
 
     def run(self) -> Look:
         look, rows = self._look, self._rows
-        rest = self._keep_unchanged()
-        if rest:
-            covers = self._rules.covers
-            rest = [(name, row) for name, row in rest if covers(join(self._path, name), stat.S_ISDIR(row[0]))]
+        covers = self._rules.covers
+        rest = [item for item in self._keep_unchanged() if covers(join(self._path, item[0]), stat.S_ISDIR(item[1][0]))]
         twins = self._twins([name for name, _ in rest])
         for name, row in rest:
             mode = row[0]
@@ -286,10 +284,8 @@ class _Comparison:
         look.gone_directories = [
             name for name, (entry, _, _) in self._old.items() if entry.kind == DIRECTORY and name not in here
         ]
-        for entry, _, _ in self._found:
-            if entry.kind != DIRECTORY:
-                look.files += 1
-                look.bytes += entry.size
+        look.files = len(self._found) - len(here)
+        look.bytes = sum(found[0].size for found in self._found)
         return look
 
     def _fault(self, name: str, mode: int, size: int) -> str:

@@ -202,8 +202,8 @@ SAMPLES: list[Sample] = [
     ("from a client", Chunk(5, 43, 262144), [b'"tail of a body"']),
     ("between master and worker", Chunk(0, 43, 0), [b'{"value":"']),
     ("a tree with the defaults, and one with every field set",
-     Trees(epoch=3, chunk_bytes=983040, trees=[TreeInfo(tree="site"), TREE_INFO]), []),
-    ("no tree concerns it any more", Trees(epoch=3, chunk_bytes=983040), []),
+     Trees(epoch=3, chunk_bytes=983040, window_bytes=16777216, trees=[TreeInfo(tree="site"), TREE_INFO]), []),
+    ("no tree concerns it any more", Trees(epoch=3, chunk_bytes=983040, window_bytes=16777216), []),
     ("a version", State(tree="site", version=7, epoch=3, root=ROOT_HEX, files=2, bytes=len(CONF + PAGE)), []),
     (
         "the source is held",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -70,6 +71,9 @@ def edges(annotation: Any, meta: msgspec.Meta | None = None) -> tuple[list[Any],
         return edges(args[0], args[1])
     if origin is typing.Literal:
         return list(args), ["", "DOWN", "all", None, 1]
+    if origin in (types.UnionType, typing.Union):
+        good, bad = edges(next(each for each in args if each is not type(None)))
+        return [None, *good], [each for each in bad if each is not None]
     if origin is tuple:
         good, bad = zip(*(edges(each) for each in args), strict=True)
         firsts = [each[0] for each in good]

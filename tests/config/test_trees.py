@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from hypothesis import strategies as st
 from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Home, Loaded, Settings, TreeSettings, home_conflict, load, reload, rows
 from zcluster.config.check import MAX_PATTERNS, MAX_WORDS, check_value
 from zcluster.config.patterns import MAX_PATTERN_CHARS, pattern_fault
-from zcluster.config.sync import MAX_TREES
+from zcluster.config.sync import MAX_TEXT_BYTES, MAX_TREES
 from zcluster.config.trees import read_trees
+from zcluster.core.sync.blocks import CHUNK_BYTES
+from zcluster.core.sync.serving import MAX_BLOCKS
 from zcluster.errors import ConfigError
+from zcluster.files.declare import declare
+from zcluster.wire import encode
+from zcluster.wire.trees import Trees
 
 HEAD = "[sync]\nscan_s = '1m'\n\n"
 
@@ -256,6 +262,46 @@ def test_the_number_of_trees_is_bounded(tmp_path: Path) -> None:
     at_the_limit = "".join(tree(f"t{index}", f"t{index}") for index in range(MAX_TREES))
     assert len(load_text(tmp_path, at_the_limit).settings.sync.tree) == MAX_TREES
     assert "65 trees, at most 64" in error_of(tmp_path, at_the_limit + tree("x", "x")).message
+
+
+def test_what_a_worker_is_told_of_all_trees_is_bounded(tmp_path: Path) -> None:
+    empty = len('[["",""],["",""]]')
+    # In JSON each takes two quotes and a comma more, and an é two bytes.
+    first = ["é" * 498 + "x"] * 100
+    last = ["y" * 997] * 99 + ["z" * (1000 - empty - 3)]
+
+    def text(more: str) -> str:
+        return tree("a", "a", f"include = {first}") + tree("b", "b", f"exclude = {[*last[:-1], last[-1] + more]}")
+
+    assert load_text(tmp_path, text(""))
+    error = error_of(tmp_path, text("z"))
+    assert f"take {MAX_TEXT_BYTES + 1} bytes, at most {MAX_TEXT_BYTES} are allowed" in error.message
+
+
+def test_the_message_of_all_trees_fits_a_frame(tmp_path: Path) -> None:
+    names = [f"{index:02}{'n' * 62}" for index in range(MAX_TREES)]
+    pattern = json.dumps(["\\\\" * 500 + "x"])
+    text = "".join(tree(name, name, f"include = {pattern}\nworker_path = '{'w' * 900}/{name}'") for name in names)
+    settings = load_text(tmp_path, text).settings
+    sync = {"up_files": 1, "up_bytes": 1}
+    infos = [declare(asdict(each), sync).info for each in settings.sync.tree]
+    message = Trees(epoch=2**53 - 1, chunk_bytes=983040, window_bytes=1 << 30, trees=infos)
+    assert 200_000 < len(encode(message)) < 400_000
+
+
+def test_a_file_of_a_tree_fits_one_question_for_its_blocks(tmp_path: Path) -> None:
+    most = MAX_BLOCKS * CHUNK_BYTES
+    assert load_text(tmp_path, tree(rest="max_file_bytes = '30GiB'")).settings.sync.tree[0].max_file_bytes == most
+    assert "30GiB" in error_of(tmp_path, tree(rest=f"max_file_bytes = {most + 1}")).message
+
+
+def test_trees_need_frames_of_a_mebibyte(tmp_path: Path) -> None:
+    less = "[limits]\nframe_bytes = 1048575\n\n"
+    assert load_text(tmp_path, less)
+    assert load_text(tmp_path, less.replace("1048575", "1048576") + tree())
+    error = error_of(tmp_path, less + tree())
+    assert "limits.frame_bytes must be at least 1MiB where a [[sync.tree]] is declared" in error.message
+    assert "sync.tree is 1 (" in error.message
 
 
 def test_lists_and_patterns_are_bounded() -> None:

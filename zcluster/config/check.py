@@ -89,8 +89,14 @@ def check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     """
     for rule in CROSS_RULES:
         if not rule.holds(settings):
-            values = " and ".join(f"{name} is {settings.value(name)} ({origins[name]})" for name in (rule.first, rule.second))
+            names = (rule.first, rule.second)
+            values = " and ".join(f"{name} is {_shown(settings.value(name))} ({origins[name]})" for name in names)
             raise ConfigError(f"{rule.text}: {values}", hint=f"change {rule.first} or {rule.second}")
+
+
+def _shown(value: object) -> object:
+    """A value for a message: of trees, how many there are."""
+    return len(value) if isinstance(value, tuple) else value
 
 
 def range_text(spec: Spec) -> str:

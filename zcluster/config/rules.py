@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from zcluster.config.settings import Settings
-from zcluster.config.units import KIB
+from zcluster.config.units import KIB, MIB
 
 FRAME_HEADROOM_BYTES = 16 * KIB
 """What a frame holds besides a chunk or an inline body: headers, and the rest of a batch."""
+TREE_FRAME_BYTES = MIB
+"""The frames of file sync fit in this."""
 
 
 class CrossRule(NamedTuple):
@@ -53,6 +55,12 @@ CROSS_RULES: tuple[CrossRule, ...] = (
     _at_most("limits.window_bytes", "limits.transfer_bytes"),
     _at_most("limits.body_bytes", "limits.transfer_bytes"),
     _at_most("limits.frame_bytes", "limits.outbox_bytes"),
+    CrossRule(
+        "limits.frame_bytes",
+        "sync.tree",
+        "limits.frame_bytes must be at least 1MiB where a [[sync.tree]] is declared",
+        lambda settings: not settings.sync.tree or settings.limits.frame_bytes >= TREE_FRAME_BYTES,
+    ),
     _at_most("queue.per_client", "queue.total"),
     _at_most("client.timeout_s", "queue.max_timeout_s"),
 )

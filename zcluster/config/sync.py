@@ -17,6 +17,8 @@ from zcluster.config.units import GIB, MIB
 
 MAX_TREES = 64
 """The most trees that a file may declare."""
+MAX_TEXT_BYTES = 200_000
+"""Of the patterns, commands, owners and worker paths of all trees together: one message tells a worker of all of them."""
 ONLY_IN_FILE = "a tree can be declared in zcluster.toml only"
 TREE_FORM = 'write a table [[sync.tree]] for each, with name = "..." and path = "..."'
 
@@ -120,7 +122,7 @@ class TreeSettings:
     )
     max_file_bytes: int = field(
         default=16 * GIB,
-        metadata=about("bytes", "Largest file of the tree.", unit="bytes", low=1, high=1 << 50, live=True),
+        metadata=about("bytes", "Largest file of the tree.", unit="bytes", low=1, high=30 * GIB, live=True),
     )
     max_files: int = field(
         default=2_000_000,
@@ -227,8 +229,10 @@ class SyncSettings:
     up_rate_bytes: int = field(
         default=0,
         metadata=about(
-            "bytes", "Bytes a second that the master takes from one worker's up trees; 0: no limit.", unit="bytes", low=0,
-            high=1 << 40, live=True,
+            "bytes",
+            "Bytes a second that the master takes from one worker's up trees together; 0: no limit. Less than 1 KiB counts as "
+            "1 KiB.",
+            unit="bytes", low=0, high=1 << 40, live=True,
         ),
     )  # fmt: skip
     tree: tuple[TreeSettings, ...] = field(

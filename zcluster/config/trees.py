@@ -2,6 +2,7 @@
 
 Rules kept here:
 - all is known and valid, or nothing is loaded; an error names the file and the line of what it is about;
+- all trees together fit the one message that tells a worker of them;
 - a file belongs to one tree: no tree is inside another, compared with symbolic links followed as far as they exist;
 - no tree holds the home's keys, data, run files or configuration, nor lies in one of them: keys would leave the master, and
   a rollback would undo them.
@@ -9,6 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from itertools import combinations
@@ -18,7 +20,7 @@ from typing import Any
 from zcluster.config.check import check_value
 from zcluster.config.home import Home
 from zcluster.config.names import nearest
-from zcluster.config.sync import MAX_TREES, TREE_FORM, TREE_KEYS, TreeSettings
+from zcluster.config.sync import MAX_TEXT_BYTES, MAX_TREES, TREE_FORM, TREE_KEYS, TreeSettings
 from zcluster.errors import ConfigError
 
 Lines = Mapping[tuple[str | int, ...], int]
@@ -45,6 +47,7 @@ def read_trees(raw: object, home: Home, path: Path, lines: Lines) -> tuple[TreeS
         )
     trees = tuple(_Reader(path, index, lines, first).tree(content, home) for index, content in enumerate(raw))
     _check_names(trees, path)
+    _check_size(trees, f"{path}:{first}")
     for tree in trees:
         _check_home(tree, home, path)
     real = {tree.name: _real(tree.path) for tree in trees}
@@ -100,6 +103,18 @@ def _check_names(trees: tuple[TreeSettings, ...], path: Path) -> None:
                 f"{path}:{_line(tree)}: two trees are called {tree.name!r}, the other one in line {_line(before)}",
                 hint="give each tree its own name; upper and lower case count as the same",
             )
+
+
+def _check_size(trees: tuple[TreeSettings, ...], place: str) -> None:
+    texts = [
+        (*tree.include, *tree.exclude, *tree.extra_valid, *tree.on_change, tree.worker_path, tree.owner) for tree in trees
+    ]  # fmt: skip
+    size = len(json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MAX_TEXT_BYTES:
+        raise ConfigError(
+            f"{place}: the patterns and commands of all trees take {size} bytes, at most {MAX_TEXT_BYTES} are allowed",
+            hint="use fewer and shorter patterns; a command may be a script's name",
+        )
 
 
 def _check_home(tree: TreeSettings, home: Home, path: Path) -> None:

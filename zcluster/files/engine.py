@@ -197,6 +197,11 @@ class Engine:
         except ZClusterError as error:
             self.channel.note(kind="answer", number=number, error=error.to_dict())
             return
+        except Exception as error:
+            self.logger.exception("a question to the sync process failed unexpectedly")
+            trouble = ZClusterError(f"{op}: {type(error).__name__}: {error}", hint="this is a defect: see the node's log")
+            self.channel.note(kind="answer", number=number, error=trouble.to_dict())
+            return
         self.channel.note(kind="answer", number=number, value=value)
 
 

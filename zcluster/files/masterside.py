@@ -54,7 +54,7 @@ class MasterSide:
         self._hub = Hub(
             declared, Effects(), SinkLimits(sync["window_bytes"], chunk, sync["scan_s"]),
             SourceLimits(setup["epoch"], sync["window_bytes"], chunk, sync["scan_s"]), sync["pulls"], setup["node"],
-            engine.loop.time(), self._read_paused(),
+            engine.loop.time(), self._read_paused(), sync["up_rate_bytes"],
         )  # fmt: skip
         engine.machine = self._hub
         engine.notes = {"held": self._held, "nodes": self._nodes}

@@ -9,8 +9,9 @@ Rules kept here:
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from zcluster.core.sync.effects import Looked
@@ -73,8 +74,8 @@ class Place:
         scan = self.local.scan(dirty, known, known_until_ns=known_until_ns)
         return Looked(
             mine=self.local.listings, root=scan.root, files=scan.files, bytes=scan.bytes, complete=scan.complete,
-            marker_ok=self.treedir.marker_ok(), unsettled=scan.unsettled, errors=tuple(scan.errors), refused=tuple(scan.refused),
-            refused_count=scan.refused_count, scan_s=time.monotonic() - began_s,
+            marker_ok=self.treedir.marker_ok(), unsettled=scan.unsettled, errors=_printable(scan.errors),
+            refused=_printable(scan.refused), refused_count=scan.refused_count, scan_s=time.monotonic() - began_s,
         )  # fmt: skip
 
     def reopen(self) -> None:
@@ -98,3 +99,8 @@ class Place:
     def collect(self) -> frozenset[str] | None:
         """The directories that were hinted at since the last time; None: everything."""
         return self.watcher.collect() if self.watcher is not None else None
+
+
+def _printable(found: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Paths and reasons as text that can be sent: a byte of a name that is no UTF-8 becomes ``\\xff``."""
+    return tuple((os.fsencode(path).decode("utf-8", "backslashreplace"), reason) for path, reason in found)

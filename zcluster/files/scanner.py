@@ -18,8 +18,8 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -124,6 +124,38 @@ class Look:
     errors: list[tuple[str, str]] = field(default_factory=list)
     unsettled: bool = False
     complete: bool = True
+
+    def among(self, rest: Mapping[str, tuple[Entry, int, int]], young: frozenset[str]) -> Look:
+        """A look at some names of a directory as one at all of it, where ``rest`` is as before. Unsettled: what happened to
+        the rest is seen when the directory is looked at in whole."""
+        found = sorted([*rest.values(), *parse_stats(self.listing, self.stats).values()], key=lambda one: one[0].name.encode())
+        stats = NO_SIGNATURE + b"".join([STAT.pack(ctime_ns, ino) for _, ctime_ns, ino in found])
+        files = [entry for entry, _, _ in found if entry.kind != DIRECTORY]
+        return replace(
+            self, listing=encode_listing(entry for entry, _, _ in found), stats=stats, young=self.young | young,
+            files=len(files), bytes=sum(entry.size for entry in files), unsettled=True,
+        )  # fmt: skip
+
+
+def read_some(fd: int, names: Iterable[str], *, clock_ns: Callable[[], int]) -> Rows:
+    """The rows of some names of the open directory ``fd``; those that are gone are left out."""
+    here: list[str] = []
+    directories: list[str] = []
+    failed: list[tuple[str, str]] = []
+    row: list[int] = []
+    before_ns = clock_ns()
+    for name in sorted(names):
+        try:
+            st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in GONE:
+                failed.append((name, reason_of(error)))
+            continue
+        here.append(name)
+        row += (st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        if stat.S_ISDIR(st.st_mode):
+            directories.append(name)
+    return Rows(here, _pack(row), directories, failed, False, before_ns, clock_ns())
 
 
 def read_rows(fd: int, *, at_root: bool, clock_ns: Callable[[], int]) -> Rows:

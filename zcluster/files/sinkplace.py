@@ -20,7 +20,7 @@ import orjson
 from zcluster.core.sync.blocks import CHUNK_BYTES
 from zcluster.core.sync.classify import classify, plan_of_changes
 from zcluster.core.sync.effects import Begin, Begun, Coarse, Commit, Committed, Fine, Opened, Piece, Planned, Put
-from zcluster.core.sync.entry import HASHES, Change, Entry, Manifest, parent
+from zcluster.core.sync.entry import DIRECTORY, HASHES, Change, Entry, Manifest, parent
 from zcluster.core.sync.intake import check_totals
 from zcluster.core.sync.plan import Classes, Plan, make_plan
 from zcluster.core.sync.rules import Rules
@@ -258,13 +258,16 @@ class SinkPlace(Place):
 
 
 def _touched(plan: Plan) -> frozenset[str]:
-    """The directories whose listings a plan changes."""
-    paths: Iterable[str] = (
+    """What a plan changes: files by themselves, directories by the one that they are in."""
+    files: Iterable[str] = (
         *(path for path, _ in plan.fetch), *(path for path, _, _ in plan.copies), *(path for path, _ in plan.link),
-        *(path for path, _ in plan.touch), *(path for path, _ in plan.make_dirs), *plan.move_away,
-        *plan.delete_files, *plan.delete_dirs,
+        *(path for path, entry in plan.touch if entry.kind != DIRECTORY), *plan.delete_files,
     )  # fmt: skip
-    return frozenset(map(parent, paths))
+    directories: Iterable[str] = (
+        *(path for path, entry in plan.touch if entry.kind == DIRECTORY), *(path for path, _ in plan.make_dirs),
+        *plan.move_away, *plan.delete_dirs,
+    )  # fmt: skip
+    return frozenset((*files, *map(parent, directories)))
 
 
 def _state(version: int, epoch: int, root: bytes) -> bytes:

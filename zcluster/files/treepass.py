@@ -43,6 +43,7 @@ from zcluster.files.scanner import (
     compare,
     parse_stats,
     read_rows,
+    read_some,
 )
 
 MAX_FILES = 10_000_000
@@ -126,8 +127,10 @@ class TreePass:
 
     def visit(self, dirty: Iterable[str]) -> None:
         """Look at the directories ``dirty``, or, where one is not known (any more), at the nearest that is above it; and at
-        all beneath those that appeared. Raises as visit_all."""
-        todo = [(_depth(path), path) for path in {self._nearest(path) for path in dirty}]
+        all beneath those that appeared. A path that is no directory is a file of the one above it: where only known files
+        of a directory are named, only these are looked at, and the directory is unsettled. Raises as visit_all."""
+        whole, files = self._sorted(dirty)
+        todo = [(_depth(path), path) for path in (*whole, *files)]
         heapify(todo)
         visited: set[str] = set()
         beneath = Beneath(self._root_fd)
@@ -138,7 +141,9 @@ class TreePass:
                     continue
                 visited.add(path)
                 try:
-                    self._walk(path, beneath.dir_fd(path), False)
+                    fd = beneath.dir_fd(path)
+                    if path in whole or not self._glance(path, fd, files.get(path, set())):
+                        self._walk(path, fd, False)
                 except OSError as error:
                     if not path:
                         raise
@@ -149,6 +154,39 @@ class TreePass:
                         heappush(todo, (_depth(above), above))
         finally:
             beneath.close()
+
+    def _sorted(self, dirty: Iterable[str]) -> tuple[set[str], dict[str, set[str]]]:
+        """The directories to be looked at in whole, and by directory the names of files to be looked at."""
+        whole: set[str] = set()
+        files: dict[str, set[str]] = {}
+        for path in dirty:
+            above, _, name = path.rpartition("/")
+            if path and path not in self._held.listings and above in self._held.listings:
+                files.setdefault(above, set()).add(name)
+            else:
+                whole.add(self._nearest(path))
+        return whole, {path: names for path, names in files.items() if path not in whole}
+
+    def _glance(self, path: str, fd: int, names: set[str]) -> bool:
+        """Look at some files of a directory only; false: that is not enough, it has to be looked at in whole."""
+        listing = self._listing(path)
+        stats = self.stats.get(path) or self._held.stats.get(path)
+        if listing is None or stats is None or path in self._refused or path in self._held.refused:
+            return False
+        old = parse_stats(listing, stats)
+        if len(names) * 4 > len(old) or any(name not in old or old[name][0].kind == DIRECTORY for name in names):
+            return False
+        rows = read_some(fd, names, clock_ns=self._clock_ns)
+        if rows.directories or rows.failed:
+            return False
+        self._count()
+        young = self._young[path] if path in self._young else self._held.young.get(path, frozenset())
+        some = {name: old[name] for name in names}
+        known = Known(some, young & names, self._written, self._until_ns, self._same_rules)
+        look = compare(path, fd, rows, known, self._rules, self._hashing)
+        rest = {name: row for name, row in old.items() if name not in names}
+        self._take(path, look.among(rest, young - names), old)
+        return True
 
     def _nearest(self, path: str) -> str:
         while path and path not in self._held.listings:

@@ -1,8 +1,9 @@
 """Hints that something changed in a tree, from inotify by way of watchdog. A hint, never the truth.
 
 Rules kept here:
-- a hint names a directory that has to be looked at, and nothing else; when hints were lost, or are too many, it is
-  "everything". What no hint told is found by the slow clock's full pass;
+- a hint names a directory that has to be looked at, or one file in it, and nothing else; many files of few directories
+  become their directories; when hints were lost, or are too many, it is "everything". What no hint told is found when its
+  directory is looked at in whole, or by the slow clock's full pass;
 - a new directory is watched first and then hinted at, with all beneath it, so that what is put there before its watch is
   in place is found by the look that follows;
 - hints are taken from watchdog's reader itself. Its emitters and observers are not used: their queues hold back moves for
@@ -35,6 +36,8 @@ BURST_EVENTS = 10_000
 """More events than these between two collections are a burst: everything is looked at. The kernel's queue holds 16,384."""
 MAX_DIRECTORIES = 2_000
 """The same for directories."""
+MAX_FILES = 2_000
+"""More files than these become their directories."""
 _MAX_MOVING = 1_024
 
 _IN_MODIFY, _IN_ATTRIB, _IN_CLOSE_WRITE, _IN_MOVED_FROM, _IN_MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
@@ -75,6 +78,7 @@ class Watcher:
         self._root = os.fsencode(os.path.realpath(root))
         self._lock = threading.Lock()
         self._dirty: set[str] | None = set()
+        self._files: set[str] = set()
         self._events = 0
         self._changing = threading.RLock()
         """Held while a watch is added, and while all are given back: never is one added to a closed inotify."""
@@ -98,10 +102,11 @@ class Watcher:
         return len(self._paths)
 
     def collect(self) -> frozenset[str] | None:
-        """The directories hinted at since the last call, and forget them; None: everything may have changed."""
+        """The directories and files hinted at since the last call, and forget them; None: everything may have changed."""
         with self._lock:
-            dirty, self._dirty, self._events = self._dirty, set(), 0
-        return None if dirty is None else frozenset(dirty)
+            dirty, files = self._dirty, self._files
+            self._dirty, self._files, self._events = set(), set(), 0
+        return None if dirty is None else frozenset(dirty | files)
 
     def close(self) -> None:
         """Stop watching; its thread has ended when this returns. Not to be called from ``on_hint``."""
@@ -154,9 +159,9 @@ class Watcher:
         name = os.fsdecode(event.name)
         if not directory and name == OWN_DIRECTORY:
             return
+        path = join(directory, name)
         hints = [directory]
         if mask & _IN_ISDIR:
-            path = join(directory, name)
             if mask & _IN_MOVED_FROM:
                 self._moving[path] = None
                 if len(self._moving) > _MAX_MOVING:
@@ -164,7 +169,9 @@ class Watcher:
             elif mask & (_IN_CREATE | _IN_MOVED_TO):
                 self._moving.pop(path, None)
                 hints += self._add_tree(path)
-        self._hint(hints)
+            self._hint(hints)
+        else:
+            self._hint([], path)
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """A watched directory is gone."""
@@ -241,14 +248,19 @@ class Watcher:
             if self._fd is not None and not self.reason:
                 self._fd.remove_callbacks([(cast("WatchDescriptor", wd), cast("CallbackId", id_)) for wd, id_ in gone])
 
-    def _hint(self, directories: list[str] | None) -> None:
+    def _hint(self, directories: list[str] | None, file: str = "") -> None:
         with self._lock:
-            first = self._dirty is not None and not self._dirty
+            first = self._dirty is not None and not self._dirty and not self._files
             self._events += 1
             if self._dirty is not None:
+                if file:
+                    self._files.add(file)
+                if len(self._files) > MAX_FILES:
+                    self._dirty.update(map(parent, self._files))
+                    self._files.clear()
                 if directories is not None:
                     self._dirty.update(directories)
                 if directories is None or self._events > self._burst_events or len(self._dirty) > self._max_directories:
-                    self._dirty = None
+                    self._dirty, self._files = None, set()
         if first:
             self._on_hint()

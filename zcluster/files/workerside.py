@@ -16,7 +16,7 @@ from zcluster.core.sync.member import Member
 from zcluster.core.sync.plan import Classes, Difference
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import SourceLimits
-from zcluster.errors import NoSuchTree, ZClusterError
+from zcluster.errors import NoSuchTree, UsageError, ZClusterError
 from zcluster.files.declare import chunk_bytes
 from zcluster.files.disks import Disks, Layout
 from zcluster.files.engine import Engine
@@ -81,6 +81,11 @@ class WorkerSide:
         return {"trees": found}
 
     def _names(self, tree: str, names: list[str]) -> list[str]:
+        if tree and tree not in names and tree in self._member.sources:
+            raise UsageError(
+                f"the tree {tree!r} is this worker's own, the copy is at the master",
+                hint=f"`zcluster sync status --tree {tree}` says how it is",
+            )
         if tree and tree not in names:
             raise NoSuchTree(f"this worker has no copy of a tree {tree!r}", hint=f"it has: {', '.join(names) or 'none'}")
         return [tree] if tree else names

@@ -4,12 +4,14 @@ Rules kept here:
 - what has been asked for and is not on the disk yet is at most the window;
 - a small file is asked for whole; a large one (more than a chunk) only where its blocks differ from what is here: first the
   hashes of its chunks, then those of the blocks of chunks that differ, then the ranges that are left;
+- where there is a pace, it is kept: nothing is asked for before it is time (zcluster.core.sync.pacing);
 - a piece that cannot be had any more does not stop the others: the next pull brings what took its place;
 - an answer that does not fit its question is the source's fault.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from zcluster.core.sync import bodies
 from zcluster.core.sync.blocks import BLOCK_BYTES, BLOCK_HASH_BYTES, CHUNK_BYTES, block_count, fine_runs
 from zcluster.core.sync.effects import Begin, Begun, Coarse, Effects, Fine, FinishLarge, Piece, Place, Put, failed
 from zcluster.core.sync.entry import Entry
+from zcluster.core.sync.pacing import Pace
 from zcluster.errors import PeerError, ZClusterError
 from zcluster.wire.trees import Blocks, Fetch, Hashes, Parcel
 
@@ -65,17 +68,20 @@ class Fetching:
         last_id: ids of questions are above it: they grow over all pulls of a session.
         say: sends a message to the source.
         ended: called once: with None when all is staged that could be had, or with the error.
+        pace: how fast contents may be asked for; None: as fast as the window lets.
     """
 
     def __init__(
         self, place: Place, version: int, wanted: list[tuple[str, Entry]], window_bytes: int, chunk_bytes: int, effects: Effects,
         last_id: int, say: Callable[[Fetch | Blocks, bytes], None], ended: Callable[[ZClusterError | None, float], None],
+        pace: Pace | None = None,
     ) -> None:  # fmt: skip
         self._place, self._tree, self._version = place, place[0], version
         self._lane = f"{place[0]}/{place[1]}"
         self._effects, self._say, self._ended = effects, say, ended
         self._window_bytes = max(window_bytes, chunk_bytes)
-        self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES)
+        self._chunk_bytes = min(chunk_bytes, CHUNK_BYTES, pace.piece_bytes if pace is not None else CHUNK_BYTES)
+        self._pace, self._paced = pace, False
         self._small = [each for each in wanted if each[1].size <= self._chunk_bytes]
         self._next_small = 0
         self._waiting_large = deque(each for each in wanted if each[1].size > self._chunk_bytes)
@@ -98,6 +104,17 @@ class Fetching:
     def last_id(self) -> int:
         """The id of its last question."""
         return self._last_id
+
+    def next_deadline(self) -> float:
+        """When :meth:`handle_deadline` has to be called: infinite, unless it is the pace that lets it wait."""
+        return self._pace.free_s if self._paced and self._pace is not None and not self._over else math.inf
+
+    def handle_deadline(self, now: float) -> bool:
+        """Go on where the pace let it wait; returns whether it did."""
+        if now < self.next_deadline():
+            return False
+        self._go_on(now)
+        return True
 
     def stop(self) -> None:
         """Ask for nothing more, and tell nobody."""
@@ -162,8 +179,9 @@ class Fetching:
         """Ask for as much as the window takes."""
         if self._over:
             return
-        while self._open_bytes < self._window_bytes and self._next_small < len(self._small):
-            self._fetch_small()
+        self._paced = False
+        while self._next_small < len(self._small) and self._may(now):
+            self._fetch_small(now)
         if self._next_small >= len(self._small):
             self._go_on_large(now)
         idle = not self._open and not self._open_bytes and self._large is None and not self._waiting_large
@@ -171,7 +189,14 @@ class Fetching:
             self._over = True
             self._ended(None, now)
 
-    def _fetch_small(self) -> None:
+    def _may(self, now: float) -> bool:
+        """Whether more may be asked for: the window has room, and it is time."""
+        if self._open_bytes >= self._window_bytes:
+            return False
+        self._paced = self._pace is not None and not self._pace.may(now)
+        return not self._paced
+
+    def _fetch_small(self, now: float) -> None:
         fetch = _Fetch([], [])
         total = path_chars = 0
         while self._next_small < len(self._small) and len(fetch.pieces) < FETCH_FILES:
@@ -183,13 +208,16 @@ class Fetching:
             fetch.entries.append(entry)
             total += entry.size
             self._next_small += 1
-        self._ask(fetch)
+        self._ask(fetch, now)
 
-    def _ask(self, fetch: _Fetch) -> None:
+    def _ask(self, fetch: _Fetch, now: float) -> None:
         self._last_id += 1
         self._open[self._last_id] = fetch
         # An empty file costs a place in the window as well: without end of them there would be no bound.
-        self._open_bytes += sum(max(1, piece.size) for piece in fetch.pieces)
+        weight = sum(max(1, piece.size) for piece in fetch.pieces)
+        self._open_bytes += weight
+        if self._pace is not None:
+            self._pace.take(weight, now)
         self._say(Fetch(tree=self._tree, version=self._version, id=self._last_id), bodies.pieces_body(fetch.pieces))
 
     def _was_put(self, result: object, weight: int, pieces: list[Piece], large: str, last: bool, now: float) -> None:
@@ -227,8 +255,8 @@ class Fetching:
             if not large.open_fetches:
                 self._drop_large(now)
             return
-        while large.ranges and self._open_bytes < self._window_bytes:
-            self._fetch_ranges(large)
+        while large.ranges and self._may(now):
+            self._fetch_ranges(large, now)
         if large.known and not large.ranges and not large.open_fetches and not large.ending:
             large.ending = True
             self._effects.do(self._lane, FinishLarge(self._place, large.path), self._was_finished)
@@ -293,10 +321,12 @@ class Fetching:
             self._fail(error, now)
             return
         assert isinstance(result, list)
-        large.ranges.extend(result)
+        for offset, size in result:
+            step = self._chunk_bytes
+            large.ranges.extend((offset + start, min(step, size - start)) for start in range(0, size, step))
         self._ask_fine(large, now)
 
-    def _fetch_ranges(self, large: _Large) -> None:
+    def _fetch_ranges(self, large: _Large, now: float) -> None:
         fetch = _Fetch([], [], large.path)
         total = 0
         while large.ranges and len(fetch.pieces) < FETCH_FILES:
@@ -308,7 +338,7 @@ class Fetching:
             fetch.entries.append(large.entry)
             total += size
         large.open_fetches += 1
-        self._ask(fetch)
+        self._ask(fetch, now)
 
     def _was_finished(self, result: object, now: float) -> None:
         if self._over:

@@ -5,6 +5,7 @@ Rules kept here:
 - at most ``pulls`` pulls run at a time, of all trees and in both directions; a permit ends with its pull, its session, or
   when nothing has moved for a while: none can stick;
 - what a worker reports is shown, never believed: it decides nothing;
+- all trees that one worker brings up share one pace;
 - a worker whose BEAT says that it holds something else than it should, twice in a row, is told again.
 """
 
@@ -19,6 +20,7 @@ import msgspec
 from zcluster.core.sync.bodies import held_digest
 from zcluster.core.sync.effects import Effects, Place
 from zcluster.core.sync.member import answer_of_source, question_of_sink
+from zcluster.core.sync.pacing import Pace
 from zcluster.core.sync.permits import Permits
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import Source, SourceLimits
@@ -59,19 +61,24 @@ class Hub:
     Args:
         declared: the trees, by name.
         paused: pairs of (tree, worker or "") that are paused from before.
+        up_rate_bytes: bytes a second that are taken from one worker; 0: as many as come.
         master: the master's name.
     """
 
     def __init__(
         self, declared: Mapping[str, Declared], effects: Effects, sink_limits: SinkLimits, source_limits: SourceLimits,
         pulls: int, master: str, now: float, paused: frozenset[tuple[str, str]] = frozenset(),
+        up_rate_bytes: int = 0,
     ) -> None:  # fmt: skip
         self.declared = dict(declared)
         self.effects = effects
         self.sources: dict[str, Source] = {}
         self.sinks: dict[Place, Sink] = {}
         self.reports: dict[Place, tuple[Report, float]] = {}
+        self.own_reports: dict[Place, Report] = {}
+        """What workers said of their own trees."""
         self.behind_since_s: dict[Place, float] = {}
+        """Since when the master's copy of a worker's tree is not current."""
         self.paused = set(paused)
         self.protocol_errors = 0
         self.workers: dict[int, _Worker] = {}
@@ -80,6 +87,8 @@ class Hub:
         self._sessions: dict[str, int] = {}
         self._sink_limits, self._source_limits = sink_limits, source_limits
         self._master = master
+        self._up_rate_bytes = up_rate_bytes
+        self._paces: dict[str, Pace] = {}
         self.permits: Permits[tuple[Place, int]] = Permits(pulls, stall_s=STALLED_S)
         for name, tree in self.declared.items():
             if tree.info.direction == "down":
@@ -162,11 +171,13 @@ class Hub:
             if isinstance(message, Order) or message.tree not in worker.trees:
                 raise PeerError(f"{worker.name} has no tree of this name")
             source = self.sources.get(message.tree)
+            if source is None and isinstance(message, Report):
+                self.own_reports[(message.tree, worker.name)] = message
+                return
             sink = None if source is not None else self._sink_of(message, worker, session, now)
             self.permits.progress(((message.tree, "" if source is not None else worker.name), session), now)
             if isinstance(message, Report):
-                if source is not None:
-                    self._reported(message, worker.name, now)
+                self._reported(message, worker.name, now)
             elif source is not None:
                 question_of_sink(source, session, message, body, now)
             elif sink is not None and isinstance(message, State):
@@ -230,6 +241,9 @@ class Hub:
         for name in names:
             if name in self.sources:
                 self.sources[name].confirm(now)
+            for place, sink in list(self.sinks.items()):
+                if place[0] == name and worker in ("", place[1]) and sink.state == "held":
+                    sink.order(True, now)
         self._order(names, "confirm", worker)
         return names
 
@@ -314,15 +328,23 @@ class Hub:
             sink = self.sinks[place] = Sink(
                 place, self.declared[message.tree].local, self.effects, self._sink_limits, now,
                 report=lambda report, now: self._reported(report, worker.name, now), permit=self._ask_for_sink,
-                release=self._release_sink,
+                release=self._release_sink, pace=self._pace_of(worker.name),
             )  # fmt: skip
             sink.set_paused(self.is_paused(*place), now)
         if isinstance(message, State):
             sink.session_up(session, now)
         return sink
 
+    def _pace_of(self, worker: str) -> Pace | None:
+        return self._paces.setdefault(worker, Pace(self._up_rate_bytes)) if self._up_rate_bytes else None
+
     def _reported(self, report: Report, worker: str, now: float) -> None:
-        self.reports[(report.tree, worker)] = (report, now)
+        place = (report.tree, worker)
+        self.reports[place] = (report, now)
+        if report.state == "current":
+            self.behind_since_s.pop(place, None)
+        else:
+            self.behind_since_s.setdefault(place, now)
         source, session = self.sources.get(report.tree), self._sessions.get(worker)
         if source is not None and session is not None and not report.target:
             # Its sync process has started again and knows nothing: tell it.

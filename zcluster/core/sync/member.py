@@ -4,7 +4,7 @@ Rules kept here:
 - which trees there are, and by which rules, the master says; where they may be, and what may run here, this node decides
   (when a place is opened, by its configuration);
 - every question of the master is about a tree that it has named before; anything else is its mistake and has no effect;
-- each change of a copy is reported, and progress at most twice a second.
+- each change of a copy or of an own tree is reported, and progress at most twice a second.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import msgspec
 
 from zcluster.core.sync.bodies import held_digest
 from zcluster.core.sync.effects import Close, Effects, Place
+from zcluster.core.sync.paths import shown
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import Source, SourceLimits
 from zcluster.errors import PeerError, TooLarge
 from zcluster.wire.trees import (
+    MAX_REFUSED,
     Blocks,
     Fetch,
     Finish,
@@ -55,6 +57,8 @@ class Member:
         self.sources: dict[str, Source] = {}
         self._sink_limits, self._source_limits = sink_limits, source_limits
         self._commands = commands
+        self._told: dict[str, Report] = {}
+        """What was said last of each of its own trees, in this session."""
         self._up = False
 
     @property
@@ -118,12 +122,20 @@ class Member:
                 end.handle_deadline(now)
 
     def settle(self, now: float) -> None:
-        """To be called after each event: a worker has nothing that waits for its turn."""
+        """To be called after each event: what is new about its own trees is told."""
+        if not self._up:
+            return
+        for name, source in self.sources.items():
+            report = report_of_source(source)
+            if report != self._told.get(name):
+                self._told[name] = report
+                self.effects.say(MASTER, report)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
     def _trees(self, message: Trees, now: float) -> None:
         wanted = {info.tree: info for info in message.trees}
+        self._told = {}
         for name in [name for name in (*self.sinks, *self.sources) if name not in wanted]:
             self._drop(name, now)
         limits = self._sink_limits
@@ -191,7 +203,7 @@ class Member:
             case Order(order="confirm"):
                 source.confirm(now)
             case Order():
-                source.hint(None, now)
+                source.look_now(_nothing, now)
             case _:
                 question_of_sink(source, MASTER, message, body, now)
 
@@ -222,11 +234,24 @@ def question_of_sink(source: Source, session: int, message: TreeMessage, body: b
         case Fetch():
             serving.fetch(session, message, body, now)
         case Blocks():
-            serving.blocks(session, message)
+            serving.blocks(session, message, now)
         case Finish():
             serving.finish(session, message, now)
         case _:
             raise PeerError(f"{type(message).__name__.upper()} makes no sense for a source")
+
+
+def report_of_source(source: Source) -> Report:
+    """How a tree of this worker is: its newest version, why a guard holds it, and which names it leaves out."""
+    looked = source.looked
+    errors, refused = (looked.errors, looked.refused) if looked is not None else ((), ())
+    return Report(
+        tree=source.place[0], state="held" if source.held else "current" if source.version else "waiting",
+        version=source.version, root=source.root.hex(), target=source.version, reason=source.held[:1000],
+        error=f"{shown(errors[0][0])}: {errors[0][1]}"[:1000] if errors else "",
+        refused_count=looked.refused_count if looked is not None else 0,
+        refused=[(shown(path)[:4096], reason[:1000]) for path, reason in refused[:MAX_REFUSED]],
+    )  # fmt: skip
 
 
 def _same_rules(one: TreeInfo, other: TreeInfo) -> bool:

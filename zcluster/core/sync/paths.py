@@ -45,6 +45,11 @@ def name_fault(name: str) -> str:
     return "" if _PLAIN_NAME(name) else _name_fault(name)
 
 
+def shown(path: str) -> str:
+    """``path`` as it can be sent and printed: bytes of a name that are no UTF-8 as ``\\udcff``."""
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
+
+
 def path_fault(path: str) -> str:
     """Why ``path`` cannot be a path of a tree; empty when it can. The root itself (the empty path) is none."""
     if len(path) <= MAX_PATH_BYTES and _PLAIN_PATH(path):

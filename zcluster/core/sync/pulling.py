@@ -31,6 +31,7 @@ from zcluster.core.sync.effects import (
 from zcluster.core.sync.entry import Change
 from zcluster.core.sync.fetching import Fetching
 from zcluster.core.sync.intake import Intake
+from zcluster.core.sync.pacing import Pace
 from zcluster.core.sync.plan import Plan
 from zcluster.core.sync.rules import Rules
 from zcluster.core.sync.walking import Walk
@@ -93,12 +94,14 @@ class Pulling:
         last_id: ids of questions are above it.
         say: sends a message to the source. become: called with each step's name and words. ended: called once.
         judge: says why a plan is not to be carried out, or nothing.
+        pace: how fast contents may be asked for; None: as fast as the window lets.
     """
 
     def __init__(
         self, place: Place, info: TreeInfo, rules: Rules, window_bytes: int, chunk_bytes: int, effects: Effects, go: Go,
         looked: Looked, held: Held, last_id: int, now: float, *, dry: bool, say: Callable[[TreeMessage, bytes], None],
         become: Callable[[str, str, float], None], ended: Callable[[End, float], None], judge: Callable[[Plan], str],
+        pace: Pace | None = None,
     ) -> None:  # fmt: skip
         self.go, self.dry = go, dry
         self.last_id = last_id
@@ -111,6 +114,7 @@ class Pulling:
         self._effects, self._lane = effects, f"{place[0]}/{place[1]}"
         self._looked, self._held = looked, held
         self._say, self._become, self._ended, self._judge = say, become, ended, judge
+        self._pace = pace
         self._over = False
         self._changes: list[Change] | None = None
         self._intake = Intake(rules)
@@ -135,6 +139,16 @@ class Pulling:
         if self.fetching is not None:
             self.last_id = self.fetching.last_id
             self.fetching.stop()
+
+    def next_deadline(self) -> float:
+        """When :meth:`handle_deadline` has to be called."""
+        paced = self.fetching.next_deadline() if self.fetching is not None else self.answer_due_s
+        return min(self.answer_due_s, paced)
+
+    def handle_deadline(self, now: float) -> None:
+        """Go on where the pace let it wait: then the source is not to blame for the time that has gone by."""
+        if self.fetching is not None and self.fetching.handle_deadline(now):
+            self.answer_due_s = now + ANSWER_S
 
     # -- answers of the source ------------------------------------------------------------------------------------------
 
@@ -219,7 +233,7 @@ class Pulling:
         self.answer_due_s = now + ANSWER_S
         self.fetching = Fetching(
             self._place, self.go.version, result.wanted, self._window_bytes, self._chunk_bytes, self._effects, self.last_id,
-            self._say, self._was_fetched,
+            self._say, self._was_fetched, self._pace,
         )  # fmt: skip
         self.fetching.start(now)
 

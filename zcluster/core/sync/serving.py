@@ -29,6 +29,8 @@ CHANGE_BYTES = 200
 MAX_RECENT_CHANGES = 20_000
 """Changes that are kept for sinks which are a few versions behind; others compare listings."""
 MAX_OPEN_FETCHES = 256
+MAX_OPEN_BLOCKS = 4
+"""BLOCKS that are not answered: a sink needs one at a time, and each may read a whole file."""
 MAX_BLOCKS = 32_768
 """Of one BLOCKS: their hashes are half a MiB. In chunks it is a file of 30 GiB, the largest that a tree may have."""
 
@@ -50,6 +52,7 @@ class _Pull:
     version: Version
     open_fetches: int = 0
     open_bytes: int = 0
+    open_blocks: int = 0
 
 
 class Serving:
@@ -147,7 +150,7 @@ class Serving:
 
         self._effects.do(self._lane, Read(self._place, message.id, pieces), then)
 
-    def blocks(self, session: int, message: Blocks) -> None:
+    def blocks(self, session: int, message: Blocks, now: float) -> None:
         """BLOCKS: hashes of blocks of a file.
 
         Raises:
@@ -164,14 +167,20 @@ class Serving:
         def then(result: object, now: float) -> None:
             known = isinstance(result, bytes)
             answer = Hashes(tree=self._tree, id=message.id, failed="" if known else "the file has changed")
-            if pull is None or self._pulls.get(session) is pull:
+            if pull is not None:
+                pull.open_blocks -= 1
+            if self._pulls.get(session) is pull:
                 self._effects.say(session, answer, result if isinstance(result, bytes) else b"")
 
         if pull is None:
-            then(None, 0.0)
-        else:
-            action = HashBlocks(self._place, message.path, digest, message.block_bytes, message.runs)
-            self._effects.do(self._lane, action, then)
+            then(None, now)
+            return
+        pull.open_blocks += 1
+        if pull.open_blocks > MAX_OPEN_BLOCKS:
+            self.end(session, now)
+            raise PeerError(f"more than {MAX_OPEN_BLOCKS} BLOCKS at once")
+        action = HashBlocks(self._place, message.path, digest, message.block_bytes, message.runs)
+        self._effects.do(self._lane, action, then)
 
     def finish(self, session: int, message: Finish, now: float) -> None:
         """FINISH: the pull is over."""

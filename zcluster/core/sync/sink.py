@@ -22,13 +22,14 @@ from dataclasses import dataclass
 
 from zcluster.core.sync.effects import Effects, Look, Looked, Open, Opened, Place, failed
 from zcluster.core.sync.guard import judge
+from zcluster.core.sync.pacing import Pace
 from zcluster.core.sync.plan import Plan
 from zcluster.core.sync.pulling import ANSWER_S, Again, Applied, Broken, Compared, Distrusted, End, Pulling
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import PeerError, Unreachable, ZClusterError, one_line
 from zcluster.wire.trees import Finish, Go, Hashes, Listing, Parcel, Pull, Report, State, TreeInfo, TreeMessage
 
-RECHECK_S = 0.03
+RECHECK_S = 0.1
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
 REPORT_EVERY_S = 0.5
@@ -53,12 +54,13 @@ class Sink:
         report: called with each Report and the time: on a worker it is sent, on the master it is kept.
         permit: asked before a pull begins, where this side gives permits; it calls :meth:`permitted`. None: the source does.
         release: the pull for which ``permit`` was asked is over.
+        pace: how fast it may fetch; None: as fast as it can.
     """
 
     def __init__(
         self, place: Place, info: TreeInfo, effects: Effects, limits: SinkLimits, now: float, *,
         report: Callable[[Report, float], None], permit: Callable[[Place, float], None] | None = None,
-        release: Callable[[Place, float], None] | None = None,
+        release: Callable[[Place, float], None] | None = None, pace: Pace | None = None,
     ) -> None:  # fmt: skip
         self.place, self.info, self.limits = place, info, limits
         self.rules = Rules.of(info)
@@ -73,7 +75,7 @@ class Sink:
         self.opened: Opened | None = None
         self.looked: Looked | None = None
         self._effects, self._report, self._permit, self._release = effects, report, permit, release
-        self._lane = f"{place[0]}/{place[1]}"
+        self._lane, self._pace = f"{place[0]}/{place[1]}", pace
         self._session: int | None = None
         self._paused = info.paused
         self._confirmed = False
@@ -188,7 +190,7 @@ class Sink:
         pulling = Pulling(
             self.place, self.info, self.rules, self.limits.window_bytes, self.limits.chunk_bytes, self._effects, message,
             self.looked, (self.version, self.epoch, self.root), self._last_id, now, dry=self._dry, say=self._say,
-            become=self._become, ended=self._ended, judge=self._distrust,
+            become=self._become, ended=self._ended, judge=self._distrust, pace=self._pace,
         )  # fmt: skip
         self._pulling = pulling
         pulling.start(now)
@@ -236,7 +238,7 @@ class Sink:
         if self._recheck:
             due = min(due, self._recheck_s)
         if self._pulling is not None and self.state in ("walking", "fetching"):
-            due = min(due, self._pulling.answer_due_s, self._reported_s + REPORT_EVERY_S)
+            due = min(due, self._pulling.next_deadline(), self._reported_s + REPORT_EVERY_S)
         return due
 
     def handle_deadline(self, now: float) -> None:
@@ -249,6 +251,7 @@ class Sink:
                 self._become("idle", "", now)
                 self._start(now)
         if self._pulling is not None and self.state in ("walking", "fetching"):
+            self._pulling.handle_deadline(now)
             if now >= self._pulling.answer_due_s:
                 self.fail(PeerError(f"the source has not answered for {ANSWER_S:.0f} s"), now)
             else:

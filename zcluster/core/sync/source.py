@@ -4,6 +4,7 @@ Rules kept here:
 - a version is what a look found, has a number of its own, and is announced only after that number is durable;
 - a look that a guard does not trust publishes nothing: the tree is ``held`` with its reason until it is right again or
   someone confirms it; what was published before stays available;
+- a source that is closed decides nothing any more, whatever still comes back from its disk;
 - looks follow hints at once, but leave the node as much time as they and their versions took (a busy tree cannot busy it).
 """
 
@@ -13,14 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zcluster.core.sync.effects import Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
+from zcluster.core.sync.effects import Action, Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
 from zcluster.core.sync.entry import DIRECTORY, Change, Manifest
 from zcluster.core.sync.guard import judge
 from zcluster.core.sync.serving import Serving, Version
 from zcluster.wire.trees import State, TreeInfo
 
-RECHECK_S = 0.03
-"""When files too young for their timestamps are looked at again."""
+RECHECK_S = 0.1
+"""When directories are looked at in whole of which only some files were, or with files too young for their timestamps."""
 REST = 2.0
 """After a version no look for this many times what the look and the version took."""
 MIN_REST_S = 0.002
@@ -93,7 +94,7 @@ class Source:
         """Whether the version before the next one is being recorded: then its changes are all that is new."""
         self._unrecorded: list[Record] = []
         self._record_due_s = self._record_by_s = 0.0
-        effects.do(self._lane, Open(place, info, True), self._was_opened)
+        self._do(Open(place, info, True), self._was_opened)
 
     # -- what happens to it ---------------------------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class Source:
         due = self._pass_due_s if self._retry_s is None else min(self._pass_due_s, self._retry_s)
         if self._recheck:
             due = min(due, self._recheck_s)
-        if (self._dirty or self._everything) and not self._looking:
+        if (self._dirty or self._everything) and not self._looking and self.opened is not None:
             due = min(due, self._not_before_s)
         if self._unrecorded:
             due = min(due, self._record_due_s)
@@ -171,7 +172,7 @@ class Source:
             self._pass_due_s, self._retry_s = now + self.limits.scan_s, None
             if self.opened is None and not self._looking:
                 self._looking = True
-                self._effects.do(self._lane, Open(self.place, self.info, True), self._was_opened)
+                self._do(Open(self.place, self.info, True), self._was_opened)
             self._everything = True
         if self._recheck and now >= self._recheck_s:
             self._dirty |= self._recheck
@@ -190,6 +191,13 @@ class Source:
         self._unrecorded = []
 
     # -- looking and publishing -----------------------------------------------------------------------------------------
+
+    def _do(self, action: Action, then: Callable[[object, float], None]) -> None:
+        def guarded(result: object, now: float) -> None:
+            if not self._closed:
+                then(result, now)
+
+        self._effects.do(self._lane, action, guarded)
 
     def _was_opened(self, result: object, now: float) -> None:
         self._looking = False
@@ -218,7 +226,7 @@ class Source:
             self._everything, self._dirty = False, set()
             self._looking, self._began_s = True, now
             self._looks += 1
-            self._effects.do(self._lane, Look(self.place, dirty), self._was_looked)
+            self._do(Look(self.place, dirty), self._was_looked)
 
     def _was_looked(self, result: object, now: float) -> None:
         if (error := failed(result)) is not None:
@@ -235,7 +243,7 @@ class Source:
             self._release_hold()
             self._rest(now)
             return
-        self._effects.do(self._lane, Differ(self.place, self.mine, result.mine), self._was_differed)
+        self._do(Differ(self.place, self.mine, result.mine), self._was_differed)
 
     def _was_differed(self, result: object, now: float) -> None:
         looked = self.looked
@@ -262,7 +270,7 @@ class Source:
             self.place, self.limits.epoch, looked.root, looked.files, looked.bytes, added, changed, removed,
             self._cause, self._of, max(self.floor, self.version),
         )  # fmt: skip
-        self._effects.do(self._lane, number, self._was_numbered)
+        self._do(number, self._was_numbered)
 
     def _was_numbered(self, result: object, now: float) -> None:
         looked = self.looked

@@ -5,9 +5,13 @@ Rule kept here: a copy that is not as its source is has a reason, always.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
+from zcluster.core.sync.effects import Place
 from zcluster.core.sync.hub import Declared, Hub
+from zcluster.core.sync.paths import shown
 from zcluster.core.sync.source import Source
 from zcluster.wire.trees import Report
 
@@ -43,7 +47,8 @@ def _row(hub: Hub, tree: str, worker: str, now: float, wall_s: float) -> dict[st
     reported = hub.reports.get(place)
     report = sink.report(now) if sink is not None else reported[0] if reported is not None else Report(tree=tree, state="waiting")
     age_s = 0.0 if sink is not None or reported is None else now - reported[1]
-    state, reason = _state(hub, tree, worker, source, report)
+    own = hub.own_reports.get(place)
+    state, reason = _state_up(hub, tree, worker, report, own) if source is None else _state(hub, tree, worker, source, report)
     target = source.version if source is not None else report.target
     files, size = report.files_behind, report.bytes_behind
     if source is not None and state != "current" and not files and not size:
@@ -58,21 +63,23 @@ def _row(hub: Hub, tree: str, worker: str, now: float, wall_s: float) -> dict[st
         "target": target,
         "files_behind": 0 if state == "current" else files,
         "bytes_behind": 0 if state == "current" else size,
-        "behind_since_s": _since(source, report, now, wall_s) if state != "current" else None,
+        "behind_since_s": _since(hub, place, report, now, wall_s) if state != "current" else None,
         "reason": reason,
         "bytes_per_s": round(report.bytes_per_s) if state in ("pulling", "applying") else 0,
-        "error": report.error,
+        "error": report.error or (own.error if own is not None else ""),
         "root": report.root,
         "applied_at_s": round(wall_s - age_s - report.age_s, 3) if report.age_s is not None else None,
     }
 
 
-def _state(hub: Hub, tree: str, worker: str, source: Source | None, report: Report) -> tuple[str, str]:
-    if not hub.is_here(worker):
-        return "away", hub.known.get(worker) or "it has not joined since the master's start"
-    if source is None:
-        paused = hub.is_paused(tree, worker) and report.state != "current"
-        return ("paused", "paused") if paused else (report.state, report.reason or _why(report.state))
+def _away(hub: Hub, worker: str) -> str:
+    return "" if hub.is_here(worker) else hub.known.get(worker) or "it has not joined since the master's start"
+
+
+def _state(hub: Hub, tree: str, worker: str, source: Source, report: Report) -> tuple[str, str]:
+    """Of a worker's copy of a tree of the master."""
+    if away := _away(hub, worker):
+        return "away", away
     if source.held:
         return "held", source.held
     current = report.clean and report.version == source.version and report.root == source.root.hex()
@@ -85,40 +92,93 @@ def _state(hub: Hub, tree: str, worker: str, source: Source | None, report: Repo
     return report.state, report.reason or report.error or _why(report.state)
 
 
+def _state_up(hub: Hub, tree: str, worker: str, report: Report, own: Report | None) -> tuple[str, str]:
+    """Of the master's copy of a worker's tree: what the master did, and what the worker says of its own files."""
+    if away := _away(hub, worker):
+        return "away", away
+    if own is not None and own.state == "held":
+        return "held", own.reason
+    if report.state == "current":
+        return "current", report.reason or _left_out(own)
+    if hub.is_paused(tree, worker) and report.state in ("waiting", "paused"):
+        return "paused", "paused: `zcluster sync resume`"
+    return report.state, report.reason or report.error or _why(report.state)
+
+
+def _left_out(own: Report | None) -> str:
+    if own is None or not own.refused:
+        return own.error if own is not None else ""
+    path, reason = own.refused[0]
+    more = f" (and {own.refused_count - 1} more)" if own.refused_count > 1 else ""
+    return f"the worker leaves out {path}: {reason}{more}"
+
+
 def _why(state: str) -> str:
     return "" if state == "current" else "it has not reported yet"
 
 
-def _since(source: Source | None, report: Report, now: float, wall_s: float) -> float | None:
-    """When the first version was published that the worker does not hold."""
+def _since(hub: Hub, place: Place, report: Report, now: float, wall_s: float) -> float | None:
+    """When the first version was published that the sink does not hold; of a worker's tree, since when its copy is not right."""
+    source = hub.sources.get(place[0])
     if source is None:
-        return None
-    at_s = next((at for number, at in source.published if number > report.version), None)
+        at_s = hub.behind_since_s.get(place)
+    else:
+        at_s = next((at for number, at in source.published if number > report.version), None)
     return round(wall_s - (now - at_s), 3) if at_s is not None else None
 
 
 def _tree(hub: Hub, name: str, declared: Declared, now: float, wall_s: float) -> dict[str, Any]:
     source = hub.sources.get(name)
-    looked = source.looked if source is not None else None
-    opened = source.opened if source is not None else None
-    copies = [sink.looked for place, sink in hub.sinks.items() if place[0] == name and sink.looked is not None]
-    scanned = source.looked_at_s if source is not None else None
-    return {
+    row = {
         "name": name,
         "direction": declared.info.direction,
-        "path": opened.location if opened is not None else declared.local.path,
         "workers": declared.workers,
-        "version": source.version if source is not None else 0,
         "epoch": hub.epoch,
-        "root": source.root.hex() if source is not None else "",
-        "files": source.files if source is not None else sum(copy.files for copy in copies),
-        "bytes": source.bytes if source is not None else sum(copy.bytes for copy in copies),
-        "held": source.held if source is not None else "",
         "paused": sorted(worker or "all" for tree, worker in hub.paused if tree == name),
-        "refused": [{"path": path, "reason": reason} for path, reason in (looked.refused[:MAX_REFUSED] if looked else ())],
+    }
+    return {**row, **(_own(declared, source, now, wall_s) if source is not None else _collected(hub, name, declared))}
+
+
+def _own(declared: Declared, source: Source, now: float, wall_s: float) -> dict[str, Any]:
+    """Of a tree of the master's own."""
+    looked, opened, scanned = source.looked, source.opened, source.looked_at_s
+    return {
+        "path": opened.location if opened is not None else declared.local.path,
+        "version": source.version,
+        "root": source.root.hex(),
+        "files": source.files,
+        "bytes": source.bytes,
+        "held": source.held,
+        "refused": _named(looked.refused) if looked is not None else [],
         "refused_count": looked.refused_count if looked is not None else 0,
-        "errors": [{"path": path, "reason": reason} for path, reason in (looked.errors[:MAX_REFUSED] if looked else ())],
+        "errors": _named(looked.errors) if looked is not None else [],
         "watching": (opened.watching or "yes") if opened is not None else "",
         "scanned_at_s": round(wall_s - (now - scanned), 3) if scanned is not None else None,
         "scan_s": round(looked.scan_s, 4) if looked is not None else None,
     }
+
+
+def _collected(hub: Hub, name: str, declared: Declared) -> dict[str, Any]:
+    """Of a tree that workers bring up: all their copies together; paths begin with the worker's name."""
+    copies = [sink.looked for (tree, _), sink in hub.sinks.items() if tree == name and sink.looked is not None]
+    own = [(worker, report) for (tree, worker), report in hub.own_reports.items() if tree == name]
+    held = [f"{worker}: {report.reason}" for worker, report in own if report.state == "held"]
+    refused = [(f"{worker}/{path}", reason) for worker, report in own for path, reason in report.refused]
+    return {
+        "path": declared.local.path,
+        "version": 0,
+        "root": "",
+        "files": sum(copy.files for copy in copies),
+        "bytes": sum(copy.bytes for copy in copies),
+        "held": held[0] + (f" (and {len(held) - 1} more workers)" if len(held) > 1 else "") if held else "",
+        "refused": _named(refused),
+        "refused_count": sum(report.refused_count for _, report in own),
+        "errors": _named((worker, report.error) for worker, report in own if report.error),
+        "watching": "",
+        "scanned_at_s": None,
+        "scan_s": None,
+    }
+
+
+def _named(found: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": shown(path), "reason": reason} for path, reason in islice(found, MAX_REFUSED)]

@@ -29,6 +29,7 @@ ZSTD = 1
 Encoding = Annotated[int, Meta(ge=0, le=1)]
 
 MAX_TREES = 256
+MAX_REFUSED = 20
 MAX_ITEMS = 4096
 """Files of one FETCH, directories of one LIST."""
 
@@ -202,6 +203,10 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long ago that version was applied; null: before this process began."""
     clean: bool = False
     """Whether its copy is what that version left."""
+    refused_count: Count = 0
+    """Of its own tree: how many names are left out."""
+    refused: Annotated[list[tuple[Path, Words]], Meta(max_length=MAX_REFUSED)] = []
+    """The first of them, and why."""
 
 
 class Finish(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,7 +17,6 @@ import msgspec
 
 from zcluster.core.sync.bodies import held_digest
 from zcluster.core.sync.effects import Close, Effects, Place
-from zcluster.core.sync.paths import shown
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import Source, SourceLimits
 from zcluster.errors import PeerError, TooLarge
@@ -248,9 +247,9 @@ def report_of_source(source: Source) -> Report:
     return Report(
         tree=source.place[0], state="held" if source.held else "current" if source.version else "waiting",
         version=source.version, root=source.root.hex(), target=source.version, reason=source.held[:1000],
-        error=f"{shown(errors[0][0])}: {errors[0][1]}"[:1000] if errors else "",
+        error=f"{errors[0][0]}: {errors[0][1]}"[:1000] if errors else "",
         refused_count=looked.refused_count if looked is not None else 0,
-        refused=[(shown(path)[:4096], reason[:1000]) for path, reason in refused[:MAX_REFUSED]],
+        refused=[(path[:4096], reason[:1000]) for path, reason in refused[:MAX_REFUSED]],
     )  # fmt: skip
 
 

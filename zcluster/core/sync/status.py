@@ -11,7 +11,6 @@ from typing import Any
 
 from zcluster.core.sync.effects import Place
 from zcluster.core.sync.hub import Declared, Hub
-from zcluster.core.sync.paths import shown
 from zcluster.core.sync.source import Source
 from zcluster.wire.trees import Report
 
@@ -181,4 +180,4 @@ def _collected(hub: Hub, name: str, declared: Declared) -> dict[str, Any]:
 
 
 def _named(found: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"path": shown(path), "reason": reason} for path, reason in islice(found, MAX_REFUSED)]
+    return [{"path": path, "reason": reason} for path, reason in islice(found, MAX_REFUSED)]

@@ -249,6 +249,11 @@ SAMPLES: list[Sample] = [
     ),
     ("a copy that failed",
      Report(tree="site", state="failed", target=7, reason="tried again in 4 s", error="no space left on device"), []),
+    ("a tree of its own, of which it leaves a name out",
+     Report(
+         tree="logs", state="current", version=7, root=ROOT_HEX, target=7, refused_count=1,
+         refused=[("app/current", "it is a symbolic link")],
+     ), []),
     ("applied and durable", Finish(tree="site", version=7), []),
     ("the source broke the protocol", Finish(tree="site", version=7, code="protocol_error", message="wrong digest"), []),
     ("look again", Order(tree="site", order="now"), []),

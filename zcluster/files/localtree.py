@@ -134,6 +134,7 @@ class LocalTree:
         known: Mapping[str, Entry] | None = None,
         *,
         known_until_ns: int = 0,
+        list_changes: bool = True,
         on_progress: Progress | None = None,
     ) -> Scan:
         """Look at the directories ``dirty``, or at all of them.
@@ -146,6 +147,7 @@ class LocalTree:
                 last of them was renamed in. Any write since then gives a file a later ctime, or another mtime, or both,
                 except one that forges the mtime within the same clock tick; and one whose mtime is itself that young
                 is hashed.
+            list_changes: whether Scan.changes is wanted; a sink has no use for it.
             on_progress: called every 1000 directories; what it raises (no OSError) ends the scan and leaves the manifest as
                 it was.
 
@@ -173,7 +175,8 @@ class LocalTree:
         self._same_rules = self._same_rules or (run.complete and dirty is None)
         own = {path: run.delta[path] for path in run.different & run.delta.keys()}
         hashed = (self._hashing.files - files_before, self._hashing.bytes - bytes_before)
-        return _result(run, after, None if first else _changes(held.listings, own), first, hashed)
+        changes = _changes(held.listings, own) if list_changes and not first else None
+        return _result(run, after, changes, first, hashed)
 
     def stat_of(self, path: str) -> FileStat | None:
         """What the file ``path`` was when it was hashed; None when the manifest has no such file."""

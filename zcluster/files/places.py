@@ -35,6 +35,9 @@ class Place:
         create: make the directory when it is missing.
     """
 
+    lists_changes = False
+    """Whether a look also says what became of each path."""
+
     def __init__(self, root: Path, tree: str, rules: Rules, cache: Path, hint: Hint, *, create: bool) -> None:
         self.root, self.tree, self.rules = root, tree, rules
         self._hint = hint
@@ -61,7 +64,7 @@ class Place:
 
     def look(
         self, dirty: frozenset[str] | None, known: dict[str, Entry] | None = None, known_until_ns: int = 0
-    ) -> Looked:  # fmt: skip
+    ) -> Looked:
         """List and compare these directories, or all.
 
         Raises:
@@ -71,11 +74,13 @@ class Place:
         if not self.treedir.root_ok():
             self.reopen()
             dirty = None
-        scan = self.local.scan(dirty, known, known_until_ns=known_until_ns)
+        before = self.local.listings
+        scan = self.local.scan(dirty, known, known_until_ns=known_until_ns, list_changes=self.lists_changes)
         return Looked(
             mine=self.local.listings, root=scan.root, files=scan.files, bytes=scan.bytes, complete=scan.complete,
             marker_ok=self.treedir.marker_ok(), unsettled=scan.unsettled, errors=_printable(scan.errors),
             refused=_printable(scan.refused), refused_count=scan.refused_count, scan_s=time.monotonic() - began_s,
+            before=before, changes=scan.changes,
         )  # fmt: skip
 
     def reopen(self) -> None:

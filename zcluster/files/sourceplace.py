@@ -41,6 +41,8 @@ class SourcePlace(Place):
         history: where versions are numbered and, with ``keep``, kept.
     """
 
+    lists_changes = True
+
     def __init__(
         self, root: Path, tree: str, rules: Rules, cache: Path, hint: Hint, history: History, *, keep: bool, create: bool
     ) -> None:

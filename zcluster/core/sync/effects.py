@@ -64,6 +64,9 @@ class Looked:
     refused: tuple[tuple[str, str], ...] = ()
     refused_count: int = 0
     scan_s: float = 0.0
+    before: Manifest | None = None
+    """The manifest before this look, where ``changes`` is what leads from it to ``mine``."""
+    changes: list[Change] | None = None
 
 
 @dataclass(frozen=True)

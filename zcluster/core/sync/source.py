@@ -243,7 +243,10 @@ class Source:
             self._release_hold()
             self._rest(now)
             return
-        self._do(Differ(self.place, self.mine, result.mine), self._was_differed)
+        if result.changes is not None and result.before is self.mine:
+            self._was_differed(result.changes, now)
+        else:
+            self._do(Differ(self.place, self.mine, result.mine), self._was_differed)
 
     def _was_differed(self, result: object, now: float) -> None:
         looked = self.looked

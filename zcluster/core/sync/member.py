@@ -69,7 +69,7 @@ class Member:
     def held(self) -> str:
         """What the next BEAT says in ``trees``."""
         return held_digest(
-            (name, sink.version if sink.clean else 0, sink.root.hex() if sink.clean else "") for name, sink in self.sinks.items()
+            (name, sink.version if sink.holds else 0, sink.root.hex() if sink.holds else "") for name, sink in self.sinks.items()
         )
 
     # -- events ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,10 @@ from zcluster.wire.trees import Finish, Go, Hashes, Listing, Parcel, Pull, Repor
 RECHECK_S = 0.1
 FIRST_RETRY_S = 1.0
 MAX_RETRY_S = 60.0
+FIRST_AGAIN_S = 0.05
+MAX_AGAIN_S = 5.0
+"""When a version is pulled again of which something could not be had: at once, then with growing pauses. Something newer ends
+them."""
 REPORT_EVERY_S = 0.5
 DiffThen = Callable[[object, float], None]
 BUSY = ("asked", "walking", "planning", "fetching", "committing", "commanding")
@@ -92,12 +96,21 @@ class Sink:
         self._pass_due_s = now + limits.scan_s
         self._retry_s: float | None = None
         self._retries = 0
+        self._agains = 0
+        """How often in a row a pull of the newest version could not have all of it."""
+        self._begin_s = 0.0
+        """No pull begins before."""
         self._refused = 0
         """A version whose command failed and was undone: it is not tried again by itself."""
         self._began_s = now
         self._reported_s = 0.0
         self._applied_at_s: float | None = None
         self._open(now)
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is here is what the held version left; not while another one is put in its place."""
+        return self.clean and self.state not in ("committing", "commanding")
 
     # -- what happens to it ---------------------------------------------------------------------------------------------
 
@@ -119,7 +132,9 @@ class Sink:
         """STATE: what the source has."""
         newer = self.target is None or (state.version, state.root) != (self.target.version, self.target.root)
         self.target = state
-        if newer and self.state in ("failed", "held"):
+        if newer:
+            self._agains, self._begin_s = 0, 0.0
+        if newer and self.opened is not None and self.state in ("failed", "held"):
             self._retries = 0
             self._become("idle", "", now)
         if newer:
@@ -137,9 +152,11 @@ class Sink:
     def order(self, confirmed: bool, now: float) -> None:
         """Someone says: now. Look at everything, and try again whatever failed; with ``confirmed``, what is held is right."""
         self._refused, self._retries, self._retry_s = 0, 0, None
+        self._agains, self._begin_s = 0, 0.0
         self._confirmed = self._confirmed or confirmed
-        if self.opened is None and self.state == "failed":
-            self._open(now)
+        if self.opened is None:
+            if not self._looking:
+                self._open(now)
             return
         if self.state == "failed" or (self.state == "held" and confirmed):
             self._become("idle", "", now)
@@ -237,6 +254,8 @@ class Sink:
             due = min(due, self._retry_s)
         if self._recheck:
             due = min(due, self._recheck_s)
+        if self._begin_s and self.state == "idle":
+            due = min(due, self._begin_s)
         if self._pulling is not None and self.state in ("walking", "fetching"):
             due = min(due, self._pulling.next_deadline(), self._reported_s + REPORT_EVERY_S)
         return due
@@ -250,6 +269,9 @@ class Sink:
             elif self.state == "failed":
                 self._become("idle", "", now)
                 self._start(now)
+        if self._begin_s and now >= self._begin_s:
+            self._begin_s = 0.0
+            self._start(now)
         if self._pulling is not None and self.state in ("walking", "fetching"):
             self._pulling.handle_deadline(now)
             if now >= self._pulling.answer_due_s:
@@ -314,7 +336,7 @@ class Sink:
     def _saw(self, looked: Looked, now: float) -> None:
         self.looked = looked
         if looked.unsettled:
-            self._recheck, self._recheck_s = looked.unsettled, now + RECHECK_S
+            self._recheck, self._recheck_s = self._recheck | looked.unsettled, now + RECHECK_S
 
     # -- a pull ---------------------------------------------------------------------------------------------------------
 
@@ -341,6 +363,8 @@ class Sink:
             self._become("idle", "paused", now)
         elif self._refused == target.version:
             self._become("idle", self.error, now)
+        elif now < self._begin_s:
+            self._become("idle", "its source has other files than it has published", now)
         else:
             self._ask(now)
 
@@ -392,6 +416,8 @@ class Sink:
                 self._answer_diffs(end.classes, now)
             case Again():
                 self._end_pull("cancelled", "the version has changed", now)
+                self._begin_s = now + min(MAX_AGAIN_S, FIRST_AGAIN_S * 2 ** min(self._agains, 10)) if self._agains else 0.0
+                self._agains += 1
         self._become("idle", "", now)
         self._look(now)
         self._start(now)
@@ -399,12 +425,13 @@ class Sink:
     def _was_applied(self, end: Applied, now: float) -> None:
         self._saw(end.looked, now)
         self.version, self.epoch, self.root = end.held
-        self.clean, self._refused = True, end.undone
+        # Taken back is what was here before, which may have been changed here, or have been no version at all.
+        self.clean, self._refused = not end.undone or (self.clean and bool(self.version)), end.undone
         self.error = one_line(end.trouble)[:1000]
         if end.trouble:
             self._effects.tell("tree_command_failed", "warning", tree=self.place[0], worker=self.place[1], reason=self.error)
         self._applied_at_s = now
-        self._retries, self._confirmed = 0, False
+        self._retries, self._agains, self._begin_s, self._confirmed = 0, 0, 0.0, False
         self._end_pull("function_failed" if end.undone else "", self.error, now)
         self._effects.tell("tree_applied", tree=self.place[0], worker=self.place[1], version=self.version)
         self._become("idle", self.error, now)
@@ -459,7 +486,7 @@ class Sink:
             target=target.version if target is not None else 0, files_behind=max(0, files), bytes_behind=max(0, behind),
             bytes_done=done, bytes_per_s=done / max(0.001, now - self._began_s) if done else 0.0,
             reason=(self.reason or self.note)[:1000],
-            error=self.error, age_s=self._age_s(now), clean=self.clean,
+            error=self.error, age_s=self._age_s(now), clean=self.holds,
         )  # fmt: skip
 
     def _age_s(self, now: float) -> float | None:

@@ -142,8 +142,10 @@ class TreePass:
                 visited.add(path)
                 try:
                     fd = beneath.dir_fd(path)
-                    if path in whole or not self._glance(path, fd, files.get(path, set())):
+                    if path in whole or not self._glance(path, fd, files[path]):
                         self._walk(path, fd, False)
+                    else:
+                        visited.discard(path)  # what is gone beneath it may still ask for a whole look
                 except OSError as error:
                     if not path:
                         raise
@@ -151,6 +153,7 @@ class TreePass:
                     if error.errno not in GONE or above in visited:
                         self._fail(path, error)
                     else:
+                        whole.add(above)
                         heappush(todo, (_depth(above), above))
         finally:
             beneath.close()

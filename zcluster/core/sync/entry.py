@@ -63,6 +63,13 @@ class Change(Struct, array_like=True, frozen=True, gc=False):
     new: Entry | None
 
 
+def merged_changes(changes: dict[str, Change], more: Iterable[Change]) -> None:
+    """Add what came after ``changes``, by path, to them. A path that is again as it was stays, with both entries the same."""
+    for change in more:
+        before = changes.get(change.path)
+        changes[change.path] = change if before is None else Change(change.path, before.old, change.new)
+
+
 class Hasher(Protocol):
     """A hash that is fed piece by piece."""
 

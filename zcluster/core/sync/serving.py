@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from zcluster.core.sync import bodies
 from zcluster.core.sync.effects import Effects, HashBlocks, Place, Read
-from zcluster.core.sync.entry import DIRECTORY, Change, Manifest, decode_listing, join
+from zcluster.core.sync.entry import DIRECTORY, Change, Manifest, decode_listing, join, merged_changes
 from zcluster.errors import PeerError
 from zcluster.wire.trees import Blocks, Fetch, Finish, Go, Hashes, List, Listing, Parcel, Pull
 
@@ -73,7 +73,8 @@ class Serving:
         self._place, self._tree = place, place[0]
         self._lane = f"read:{place[0]}/{place[1]}"
         self._effects = effects
-        self._window_bytes, self._chunk_bytes = window_bytes, chunk_bytes
+        # A sink may always have one piece open, however small the window is.
+        self._window_bytes, self._chunk_bytes = max(window_bytes, chunk_bytes), chunk_bytes
         self._current = current
         self._ask, self._release = ask_permit, release_permit
         self._pulls: dict[int, _Pull] = {}
@@ -216,9 +217,7 @@ class Serving:
             if found is None and number == message.have and root.hex() == message.have_root:
                 found = {}
             if found is not None:
-                for change in changes:
-                    before = found.get(change.path)
-                    found[change.path] = Change(change.path, before.old, change.new) if before is not None else change
+                merged_changes(found, changes)
         return None if found is None else [change for change in found.values() if change.old != change.new]
 
     # -- answers --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zcluster.core.sync.effects import Action, Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
-from zcluster.core.sync.entry import DIRECTORY, Change, Manifest
+from zcluster.core.sync.entry import DIRECTORY, Change, Manifest, merged_changes
 from zcluster.core.sync.guard import judge
 from zcluster.core.sync.serving import Serving, Version
 from zcluster.wire.trees import State, TreeInfo
@@ -25,6 +25,11 @@ RECHECK_S = 0.1
 REST = 2.0
 """After a version no look for this many times what the look and the version took."""
 MIN_REST_S = 0.002
+MAX_LOOKS = 4
+MAX_LOOKING_S = 0.05
+"""So often, and so long, a burst of changes is followed before what was seen is published."""
+GUARD_S = 60.0
+"""Files that went within this time count as one deletion: who deletes a large tree is seen in many small steps."""
 MAX_REST_S = 2.0
 RETRY_S = 2.0
 RECORD_AFTER_S = 0.3
@@ -68,6 +73,8 @@ class Source:
         self.looked_at_s: float | None = None
         self.published: deque[tuple[int, float]] = deque(maxlen=1000)
         """The newest versions, and when each was published."""
+        self._counts: deque[tuple[float, int]] = deque()
+        """When a version left how many files behind, fewer and fewer: the first is the most of the last GUARD_S."""
         self.floor = floor
         self.serving = Serving(
             place, effects, limits.window_bytes, limits.chunk_bytes, self._current, ask_permit, release_permit
@@ -90,6 +97,11 @@ class Source:
         self._retry_s: float | None = None
         self._lane = f"{place[0]}/{place[1]}"
         self._pending: list[Change] = []
+        self._seen: Manifest = {}
+        """The manifest of the last look."""
+        self._since: dict[str, Change] | None = None
+        """What leads from the published manifest to that one, where it is known."""
+        self._more_looks = 0
         self.recorded = False
         """Whether the version before the next one is being recorded: then its changes are all that is new."""
         self._unrecorded: list[Record] = []
@@ -222,11 +234,14 @@ class Source:
         if self._looking or self._closed or self.opened is None or now < self._not_before_s:
             return
         if self._everything or self._dirty:
-            dirty = None if self._everything else frozenset(self._dirty)
-            self._everything, self._dirty = False, set()
-            self._looking, self._began_s = True, now
-            self._looks += 1
-            self._do(Look(self.place, dirty), self._was_looked)
+            self._began_s, self._more_looks = now, 0
+            self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        dirty = None if self._everything else frozenset(self._dirty)
+        self._everything, self._dirty, self._looking = False, set(), True
+        self._looks += 1
+        self._do(Look(self.place, dirty), self._was_looked)
 
     def _was_looked(self, result: object, now: float) -> None:
         if (error := failed(result)) is not None:
@@ -237,16 +252,31 @@ class Source:
         assert isinstance(result, Looked)
         self.looked, self.looked_at_s = result, now
         if result.unsettled:
-            self._recheck, self._recheck_s = result.unsettled, now + RECHECK_S
+            self._recheck, self._recheck_s = self._recheck | result.unsettled, now + RECHECK_S
+        self._follow(result)
         if self.version and result.root == self.root:
-            self.mine = result.mine
+            self.mine, self._since = result.mine, {}
             self._release_hold()
             self._rest(now)
-            return
-        if result.changes is not None and result.before is self.mine:
-            self._was_differed(result.changes, now)
+        elif self._more_hints(now):
+            self._look_again(now)
+        elif self._since is not None:
+            self._was_differed([change for change in self._since.values() if change.old != change.new], now)
         else:
             self._do(Differ(self.place, self.mine, result.mine), self._was_differed)
+
+    def _follow(self, looked: Looked) -> None:
+        """Keep what leads from the published manifest to what was seen now."""
+        if looked.changes is None or looked.before is not self._seen:
+            self._since = None
+        elif self._since is not None:
+            merged_changes(self._since, looked.changes)
+        self._seen = looked.mine
+
+    def _more_hints(self, now: float) -> bool:
+        """Whether more has changed while it was looked: a burst becomes one version, if it does not take too long."""
+        self._more_looks += 1
+        return bool(self._dirty or self._everything) and self._more_looks < MAX_LOOKS and now < self._began_s + MAX_LOOKING_S
 
     def _was_differed(self, result: object, now: float) -> None:
         looked = self.looked
@@ -258,9 +288,12 @@ class Source:
         assert isinstance(result, list)
         added = sum(1 for change in result if change.old is None and not _directory(change))
         removed = sum(1 for change in result if change.new is None and not _directory(change))
+        # How many there were is known even where what they were is not: after a restart.
+        before = self._most_files(now)
         verdict = judge(
             known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete,
-            files_before=self.files, files_after=looked.files, deleted=removed, share=self.info.delete_share,
+            files_before=before, files_after=looked.files, deleted=max(removed, before - looked.files),
+            share=self.info.delete_share,
             confirmed=self._confirmed,
         )  # fmt: skip
         if verdict.held:
@@ -284,7 +317,8 @@ class Source:
             self._rest(now)
             return
         assert isinstance(result, int)
-        before, self.mine = self.mine, looked.mine
+        self._count_files(now)
+        before, self.mine, self._since = self.mine, looked.mine, {}
         if self.version:
             self.serving.remember(self.version, self.root, self._pending)
         self.version, self.root, self.files, self.bytes = result, looked.root, looked.files, looked.bytes
@@ -297,6 +331,20 @@ class Source:
         self.recorded = True
         self._record_due_s, self._record_by_s = now + RECORD_AFTER_S, now + RECORD_BY_S
         self._rest(now)
+
+    def _count_files(self, now: float) -> None:
+        """A version follows: remember how many files there were until now."""
+        if self._confirmed:
+            self._counts.clear()
+            return
+        while self._counts and self._counts[-1][1] <= self.files:
+            self._counts.pop()
+        self._counts.append((now, self.files))
+
+    def _most_files(self, now: float) -> int:
+        while self._counts and self._counts[0][0] < now - GUARD_S:
+            self._counts.popleft()
+        return max(self.files, self._counts[0][1]) if self._counts else self.files
 
     def _rest(self, now: float) -> None:
         """The look is over: the next one waits a little, in proportion to what this one took."""
@@ -322,7 +370,9 @@ class Source:
             self._announce_all()
 
     def _current(self) -> Version | None:
-        return Version(self.version, self.limits.epoch, self.root, self.mine) if self.version and not self._closed else None
+        """What a pull gets. After a start with other files than were published last, there is nothing until they are."""
+        known = self.version and self.mine and not self._closed
+        return Version(self.version, self.limits.epoch, self.root, self.mine) if known else None
 
     def _announce_all(self) -> None:
         for session in self._listeners:

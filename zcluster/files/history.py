@@ -165,9 +165,12 @@ class History:
         is known. Else, and with None, every file of the manifest is looked at. What must not be kept is remembered as lacking.
         """
         version = self.version(tree, number)
+        # Not when the first file is asked for: add_blobs begins before that, and notes in it what is lacking.
         recording = self._recordings[tree, number] = _Recording()
-        if not version.wanted:
-            return
+        return self._missing(version, recording, changed) if version.wanted else iter(())
+
+    def _missing(self, version: Version, recording: _Recording, changed: Iterable[Item] | None) -> Iterator[Item]:
+        tree, number = version.tree, version.number
         before = self._lacking_before(tree, number) if changed is not None else None
         if changed is None or before is None:
             items = self._all_files(version.root) if version.listed else iter(())

@@ -210,11 +210,20 @@ class Carrier:
                 self.applied.paths.append(path)
             except FileExistsError:
                 info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if not stat.S_ISDIR(info.st_mode):
+                if stat.S_ISLNK(info.st_mode):
+                    self._replace_link(fd, name, mode)
+                elif not stat.S_ISDIR(info.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, "") from None
             self._modes[path] = mode
         except (OSError, PeerError) as error:
             self._fail(path, error)
+
+    def _replace_link(self, fd: int, name: str, mode: int) -> None:
+        """A symbolic link holds nothing: it makes way for a directory, as it does for a file that is renamed over it."""
+        os.unlink(name, dir_fd=fd)
+        os.mkdir(name, mode | _OWNER_ALL, dir_fd=fd)
+        if self._record.owner is not None:
+            os.chown(name, *self._record.owner, dir_fd=fd, follow_symlinks=False)
 
     def _rename_all(self, directory: str, pairs: list[tuple[str, str]]) -> None:
         """Rename staged files into one directory."""

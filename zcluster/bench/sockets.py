@@ -60,12 +60,18 @@ def _socket_inodes(pid: int) -> Iterator[int]:
 
 
 def _connections() -> Iterator[tuple[int, int]]:
-    """(inode, bytes carried) of each TCP connection over IPv4 of this network namespace."""
+    """(inode, bytes carried) of each TCP connection of this network namespace. libzmq's sockets are of IPv6, whatever the
+    address."""
     if not hasattr(socket, "AF_NETLINK"):
         raise OSError("no netlink")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        yield from _of_family(family)
+
+
+def _of_family(family: int) -> Iterator[tuple[int, int]]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(5.0)
-        body = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, ALL_STATES)
+        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, ALL_STATES)
         sock.send(_HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, 1, 0) + body)
         while True:
             for kind, message in _messages(sock.recv(BUFFER_BYTES)):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from zcluster.core.sync.entry import Entry, encode_listing
 from zcluster.core.sync.rules import Rules
-from zcluster.files import scanner
+from zcluster.files import rows as listing_rows
 from zcluster.files.contents import COARSE_YOUNG_NS, YOUNG_NS, Hashing, is_young
-from zcluster.files.scanner import Known, Rows, compare, parse_stats, read_rows
-from zcluster.files.treepass import with_digest
+from zcluster.files.held import parse_stats, with_digest
+from zcluster.files.rows import Rows, read_rows
+from zcluster.files.scanner import Known, compare
 
 NOW_NS = 1_700_000_000_123_456_789
 
@@ -74,7 +75,7 @@ def test_the_own_directory_is_hidden_at_the_root_only(tmp_path: Path) -> None:
 
 
 def test_many_names_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanner, "_BATCH", 3)
+    monkeypatch.setattr(listing_rows, "_BATCH", 3)
     for number in range(7):
         (tmp_path / f"{number}").write_bytes(b"1")
     rows = rows_of(tmp_path)
@@ -84,7 +85,7 @@ def test_many_names_are_read_in_batches(tmp_path: Path, monkeypatch: pytest.Monk
 
 @given(st.lists(st.integers(-(2**70), 2**70), min_size=5, max_size=10))
 def test_numbers_of_any_size_are_packed(numbers: list[int]) -> None:
-    assert len(scanner._pack(numbers)) == 8 * len(numbers)
+    assert len(listing_rows._pack(numbers)) == 8 * len(numbers)
 
 
 class Item:

@@ -25,9 +25,10 @@ import msgspec
 from zcluster.core.sync.entry import DIRECTORY, EMPTY_LISTING, FILE, Change, Entry, decode_listing, join, listing_digest, parent
 from zcluster.errors import ZClusterError
 from zcluster.files.contents import Hashing, reason_of
+from zcluster.files.held import NEVER_NS, NO_SIGNATURE, SIGNATURE_BYTES, STAT, Held, parse_stats
 from zcluster.files.localcache import LocalCache
-from zcluster.files.scanner import NEVER_NS, NO_SIGNATURE, SIGNATURE_BYTES, STAT, FileStat, TreeRules, parse_stats
-from zcluster.files.treepass import MAX_REPORTED, Held, Progress, TreePass
+from zcluster.files.scanner import FileStat, TreeRules
+from zcluster.files.treepass import MAX_REPORTED, Progress, TreePass
 from zcluster.files.verifying import differences
 
 Parsed = dict[str, tuple[Entry, int, int]]
@@ -141,7 +142,8 @@ class LocalTree:
 
         Args:
             dirty: paths of directories; None, and always the first time: all. What appeared is looked at with all beneath
-                it, what is gone is taken out with all beneath it.
+                it, what is gone is taken out with all beneath it. A path that is no directory is a file: where only
+                known files of a directory are named, only these are looked at, and the directory is ``unsettled``.
             known: by path, the entries of files that our own writer has just put in place; they are not hashed when size
                 and mtime are theirs and the ctime is not after ``known_until_ns``, the moment (by ``clock_ns``) after the
                 last of them was renamed in. Any write since then gives a file a later ctime, or another mtime, or both,
@@ -175,7 +177,7 @@ class LocalTree:
         self._same_rules = self._same_rules or (run.complete and dirty is None)
         own = {path: run.delta[path] for path in run.different & run.delta.keys()}
         hashed = (self._hashing.files - files_before, self._hashing.bytes - bytes_before)
-        changes = _changes(held.listings, own) if list_changes and not first else None
+        changes = _changes(held.listings, own, run.glances) if list_changes and not first else None
         return _result(run, after, changes, first, hashed)
 
     def stat_of(self, path: str) -> FileStat | None:
@@ -320,10 +322,15 @@ def _result(run: TreePass, after: Held, changes: list[Change] | None, first: boo
     )
 
 
-def _changes(before: Mapping[str, bytes], delta: Mapping[str, bytes | None]) -> list[Change] | None:
-    """What ``delta`` does to each path; None: more than MAX_CHANGES."""
+def _changes(
+    before: Mapping[str, bytes], delta: Mapping[str, bytes | None], glances: Mapping[str, list[Change]]
+) -> list[Change] | None:  # fmt: skip
+    """What ``delta`` does to each path, of some directories found already; None: more than MAX_CHANGES."""
     changes: list[Change] = []
     for directory, listing in delta.items():
+        if directory in glances:
+            changes += glances[directory]
+            continue
         old = {entry.name: entry for entry in decode_listing(before.get(directory, EMPTY_LISTING))}
         for entry in decode_listing(listing or EMPTY_LISTING):
             was = old.pop(entry.name, None)
@@ -332,7 +339,7 @@ def _changes(before: Mapping[str, bytes], delta: Mapping[str, bytes | None]) -> 
         changes += [Change(join(directory, name), was, None) for name, was in old.items()]
         if len(changes) > MAX_CHANGES:
             return None
-    return sorted(changes, key=lambda change: change.path)
+    return sorted(changes, key=lambda change: change.path) if len(changes) <= MAX_CHANGES else None
 
 
 def _alike(was: Entry | None, entry: Entry) -> bool:

@@ -18,12 +18,9 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
-
-import xxhash
 
 from zcluster.core.sync.entry import (
     DIRECTORY,
@@ -31,25 +28,16 @@ from zcluster.core.sync.entry import (
     LINK,
     Entry,
     Kind,
-    decode_listing,
     encode_listing,
     join,
 )
-from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, OWN_DIRECTORY, case_twins, link_fault, name_fault
+from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, case_twins, link_fault, name_fault
 from zcluster.files.contents import GONE, Hashing, is_young, reason_of
-
-NEVER_NS = -(2**63)
-"""The ctime of an entry that the next look must not take for unchanged."""
-
-STAT = struct.Struct("<qq")
-"""ctime_ns and inode: what a listing does not say about an entry."""
-SIGNATURE_BYTES = 16
-NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+from zcluster.files.held import NEVER_NS, NO_SIGNATURE, STAT
+from zcluster.files.rows import Rows, int64
 
 _ROW = struct.Struct("5q")
-_BATCH = 4096
 _TWIN = "another name differs from it by case only"
-_INT64 = 2**63 - 1
 _ODD_KINDS = {
     stat.S_IFSOCK: "it is a socket",
     stat.S_IFIFO: "it is a fifo",
@@ -84,27 +72,6 @@ class TreeRules(Protocol):
     def mode_of(self, kind: Kind, mode: int) -> int: ...
 
 
-class Rows(NamedTuple):
-    """A directory as the kernel lists it."""
-
-    names: list[str]
-    packed: bytes
-    """For each name: mode, inode, size, mtime_ns, ctime_ns; of a directory only mode and inode, for what changes beneath it
-    is not its own change."""
-    directories: list[str]
-    failed: list[tuple[str, str]]
-    """Names whose stat failed, and why."""
-    raced: bool
-    """A name went while we looked."""
-    before_ns: int
-    after_ns: int
-
-    def signature(self) -> bytes:
-        """The same for the same names in the same order with the same rows."""
-        names = os.fsencode("/".join(self.names))
-        return xxhash.xxh3_128_digest(self.packed + names)
-
-
 @dataclass
 class Look:
     """A directory compared with what was known of it."""
@@ -124,93 +91,6 @@ class Look:
     errors: list[tuple[str, str]] = field(default_factory=list)
     unsettled: bool = False
     complete: bool = True
-
-    def among(self, rest: Mapping[str, tuple[Entry, int, int]], young: frozenset[str]) -> Look:
-        """A look at some names of a directory as one at all of it, where ``rest`` is as before. Unsettled: what happened to
-        the rest is seen when the directory is looked at in whole."""
-        found = sorted([*rest.values(), *parse_stats(self.listing, self.stats).values()], key=lambda one: one[0].name.encode())
-        stats = NO_SIGNATURE + b"".join([STAT.pack(ctime_ns, ino) for _, ctime_ns, ino in found])
-        files = [entry for entry, _, _ in found if entry.kind != DIRECTORY]
-        return replace(
-            self, listing=encode_listing(entry for entry, _, _ in found), stats=stats, young=self.young | young,
-            files=len(files), bytes=sum(entry.size for entry in files), unsettled=True,
-        )  # fmt: skip
-
-
-def read_some(fd: int, names: Iterable[str], *, clock_ns: Callable[[], int]) -> Rows:
-    """The rows of some names of the open directory ``fd``; those that are gone are left out."""
-    here: list[str] = []
-    directories: list[str] = []
-    failed: list[tuple[str, str]] = []
-    row: list[int] = []
-    before_ns = clock_ns()
-    for name in sorted(names):
-        try:
-            st = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in GONE:
-                failed.append((name, reason_of(error)))
-            continue
-        here.append(name)
-        row += (st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-        if stat.S_ISDIR(st.st_mode):
-            directories.append(name)
-    return Rows(here, _pack(row), directories, failed, False, before_ns, clock_ns())
-
-
-def read_rows(fd: int, *, at_root: bool, clock_ns: Callable[[], int]) -> Rows:
-    """List the open directory ``fd``.
-
-    Raises:
-        OSError: it cannot be listed.
-    """
-    names: list[str] = []
-    directories: list[str] = []
-    failed: list[tuple[str, str]] = []
-    parts: list[bytes] = []
-    raced = False
-    before_ns = clock_ns()
-    with os.scandir(fd) as found:
-        while batch := list(islice(found, _BATCH)):
-            row: list[int] = []
-            for item in batch:
-                name = item.name
-                if at_root and name == OWN_DIRECTORY:
-                    continue
-                try:
-                    st = item.stat(follow_symlinks=False)
-                except OSError as error:
-                    if error.errno in GONE:
-                        raced = True
-                    else:
-                        failed.append((name, reason_of(error)))
-                    continue
-                mode = st.st_mode
-                names.append(name)
-                if mode & 0o170000 == 0o040000:
-                    row += (mode, st.st_ino, 0, 0, 0)
-                    directories.append(name)
-                else:
-                    row += (mode, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
-            parts.append(_pack(row))
-    return Rows(names, b"".join(parts), directories, failed, raced, before_ns, clock_ns())
-
-
-def _pack(row: list[int]) -> bytes:
-    try:
-        return struct.pack(f"{len(row)}q", *row)
-    except struct.error:  # an inode above 2**63, or a time beyond the year 2262
-        return struct.pack(f"{len(row)}q", *(_int64(value) for value in row))
-
-
-def _int64(value: int) -> int:
-    return value & _INT64 if value >= 0 else max(value, -_INT64)
-
-
-def parse_stats(listing: bytes, stats: bytes) -> dict[str, tuple[Entry, int, int]]:
-    """What is known of a directory: by name the entry, its ctime_ns and inode."""
-    pairs = zip(decode_listing(listing), STAT.iter_unpack(memoryview(stats)[SIGNATURE_BYTES:]), strict=True)
-    return {entry.name: (entry, ctime_ns, ino) for entry, (ctime_ns, ino) in pairs}
 
 
 @dataclass(frozen=True)
@@ -427,5 +307,5 @@ class _Comparison:
         if hashed.young:
             self._young.add(name)
         mode = self._rules.mode_of(FILE, st.st_mode)
-        entry = Entry(name, FILE, st.st_size, _int64(st.st_mtime_ns), mode, hashed.digest)
-        self._found.append((entry, _int64(st.st_ctime_ns), _int64(st.st_ino)))
+        entry = Entry(name, FILE, st.st_size, int64(st.st_mtime_ns), mode, hashed.digest)
+        self._found.append((entry, int64(st.st_ctime_ns), int64(st.st_ino)))

@@ -4,7 +4,8 @@ Rules kept here:
 - what is held is never changed; a pass makes a new one beside it, or fails and leaves all as it was;
 - a directory goes only when a listing of its parent, which could be read, no longer has it: what could not be read stays,
   with all beneath it;
-- digests go up from the deepest changed directory to the root, once a pass;
+- where known files are named, only these are looked at, and their directory is to be looked at in whole a little later: what
+  is new, renamed, or not told by a hint is found then;
 - every directory is opened from its parent's open fd, without following a symbolic link; at most one fd for each level;
 - nothing is unbounded: depth (zcluster.core.sync.paths), files and directories (max_files), and what is reported.
 """
@@ -14,37 +15,17 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
-from typing import TypeVar
 
-import msgspec
-
-from zcluster.core.sync.entry import (
-    DIRECTORY,
-    EMPTY_LISTING,
-    Entry,
-    decode_listing,
-    encode_listing,
-    join,
-    listing_digest,
-    parent,
-)
+from zcluster.core.sync.entry import DIRECTORY, Change, Entry, decode_listing, join, parent
 from zcluster.errors import TooLarge
 from zcluster.files.beneath import Beneath
 from zcluster.files.contents import GONE, Hashing, reason_of
-from zcluster.files.scanner import (
-    NO_SIGNATURE,
-    SIGNATURE_BYTES,
-    STAT,
-    Known,
-    Look,
-    TreeRules,
-    compare,
-    parse_stats,
-    read_rows,
-    read_some,
-)
+from zcluster.files.held import NO_SIGNATURE, SIGNATURE_BYTES, Held, Packed, Row, merged, parse_stats
+from zcluster.files.rollup import RollUp, depth_of
+from zcluster.files.rows import read_rows, read_some
+from zcluster.files.scanner import Known, Look, TreeRules, compare
 
 MAX_FILES = 10_000_000
 """Files (and, counted by themselves, directories) of a tree whose rules give no bound."""
@@ -52,26 +33,10 @@ MAX_REPORTED = 1000
 """Refused paths, and errors, that are named; the others are counted."""
 PROGRESS_DIRECTORIES = 1000
 
-_ENCODER = msgspec.msgpack.Encoder()
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-T = TypeVar("T")
 Progress = Callable[[int, int, int], None]
 """Called with the directories looked at, and the files and bytes hashed, so far; may raise to end the pass."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """What is known of a tree. Never changed; a pass makes the next one."""
-
-    listings: dict[str, bytes] = field(default_factory=dict)
-    stats: dict[str, bytes] = field(default_factory=dict)
-    young: dict[str, frozenset[str]] = field(default_factory=dict)
-    refused: dict[str, tuple[tuple[tuple[str, str], ...], int]] = field(default_factory=dict)
-    """By directory: the first refused paths with reasons, and how many there are."""
-    root: bytes = listing_digest(EMPTY_LISTING)
-    files: int = 0
-    bytes: int = 0
 
 
 class TreePass:
@@ -100,13 +65,16 @@ class TreePass:
         self._held, self._root_fd, self._rules, self._hashing, self._clock_ns = held, root_fd, rules, hashing, clock_ns
         self._written, self._until_ns, self._same_rules, self._on_progress = written, until_ns, same_rules, on_progress
         self._limit = rules.max_files or MAX_FILES
-        self._new_files = 0
+        self._seen_files = self._seen_directories = 0
+        """Of what was looked at in whole, each once."""
         self._dropped: defaultdict[str, dict[str, bytes | None]] = defaultdict(dict)
         self._room = MAX_REPORTED - sum(len(kept) for kept, _ in held.refused.values())
         self.delta: dict[str, bytes | None] = {}
         self.different: set[str] = set()
         """Of ``delta``, the directories in which more has changed than digests of directories."""
         self.stats: dict[str, bytes | None] = {}
+        self.glances: dict[str, list[Change]] = {}
+        """Of ``different``, the directories of which only some files were looked at, and what became of these."""
         self._young: dict[str, frozenset[str]] = {}
         self._refused: dict[str, tuple[tuple[tuple[str, str], ...], int]] = {}
         self.directories = 0
@@ -130,7 +98,7 @@ class TreePass:
         all beneath those that appeared. A path that is no directory is a file of the one above it: where only known files
         of a directory are named, only these are looked at, and the directory is unsettled. Raises as visit_all."""
         whole, files = self._sorted(dirty)
-        todo = [(_depth(path), path) for path in (*whole, *files)]
+        todo = [(depth_of(path), path) for path in (*whole, *files)]
         heapify(todo)
         visited: set[str] = set()
         beneath = Beneath(self._root_fd)
@@ -154,7 +122,7 @@ class TreePass:
                         self._fail(path, error)
                     else:
                         whole.add(above)
-                        heappush(todo, (_depth(above), above))
+                        heappush(todo, (depth_of(above), above))
         finally:
             beneath.close()
 
@@ -172,23 +140,30 @@ class TreePass:
 
     def _glance(self, path: str, fd: int, names: set[str]) -> bool:
         """Look at some files of a directory only; false: that is not enough, it has to be looked at in whole."""
-        listing = self._listing(path)
-        stats = self.stats.get(path) or self._held.stats.get(path)
-        if listing is None or stats is None or path in self._refused or path in self._held.refused:
+        held = self._held
+        if path in self.stats or path in held.refused or not self._same_rules:
             return False
-        old = parse_stats(listing, stats)
-        if len(names) * 4 > len(old) or any(name not in old or old[name][0].kind == DIRECTORY for name in names):
+        packed = Packed(held.listings[path], held.stats[path])
+        at = {name: packed.index(name) for name in names}
+        if len(names) * 4 > len(packed) or -1 in at.values():
             return False
-        rows = read_some(fd, names, clock_ns=self._clock_ns)
+        old = {name: packed.row(index) for name, index in at.items()}
+        if any(entry.kind == DIRECTORY for entry, _, _ in old.values()):
+            return False
+        rows = read_some(fd, sorted(names), clock_ns=self._clock_ns)
         if rows.directories or rows.failed:
             return False
         self._count()
-        young = self._young[path] if path in self._young else self._held.young.get(path, frozenset())
-        some = {name: old[name] for name in names}
-        known = Known(some, young & names, self._written, self._until_ns, self._same_rules)
+        young = held.young.get(path, frozenset())
+        known = Known(old, young & names, self._written, self._until_ns, self._same_rules)
         look = compare(path, fd, rows, known, self._rules, self._hashing)
-        rest = {name: row for name, row in old.items() if name not in names}
-        self._take(path, look.among(rest, young - names), old)
+        new = parse_stats(look.listing, look.stats)
+        listing, stats = packed.exchange({index: new.get(name) for name, index in at.items()})
+        self.files += look.files
+        self.bytes += look.bytes
+        self._uncount(entry for entry, _, _ in old.values())
+        self._keep(path, replace(look, listing=listing, stats=stats, young=look.young | (young - names), unsettled=True))
+        self.glances[path] = _differences(path, old, new)
         return True
 
     def _nearest(self, path: str) -> str:
@@ -253,15 +228,22 @@ class TreePass:
         if self.directories % PROGRESS_DIRECTORIES == 0 and self._on_progress is not None:
             self._on_progress(self.directories, self._hashing.files, self._hashing.bytes)
 
-    def _take(self, path: str, look: Look, old: Mapping[str, tuple[Entry, int, int]]) -> None:
-        self._new_files += look.files
+    def _take(self, path: str, look: Look, old: Mapping[str, Row]) -> None:
+        """A directory, of which ``old`` was known, was looked at in whole."""
+        before = self._uncount(entry for entry, _, _ in old.values())
         self.files += look.files
         self.bytes += look.bytes
-        self._uncount(entry for entry, _, _ in old.values())
-        if self._new_files > self._limit or self.directories > self._limit + 1:
+        again = self.stats.get(path) is not None
+        self._seen_files += look.files - (before if again else 0)
+        self._seen_directories += not again
+        if self._seen_files > self._limit or self._seen_directories > self._limit + 1:
             raise self._too_large()
         for name in look.gone_directories:
             self._remove(join(path, name))
+        self.glances.pop(path, None)
+        self._keep(path, look)
+
+    def _keep(self, path: str, look: Look) -> None:
         if look.listing != self._listing(path):
             self.delta[path] = look.listing
             self.different.add(path)
@@ -277,11 +259,11 @@ class TreePass:
         if look.unsettled:
             self.unsettled.add(path)
 
-    def _uncount(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            if entry.kind != DIRECTORY:
-                self.files -= 1
-                self.bytes -= entry.size
+    def _uncount(self, entries: Iterable[Entry]) -> int:
+        files = [entry.size for entry in entries if entry.kind != DIRECTORY]
+        self.files -= len(files)
+        self.bytes -= sum(files)
+        return len(files)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
@@ -300,6 +282,7 @@ class TreePass:
             entries = decode_listing(listing)
             self._uncount(entries)
             todo += [join(path, entry.name) for entry in entries if entry.kind == DIRECTORY]
+            self.glances.pop(path, None)
             self.delta[path] = None
             self.different.add(path)
             self.stats[path] = None
@@ -327,110 +310,26 @@ class TreePass:
         Raises:
             TooLarge: there are more files than the rules allow.
         """
-        root = self._roll_up()
         held = self._held
+        root = RollUp(held, self.delta, self.stats, self.different).run(self._dropped)
         for path in [path for path, listing in self.delta.items() if listing == held.listings.get(path)]:
             del self.delta[path]
         self.stats = {path: stats for path, stats in self.stats.items() if stats != held.stats.get(path)}
-        listings = _merged(held.listings, self.delta)
+        listings = merged(held.listings, self.delta)
         if self.files > self._limit or len(listings) > self._limit + 1:
             raise self._too_large()
         return Held(
             listings=listings,
-            stats=_merged(held.stats, self.stats),
-            young=_merged(held.young, {path: names or None for path, names in self._young.items()}),
-            refused=_merged(held.refused, {path: one if one[1] else None for path, one in self._refused.items()}),
+            stats=merged(held.stats, self.stats),
+            young=merged(held.young, {path: names or None for path, names in self._young.items()}),
+            refused=merged(held.refused, {path: one if one[1] else None for path, one in self._refused.items()}),
             files=self.files,
             bytes=self.bytes,
             root=root,
         )
 
-    def _roll_up(self) -> bytes:
-        """Write the digests of changed directories into their parents, deepest first; the root's digest."""
-        changed: defaultdict[int, set[str]] = defaultdict(set)
-        patches: defaultdict[int, dict[str, dict[str, bytes | None]]] = defaultdict(dict)
-        for path, listing in self.delta.items():
-            if listing is not None:
-                changed[_depth(path)].add(path)
-        for path, names in self._dropped.items():
-            patches[_depth(path)][path] = dict(names)
-        for depth in range(max([*changed, *patches], default=0), -1, -1):
-            for path, patch in patches[depth].items():
-                if self._patch(path, patch):
-                    changed[depth].add(path)
-            if depth:
-                for path in changed[depth]:
-                    above, _, name = path.rpartition("/")
-                    digest = listing_digest(self._listing(path) or EMPTY_LISTING)
-                    patches[depth - 1].setdefault(above, {})[name] = digest
-        return listing_digest(self._listing("") or EMPTY_LISTING) if changed[0] else self._held.root
 
-    def _patch(self, path: str, patch: Mapping[str, bytes | None]) -> bool:
-        """Set digests of entries of ``path``, or, where it is None, take the entry out; whether anything changed."""
-        listing = self._listing(path)
-        if listing is None:
-            return False
-        if len(patch) == 1:
-            ((name, digest),) = patch.items()
-            quick = digest is not None and with_digest(listing, name, self._digest_before(join(path, name)), digest)
-            if quick:
-                self.delta[path] = quick
-                return quick != listing
-        stats = self.stats.get(path) or self._held.stats[path]
-        entries: list[Entry] = []
-        rows: list[bytes] = []
-        for index, entry in enumerate(decode_listing(listing)):
-            digest = patch.get(entry.name, entry.digest)
-            if digest is None:
-                continue
-            if digest != entry.digest:
-                entry = Entry(entry.name, DIRECTORY, 0, 0, entry.mode, digest)
-            entries.append(entry)
-            start = SIGNATURE_BYTES + index * STAT.size
-            rows.append(stats[start : start + STAT.size])
-        if None in patch.values():
-            # Not settled: the next look has to try again.
-            self.stats[path] = NO_SIGNATURE + b"".join(rows)
-            self.different.add(path)
-        self.delta[path] = encode_listing(entries)
-        return self.delta[path] != listing
-
-    def _digest_before(self, path: str) -> bytes:
-        return listing_digest(self._held.listings.get(path, EMPTY_LISTING))
-
-
-def with_digest(listing: bytes, name: str, old: bytes, new: bytes) -> bytes:
-    """``listing`` with another digest for its directory ``name``, which has the digest ``old``; empty when it has not.
-
-    The bytes are exchanged in place: a directory of 10,000 directories, in one of which something changes, is not decoded
-    for it. What is looked for begins with a whole string and goes on with a byte that no string continues with, so it is
-    found in no other string; and where chance, or somebody, put it into a digest, the old digest does not follow.
-    """
-    begin = _ENCODER.encode(name) + b"\xa1d\x00\x00"
-    end = b"\xc4\x20" + old
-    at = listing.find(begin)
-    while at >= 0:
-        mode = at + len(begin)
-        digest = mode + {0xCC: 2, 0xCD: 3}.get(listing[mode], 1)
-        if listing.startswith(end, digest):
-            digest += 2
-            return b"".join((listing[:digest], new, listing[digest + len(new) :]))
-        at = listing.find(begin, at + 1)
-    return b""
-
-
-def _depth(path: str) -> int:
-    return path.count("/") + 1 if path else 0
-
-
-def _merged(old: dict[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
-    """``old`` itself when there are no changes, else a new dictionary."""
-    if not changes:
-        return old
-    new = old.copy()
-    for key, value in changes.items():
-        if value is None:
-            new.pop(key, None)
-        else:
-            new[key] = value
-    return new
+def _differences(path: str, old: Mapping[str, Row], new: Mapping[str, Row]) -> list[Change]:
+    """What became of some files of a directory."""
+    changes = [Change(join(path, name), was[0], new[name][0] if name in new else None) for name, was in old.items()]
+    return [change for change in changes if change.old != change.new]

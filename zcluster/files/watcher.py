@@ -71,10 +71,11 @@ class Watcher:
         covers: Callable[[str], bool] | None = None,
         burst_events: int = BURST_EVENTS,
         max_directories: int = MAX_DIRECTORIES,
+        max_files: int = MAX_FILES,
     ) -> None:
         self._on_hint = on_hint
         self._covers = covers
-        self._burst_events, self._max_directories = burst_events, max_directories
+        self._burst_events, self._max_directories, self._max_files = burst_events, max_directories, max_files
         self._root = os.fsencode(os.path.realpath(root))
         self._lock = threading.Lock()
         self._dirty: set[str] | None = set()
@@ -255,7 +256,7 @@ class Watcher:
             if self._dirty is not None:
                 if file:
                     self._files.add(file)
-                if len(self._files) > MAX_FILES:
+                if len(self._files) > self._max_files:
                     self._dirty.update(map(parent, self._files))
                     self._files.clear()
                 if directories is not None:

@@ -7,6 +7,9 @@ Rules kept here:
 
 `crash_point` is a seam for tests: when it is set, the steps of a commit call it with their names, in this order:
 ``staged`` ``synced`` ``journaled`` ``renaming`` (before each rename) ``renamed`` ``deleted`` ``state`` ``done``.
+A sync process is reached through the environment: CRASH_VARIABLE names a file, and where that file says ``STEP COUNT`` the
+process that comes to STEP for the COUNT-th time removes the file and ends itself by SIGKILL. Without the variable nothing of
+this exists.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import ctypes
 import errno
 import os
 import secrets
+import signal
 from collections.abc import Callable
 
 from zcluster.errors import ZClusterError
@@ -22,7 +26,33 @@ from zcluster.errors import ZClusterError
 FEW = 20
 """A batch of fewer files is synced file by file: below that an fsync each is cheaper than syncing a whole file system."""
 
-crash_point: Callable[[str], None] | None = None
+CRASH_VARIABLE = "CRASH_POINT_OF_ZCLUSTER_TESTS"
+
+
+def _crash_from(place: str) -> Callable[[str], None] | None:
+    """What ends this process where the file ``place`` says; None without one."""
+    if not place:
+        return None
+
+    def crash(step: str) -> None:
+        try:
+            with open(place, encoding="ascii") as file:
+                wanted, count = file.read().split()
+        except FileNotFoundError:
+            return
+        if wanted != step:
+            return
+        if int(count) > 1:
+            with open(place, "w", encoding="ascii") as file:
+                file.write(f"{wanted} {int(count) - 1}")
+            return
+        os.unlink(place)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return crash
+
+
+crash_point: Callable[[str], None] | None = _crash_from(os.environ.get(CRASH_VARIABLE, ""))
 """Called with the name of each step of a commit; None outside of tests."""
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

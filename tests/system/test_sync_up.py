@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,54 @@ async def test_more_than_a_worker_may_bring_is_refused_with_its_reason_and_nothi
             (other / "large").write_text("x" * 8001)
             await row_is(client, "worker-2", lambda found: "large" in found["reason"], "refused: a large file")
             assert files(at_master / "worker-2") == {"a": "fine"}
+
+
+@in_loop
+async def test_merged_files_of_all_workers_are_together_and_the_first_one_keeps_its_name() -> None:
+    async with LocalCluster(workers=2, settings=FAST, config=up_tree(keep="merged")) as cluster:
+        one, other, merged = own(cluster, "worker-1"), own(cluster, "worker-2"), cluster.home / "collected" / "logs"
+        async with AsyncClient(key=cluster.client_key, timeout=10.0) as client:
+            (one / "one").mkdir()
+            (one / "one" / "a.log").write_text("one\n")
+            (one / "same.log").write_text("first\n")
+            await has(merged, {"one/a.log": "one\n", "same.log": "first\n"})
+            (other / "two.log").write_text("two\n")
+            (other / "same.log").write_text("second\n")
+            await has(merged, {"one/a.log": "one\n", "same.log": "first\n", "two.log": "two\n"})
+            found = await row_is(client, "worker-2", lambda found: found["state"] == "current" and found["reason"], "in conflict")
+            assert found["reason"] == "1 of its files is not merged: same.log belongs to worker-1"
+            assert (await current(client, "worker-1"))["reason"] == ""
+            (tree,) = await client.sync.trees()
+            assert tree["conflicts"] == [{"path": "same.log", "worker": "worker-2", "owner": "worker-1", "at": "same.log"}]
+            (one / "one" / "a.log").write_text("one, changed\n")
+            (one / "same.log").unlink()
+            await has(merged, {"one/a.log": "one, changed\n", "same.log": "second\n", "two.log": "two\n"})
+            await row_is(client, "worker-2", lambda found: found["state"] == "current" and not found["reason"], "all merged")
+            (tree,) = await client.sync.trees()
+            assert (tree["conflicts"], tree["conflict_count"], tree["files"]) == ([], 0, 3)
+            # What is not from a worker stays.
+            (merged / "foreign").write_text("mine\n")
+            (one / "foreign").write_text("theirs\n")
+            await row_is(client, "worker-1", lambda found: "not from a worker" in found["reason"], "in conflict")
+            assert files(merged)["foreign"] == "mine\n"
+            (one / "one" / "a.log").unlink()
+            await has(merged, {"foreign": "mine\n", "same.log": "second\n", "two.log": "two\n"})
+            assert not (merged / "one").exists()
+        await cluster.restart_master()
+        async with AsyncClient(key=cluster.client_key, timeout=10.0) as client:
+            (other / "two.log").write_text("two, changed\n")
+            await has(merged, {"foreign": "mine\n", "same.log": "second\n", "two.log": "two, changed\n"})
+            await row_is(client, "worker-1", lambda found: "not from a worker" in found["reason"], "still in conflict")
+            # A copy that somebody removed is fetched again, and takes nothing away meanwhile.
+            await cluster.terminate("master")
+            shutil.rmtree(merged / ".zcluster" / "workers" / "worker-2")
+            await cluster.terminate("worker-2")
+            cluster.start_master()
+            await cluster.wait_ready("master", "worker-1")
+        async with AsyncClient(key=cluster.client_key, timeout=10.0) as client:
+            await row_is(client, "worker-1", lambda found: "not from a worker" in found["reason"], "still in conflict")
+            assert files(merged) == {"foreign": "mine\n", "same.log": "second\n", "two.log": "two, changed\n"}
+            cluster.start_worker("worker-2")
+            await current(client, "worker-2")
+            (other / "two.log").unlink()
+            await has(merged, {"foreign": "mine\n", "same.log": "second\n"})

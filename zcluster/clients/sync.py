@@ -65,7 +65,8 @@ class AsyncSync:
 
     async def trees(self, *, timeout: float | None = None) -> list[Row]:
         """A row for each tree: name, direction, path, workers, version, epoch, root, files, bytes, held, paused, refused
-        (path and reason), errors, watching, scanned_at_s."""
+        (path and reason), refused_count, errors, conflicts (of a merged tree: path, worker, owner, at), conflict_count, watching,
+        scanned_at_s. Of an up tree, paths of refused and errors begin with the worker's name."""
         found: list[Row] = await self._master("trees", {}, timeout)
         return found
 

@@ -9,6 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +43,11 @@ from zcluster.core.sync.effects import (
 from zcluster.core.sync.effects import Place as PlaceKey
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import NotAllowed, UsageError, ZClusterError
+from zcluster.files.beneath import CONTROL_NAME
 from zcluster.files.command import run_command
 from zcluster.files.history import History
+from zcluster.files.merged import WORKERS_NAME
+from zcluster.files.mergedplace import MergedPlace, MergedRoot
 from zcluster.files.places import Place
 from zcluster.files.sinkplace import SinkPlace
 from zcluster.files.sourceplace import SourcePlace
@@ -59,12 +63,14 @@ class Layout:
         home: relative paths are below it.
         default_root: on a worker, where trees are that name no place of their own.
         allowed: on a worker, the directories beneath which the master may put trees; on a master None: all.
+        merged: on a master, the trees whose workers' files are merged into one directory.
     """
 
     data: Path
     home: Path
     default_root: Path
     allowed: tuple[Path, ...] | None
+    merged: frozenset[str] = frozenset()
 
     def locate(self, place: PlaceKey, info: TreeInfo) -> Path:
         """The directory of a place.
@@ -75,7 +81,7 @@ class Layout:
         tree, worker = place
         path = self.home / info.path if info.path else self.default_root / tree
         if worker:
-            path = path / worker
+            path = path / CONTROL_NAME / WORKERS_NAME / worker if tree in self.merged else path / worker
         if self.allowed is not None and not any(_beneath(path, root) for root in self.allowed):
             roots = ", ".join(map(str, self.allowed))
             raise NotAllowed(f"the tree {tree} is to be at {path}, this worker lets trees be beneath {roots} only", hint=(
@@ -98,6 +104,10 @@ class Disks:
     ) -> None:
         self._layout, self._history, self._keep, self._hint = layout, history, keep, hint
         self._places: dict[PlaceKey, Place] = {}
+        self._lock = threading.Lock()
+        self._taken: dict[PlaceKey, Path] = {}
+        """The directories of the places that are open or being opened."""
+        self._merged: dict[str, MergedRoot] = {}
 
     def do(self, action: Action) -> object:
         """Do ``action`` and return its result.
@@ -149,35 +159,70 @@ class Disks:
         key, info = action.place, action.info
         self._close(key)
         root = self._layout.locate(key, info)
-        self._check_apart(key, root)
-        rules = Rules.of(info)
-        name = f"{key[0]}@{key[1]}" if key[1] else key[0]
-        cache = self._layout.data / f"{name}.cache"
-        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if action.source:
-            create = self._layout.allowed is not None
-            source = SourcePlace(
-                root, key[0], rules.for_source(), cache, partial(self._hint, key), self._history, keep=self._keep, create=create
-            )
-            self._places[key] = source
-            return source.opened()
-        sink = SinkPlace(root, key[0], rules, cache, partial(self._hint, key), info.owner)
-        self._places[key] = sink
-        return sink.opened()
+        self._take(key, root.parents[2] if self._is_merged(key) else root)
+        try:
+            cache = self._layout.data / f"{f'{key[0]}@{key[1]}' if key[1] else key[0]}.cache"
+            cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            place = self._source_at(key, info, root, cache) if action.source else self._sink_at(key, info, root, cache)
+        except BaseException:
+            self._release(key)
+            raise
+        self._places[key] = place
+        return place.opened()
+
+    def _source_at(self, key: PlaceKey, info: TreeInfo, root: Path, cache: Path) -> SourcePlace:
+        create = self._layout.allowed is not None
+        hint = partial(self._hint, key)
+        rules = Rules.of(info).for_source()
+        return SourcePlace(root, key[0], rules, cache, hint, self._history, keep=self._keep, create=create)
+
+    def _sink_at(self, key: PlaceKey, info: TreeInfo, root: Path, cache: Path) -> SinkPlace:
+        tree, worker = key
+        hint, rules = partial(self._hint, key), Rules.of(info)
+        if not self._is_merged(key):
+            return SinkPlace(root, tree, rules, cache, hint, info.owner)
+        with self._lock:
+            shared = self._merged.get(tree)
+            if shared is None:
+                shared = self._merged[tree] = MergedRoot(root.parents[2], tree)
+            shared.join(worker, hint)
+        try:
+            return MergedPlace(shared, worker, root, tree, rules, cache, hint, info.owner, partial(self._leave, tree, worker))
+        except BaseException:
+            self._leave(tree, worker)
+            raise
+
+    def _leave(self, tree: str, worker: str) -> None:
+        with self._lock:
+            shared = self._merged.get(tree)
+            if shared is not None and shared.leave(worker):
+                del self._merged[tree]
 
     def _close(self, key: PlaceKey) -> None:
         place = self._places.pop(key, None)
         if place is not None:
             place.save()
             place.close()
+        self._release(key)
 
-    def _check_apart(self, key: PlaceKey, root: Path) -> None:
-        for other, place in self._places.items():
-            if other != key and (_beneath(root, place.root) or _beneath(place.root, root)):
-                raise UsageError(
-                    f"the tree {key[0]} at {root} overlaps the tree {other[0]} at {place.root}",
-                    hint="give one of them another path",
-                )
+    def _release(self, key: PlaceKey) -> None:
+        with self._lock:
+            self._taken.pop(key, None)
+
+    def _is_merged(self, key: PlaceKey) -> bool:
+        return bool(key[1]) and key[0] in self._layout.merged
+
+    def _take(self, key: PlaceKey, root: Path) -> None:
+        """Note where a place is going to be, if nothing is in the way."""
+        with self._lock:
+            for other, taken in self._taken.items():
+                together = other[0] == key[0] and self._is_merged(other) and self._is_merged(key)
+                if other != key and not together and (_beneath(root, taken) or _beneath(taken, root)):
+                    raise UsageError(
+                        f"the tree {key[0]} at {root} overlaps the tree {other[0]} at {taken}",
+                        hint="give one of them another path",
+                    )
+            self._taken[key] = root
 
     def collect(self, key: PlaceKey) -> frozenset[str] | None:
         """The directories of a place that were hinted at; None: everything."""

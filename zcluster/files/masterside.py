@@ -47,7 +47,8 @@ class MasterSide:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._paused_file = data / "paused.json"
         self._history = History(data / "history.db", sync["history_versions"], sync["history_bytes"])
-        layout = Layout(data=data, home=home, default_root=home, allowed=None)
+        merged = frozenset(tree["name"] for tree in setup["trees"] if tree["keep"] == "merged")
+        layout = Layout(data=data, home=home, default_root=home, allowed=None, merged=merged)
         engine.disks = Disks(layout, self._history, keep=True, hint=engine.hinted)
         chunk = chunk_bytes(setup["frame_bytes"])
         declared = {tree["name"]: declare(tree, sync) for tree in setup["trees"]}

@@ -132,6 +132,10 @@ class MergedTree:
         """At most ``limit`` of the conflicts that there are, by path."""
         return self._book.conflicts(limit)
 
+    def conflict_counts(self) -> dict[str, int]:
+        """How many conflicts each worker has, of those that have any."""
+        return self._book.conflict_counts()
+
     def _apply(self, worker: str, changes: Iterable[Change], result: Merged) -> None:
         self._treedir.check_ready()
         self._treedir.beneath.forget()

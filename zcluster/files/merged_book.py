@@ -152,6 +152,11 @@ class Claims:
             Conflict(path, worker, *(self._in_the_way(path) if state == _WAITING else ("", path))) for path, worker, state in rows
         ]
 
+    def conflict_counts(self) -> dict[str, int]:
+        """How many conflicts each worker has, of those that have any."""
+        rows = self._rows("SELECT worker, count(*) FROM claims WHERE state = 0 OR (state = 1 AND ino IS NULL) GROUP BY worker")
+        return dict(rows)
+
     def _in_the_way(self, path: str) -> tuple[str, str]:
         above = path
         while above:

@@ -52,7 +52,7 @@ class SinkPlace(Place):
 
     def opened(self) -> Opened:
         """Look at everything, and tell which version is held."""
-        state = _read_state(self.treedir.state())
+        state = read_state(self.treedir.state())
         looked = self.look(None)
         return Opened(
             looked=looked, version=state[0], epoch=state[1], root=state[2], watching=self.watching, location=str(self.root)
@@ -274,7 +274,7 @@ def _state(version: int, epoch: int, root: bytes) -> bytes:
     return orjson.dumps({"version": version, "epoch": epoch, "root": root.hex()})
 
 
-def _read_state(data: bytes | None) -> tuple[int, int, bytes]:
+def read_state(data: bytes | None) -> tuple[int, int, bytes]:
     """Version, epoch and root that are held; zeros when that is not known: the copy is then compared."""
     try:
         state = orjson.loads(data or b"{}")

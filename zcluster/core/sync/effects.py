@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zcluster.core.sync.entry import Change, Entry, Manifest
+from zcluster.core.sync.ownership import Conflict
 from zcluster.core.sync.plan import Plan
 from zcluster.errors import ZClusterError
 from zcluster.wire.trees import Parcel, TreeInfo, TreeMessage
@@ -67,6 +68,9 @@ class Looked:
     before: Manifest | None = None
     """The manifest before this look, where ``changes`` is what leads from it to ``mine``."""
     changes: list[Change] | None = None
+    conflicts: tuple[Conflict, ...] = ()
+    """Of a copy whose files are merged with others': the first that are not in their places."""
+    conflict_count: int = 0
 
 
 @dataclass(frozen=True)

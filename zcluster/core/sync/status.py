@@ -98,10 +98,22 @@ def _state_up(hub: Hub, tree: str, worker: str, report: Report, own: Report | No
     if own is not None and own.state == "held":
         return "held", own.reason
     if report.state == "current":
-        return "current", report.reason or _left_out(own)
+        return "current", report.reason or _not_merged(hub, (tree, worker)) or _left_out(own)
     if hub.is_paused(tree, worker) and report.state in ("waiting", "paused"):
         return "paused", "paused: `zcluster sync resume`"
     return report.state, report.reason or report.error or _why(report.state)
+
+
+def _not_merged(hub: Hub, place: Place) -> str:
+    """Which files of a worker are not in the merged directory, and whose are."""
+    sink = hub.sinks.get(place)
+    looked = sink.looked if sink is not None else None
+    if looked is None or not looked.conflicts:
+        return f"{looked.errors[0][0]}: {looked.errors[0][1]}" if looked is not None and looked.errors else ""
+    first = looked.conflicts[0]
+    whose = f"belongs to {first.owner}" if first.owner else "is there and not from a worker"
+    are = "are" if looked.conflict_count > 1 else "is"
+    return f"{looked.conflict_count} of its files {are} not merged: {first.at} {whose}"
 
 
 def _left_out(own: Report | None) -> str:
@@ -148,6 +160,8 @@ def _own(declared: Declared, source: Source, now: float, wall_s: float) -> dict[
         "files": source.files,
         "bytes": source.bytes,
         "held": source.held,
+        "conflicts": [],
+        "conflict_count": 0,
         "refused": _named(looked.refused) if looked is not None else [],
         "refused_count": looked.refused_count if looked is not None else 0,
         "errors": _named(looked.errors) if looked is not None else [],
@@ -159,7 +173,9 @@ def _own(declared: Declared, source: Source, now: float, wall_s: float) -> dict[
 
 def _collected(hub: Hub, name: str, declared: Declared) -> dict[str, Any]:
     """Of a tree that workers bring up: all their copies together; paths begin with the worker's name."""
-    copies = [sink.looked for (tree, _), sink in hub.sinks.items() if tree == name and sink.looked is not None]
+    looks = [(worker, sink.looked) for (tree, worker), sink in hub.sinks.items() if tree == name]
+    copies = [looked for _, looked in looks if looked is not None]
+    errors = [(f"{worker}/{path}", why) for worker, looked in looks if looked is not None for path, why in looked.errors]
     own = [(worker, report) for (tree, worker), report in hub.own_reports.items() if tree == name]
     held = [f"{worker}: {report.reason}" for worker, report in own if report.state == "held"]
     refused = [(f"{worker}/{path}", reason) for worker, report in own for path, reason in report.refused]
@@ -170,9 +186,14 @@ def _collected(hub: Hub, name: str, declared: Declared) -> dict[str, Any]:
         "files": sum(copy.files for copy in copies),
         "bytes": sum(copy.bytes for copy in copies),
         "held": held[0] + (f" (and {len(held) - 1} more workers)" if len(held) > 1 else "") if held else "",
+        "conflicts": [
+            {"path": each.path, "worker": each.worker, "owner": each.owner, "at": each.at}
+            for each in islice((each for copy in copies for each in copy.conflicts), MAX_REFUSED)
+        ],
+        "conflict_count": sum(copy.conflict_count for copy in copies),
         "refused": _named(refused),
         "refused_count": sum(report.refused_count for _, report in own),
-        "errors": _named((worker, report.error) for worker, report in own if report.error),
+        "errors": _named([*errors, *((worker, report.error) for worker, report in own if report.error)]),
         "watching": "",
         "scanned_at_s": None,
         "scan_s": None,

@@ -319,7 +319,8 @@ class Source:
         assert isinstance(result, int)
         self._count_files(now)
         before, self.mine, self._since = self.mine, looked.mine, {}
-        if self.version:
+        if self.version and before:
+            # Without the manifest before, what is pending lacks all that has gone: no way from there to here.
             self.serving.remember(self.version, self.root, self._pending)
         self.version, self.root, self.files, self.bytes = result, looked.root, looked.files, looked.bytes
         self._cause, self._of, self._confirmed = "change", 0, False

@@ -41,10 +41,12 @@ from zcluster.core.sync.effects import (
     Undo,
 )  # fmt: skip
 from zcluster.core.sync.effects import Place as PlaceKey
+from zcluster.core.sync.hub import EXTRA
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import NotAllowed, UsageError, ZClusterError
 from zcluster.files.beneath import CONTROL_NAME
 from zcluster.files.command import run_command
+from zcluster.files.extraplace import ExtraPlace
 from zcluster.files.history import History
 from zcluster.files.merged import WORKERS_NAME
 from zcluster.files.mergedplace import MergedPlace, MergedRoot
@@ -79,6 +81,9 @@ class Layout:
             NotAllowed: this node does not let trees be there.
         """
         tree, worker = place
+        if self.allowed is not None:
+            # A worker has its own files of a copy where the copy is.
+            tree = tree.removesuffix(EXTRA)
         path = self.home / info.path if info.path else self.default_root / tree
         if worker:
             path = path / CONTROL_NAME / WORKERS_NAME / worker if tree in self.merged else path / worker
@@ -174,7 +179,8 @@ class Disks:
         create = self._layout.allowed is not None
         hint = partial(self._hint, key)
         rules = Rules.of(info).for_source()
-        return SourcePlace(root, key[0], rules, cache, hint, self._history, keep=self._keep, create=create)
+        place = ExtraPlace if self._is_extra(key) else SourcePlace
+        return place(root, key[0], rules, cache, hint, self._history, keep=self._keep, create=create)
 
     def _sink_at(self, key: PlaceKey, info: TreeInfo, root: Path, cache: Path) -> SinkPlace:
         tree, worker = key
@@ -209,6 +215,16 @@ class Disks:
         with self._lock:
             self._taken.pop(key, None)
 
+    def _is_extra(self, key: PlaceKey) -> bool:
+        return key[0].endswith(EXTRA) and self._layout.allowed is not None
+
+    def _together(self, one: PlaceKey, other: PlaceKey) -> bool:
+        """Whether two places may have directories that overlap."""
+        if one[0] == other[0]:
+            return self._is_merged(one) and self._is_merged(other)
+        pair = one[0].removesuffix(EXTRA) == other[0].removesuffix(EXTRA)
+        return pair and (self._is_extra(one) or self._is_extra(other))
+
     def _is_merged(self, key: PlaceKey) -> bool:
         return bool(key[1]) and key[0] in self._layout.merged
 
@@ -216,8 +232,8 @@ class Disks:
         """Note where a place is going to be, if nothing is in the way."""
         with self._lock:
             for other, taken in self._taken.items():
-                together = other[0] == key[0] and self._is_merged(other) and self._is_merged(key)
-                if other != key and not together and (_beneath(root, taken) or _beneath(taken, root)):
+                overlaps = _beneath(root, taken) or _beneath(taken, root)
+                if other != key and overlaps and not (self._together(key, other) and root == taken):
                     raise UsageError(
                         f"the tree {key[0]} at {root} overlaps the tree {other[0]} at {taken}",
                         hint="give one of them another path",
@@ -233,11 +249,11 @@ class Disks:
 def _sink(place: SinkPlace, action: Action) -> object:
     match action:
         case PlanWalk():
-            return place.plan_walk(action.theirs)
+            return place.plan_walk(action.theirs, action.mine)
         case PlanChanges():
             return place.plan_changes(action.changes)
         case Compare():
-            return place.compare(action.theirs)
+            return place.compare(action.theirs, action.mine)
         case Put():
             return place.put(action)
         case Begin():

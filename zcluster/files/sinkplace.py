@@ -65,17 +65,18 @@ class SinkPlace(Place):
 
     # -- planning -------------------------------------------------------------------------------------------------------
 
-    def compare(self, theirs: Manifest) -> Classes:
-        """What differs."""
-        return classify(theirs, self.local.listings, self.rules)
+    def compare(self, theirs: Manifest, mine: bytes) -> Classes | None:
+        """What differs; None when the copy's root is not ``mine`` any more: ``theirs`` goes with another one."""
+        return classify(theirs, self.local.listings, self.rules) if self.local.root == mine else None
 
-    def plan_walk(self, theirs: Manifest) -> Planned:
-        """What makes this copy as ``theirs``; what is here already is staged at once.
+    def plan_walk(self, theirs: Manifest, mine: bytes) -> Planned | None:
+        """What makes this copy as ``theirs``; what is here already is staged at once. None: as :meth:`compare`.
 
         Raises:
             TooLarge: it would hold more than its rules allow.
         """
-        return self._planned(make_plan(self.compare(theirs), self.rules))
+        classes = self.compare(theirs, mine)
+        return self._planned(make_plan(classes, self.rules)) if classes is not None else None
 
     def plan_changes(self, changes: list[Change]) -> Planned | None:
         """The same for a list of changes; None when they do not start from what is here."""

@@ -175,10 +175,12 @@ class Restore:
 
 @dataclass(frozen=True)
 class PlanWalk:
-    """What has to be done so that this copy is as ``theirs``. Ends with Planned."""
+    """What has to be done so that this copy is as ``theirs``. Ends with Planned, or None when its root is not ``mine`` any more:
+    then ``theirs`` may lack what is needed."""
 
     place: Place
     theirs: Manifest
+    mine: bytes
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,11 @@ class PlanChanges:
 
 @dataclass(frozen=True)
 class Compare:
-    """What differs, for people. Ends with Classes."""
+    """What differs, for people. Ends with Classes, or None as PlanWalk does."""
 
     place: Place
     theirs: Manifest
+    mine: bytes
 
 
 @dataclass(frozen=True)

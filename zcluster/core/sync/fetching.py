@@ -30,6 +30,8 @@ FETCH_PATH_CHARS = 100_000
 FINE_BLOCKS = 32_768
 """Blocks of one BLOCKS: their hashes are half a MiB."""
 MAX_RUNS = 4096
+NONE = -1
+"""No id."""
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Fetching:
         self._large: _Large | None = None
         self._open: dict[int, _Fetch] = {}
         self._open_bytes = 0
-        self._last_id, self._hashes_id = last_id, 0
+        self._last_id, self._hashes_id = last_id, NONE
         self._over = False
         self.changed = 0
         """Pieces that could not be had any more."""
@@ -104,6 +106,11 @@ class Fetching:
     def last_id(self) -> int:
         """The id of its last question."""
         return self._last_id
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was asked for that has not come."""
+        return bool(self._open) or self._hashes_id != NONE
 
     def next_deadline(self) -> float:
         """When :meth:`handle_deadline` has to be called: infinite, unless it is the pace that lets it wait."""
@@ -160,6 +167,7 @@ class Fetching:
         large = self._large
         if large is None or message.id != self._hashes_id or self._over:
             return
+        self._hashes_id = NONE
         if message.failed:
             self.changed += 1
             self._drop_large(now)

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zcluster.core.sync.effects import Looked
+from zcluster.core.sync.plan import Plan
+
 MIN_DELETES = 10
 """Fewer files than this may go whatever their share is: half of a tree of two files is one file."""
 
@@ -67,3 +70,14 @@ def judge(
     if held and not confirmed:
         return Verdict(held, False)
     return Verdict("", complete)
+
+
+def judge_first(looked: Looked, plan: Plan, share: float, confirmed: bool) -> str:
+    """Why the plan of a copy's first version is not carried out unless someone confirms it; empty: it is.
+
+    What would delete much of what is in the place that the copy was given is more likely a wrong place.
+    """
+    return judge(
+        known_before=False, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete, files_before=looked.files,
+        files_after=looked.files + plan.more_files, deleted=plan.deletes, share=share, confirmed=confirmed,
+    ).held  # fmt: skip

@@ -30,6 +30,8 @@ from zcluster.wire.trees import Go, Hashes, Listing, Order, Parcel, Report, Stat
 
 MAX_WRONG_BEATS = 2
 STALLED_S = 60.0
+EXTRA = ".extra"
+"""How the name of a tree ends that brings up workers' own files among those of a ``down`` tree (its extra_valid)."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,7 @@ class Hub:
     def _stalled(self, place: Place, session: int, now: float) -> None:
         self.effects.tell("pull_stalled", "warning", tree=place[0], session=session)
         if place[1]:
-            self.sinks[place].fail(PeerError("the worker has not answered"), now)
+            self.sinks[place].stalled(now)
         else:
             self.sources[place[0]].serving.end(session, now)
 

@@ -212,12 +212,8 @@ def answer_of_source(sink: Sink, message: TreeMessage, body: bytes | memoryview,
     match message:
         case Go():
             sink.go(message, now)
-        case Listing():
-            sink.listing(message, body, now)
-        case Parcel():
-            sink.parcel(message, body, now)
-        case Hashes():
-            sink.hashes(message, body, now)
+        case Listing() | Parcel() | Hashes():
+            sink.answer(message, body, now)
         case _:
             raise PeerError(f"{type(message).__name__.upper()} makes no sense for a sink")
 

@@ -31,7 +31,9 @@ from zcluster.core.sync.effects import (
 from zcluster.core.sync.entry import Change
 from zcluster.core.sync.fetching import Fetching
 from zcluster.core.sync.intake import Intake
+from zcluster.core.sync.outcome import unplanned
 from zcluster.core.sync.pacing import Pace
+from zcluster.core.sync.paths import shown
 from zcluster.core.sync.plan import Plan
 from zcluster.core.sync.rules import Rules
 from zcluster.core.sync.walking import Walk
@@ -94,6 +96,7 @@ class Pulling:
         last_id: ids of questions are above it.
         say: sends a message to the source. become: called with each step's name and words. ended: called once.
         judge: says why a plan is not to be carried out, or nothing.
+        clean: the copy is what the held version left: changes since then may do.
         pace: how fast contents may be asked for; None: as fast as the window lets.
     """
 
@@ -101,7 +104,7 @@ class Pulling:
         self, place: Place, info: TreeInfo, rules: Rules, window_bytes: int, chunk_bytes: int, effects: Effects, go: Go,
         looked: Looked, held: Held, last_id: int, now: float, *, dry: bool, say: Callable[[TreeMessage, bytes], None],
         become: Callable[[str, str, float], None], ended: Callable[[End, float], None], judge: Callable[[Plan], str],
-        pace: Pace | None = None,
+        clean: bool, pace: Pace | None = None,
     ) -> None:  # fmt: skip
         self.go, self.dry = go, dry
         self.last_id = last_id
@@ -114,8 +117,10 @@ class Pulling:
         self._effects, self._lane = effects, f"{place[0]}/{place[1]}"
         self._looked, self._held = looked, held
         self._say, self._become, self._ended, self._judge = say, become, ended, judge
-        self._pace = pace
+        self._clean, self._pace = clean, pace
         self._over = False
+        self._local = 0
+        """Actions on this node's disk that have not ended."""
         self._changes: list[Change] | None = None
         self._intake = Intake(rules)
         self._plan: Plan | None = None
@@ -128,7 +133,7 @@ class Pulling:
     def start(self, now: float) -> None:
         """Begin."""
         self._become("walking", f"comparing with version {self.go.version}", now)
-        if self.go.changes and not self.dry:
+        if self.go.changes and self._clean and not self.dry:
             self._changes = []
         else:
             self._walk_on(now)
@@ -140,50 +145,55 @@ class Pulling:
             self.last_id = self.fetching.last_id
             self.fetching.stop()
 
+    @property
+    def waits(self) -> bool:
+        """Whether it is the source that has to do something now, and not this node's disk."""
+        return not self._local and (self.fetching is None or self.fetching.waits)
+
     def next_deadline(self) -> float:
         """When :meth:`handle_deadline` has to be called."""
         paced = self.fetching.next_deadline() if self.fetching is not None else self.answer_due_s
         return min(self.answer_due_s, paced)
 
     def handle_deadline(self, now: float) -> None:
-        """Go on where the pace let it wait: then the source is not to blame for the time that has gone by."""
+        """Go on where the pace let it wait. The source is not to blame for the time in which nothing was asked of it."""
+        if not self.waits:
+            self.answer_due_s = now + ANSWER_S
         if self.fetching is not None and self.fetching.handle_deadline(now):
             self.answer_due_s = now + ANSWER_S
 
     # -- answers of the source ------------------------------------------------------------------------------------------
 
-    def listing(self, message: Listing, body: bytes | memoryview, now: float) -> None:
-        """LISTING: directories, or changes.
+    def answer(self, message: Listing | Parcel | Hashes, body: bytes | memoryview, now: float) -> None:
+        """LISTING: directories, or changes. PARCEL: contents. HASHES: of blocks.
 
         Raises:
             PeerError, TooLarge: it is not what a source may send.
         """
-        if self._over or self._plan is not None or message.version != self.go.version:
+        if isinstance(message, Listing):
+            self._listing(message, body, now)
+        elif self.fetching is not None and not self._over:
+            self.answer_due_s = now + ANSWER_S
+            if isinstance(message, Parcel):
+                self.fetching.parcel(message, body, now)
+            else:
+                self.fetching.hashes(message, body, now)
+
+    def _listing(self, message: Listing, body: bytes | memoryview, now: float) -> None:
+        if self._over or self._local or self._plan is not None or message.version != self.go.version:
             return
         self.answer_due_s = now + ANSWER_S
         if self._changes is not None and message.id == 0 and not message.failed:
             self._add_changes(self._changes, bodies.read_changes(body))
             if message.last:
                 self._do_plan(PlanChanges(self._place, self._changes), now)
-        elif self._changes is None and message.id == self.last_id:
+        elif self._changes is None and message.id and message.id == self.last_id:
             if message.failed:
                 self._end(Again(), now)
                 return
             self._walk.add(bodies.read_listings(body), message.last)
             if message.last:
                 self._walk_on(now)
-
-    def parcel(self, message: Parcel, body: bytes | memoryview, now: float) -> None:
-        """PARCEL: contents."""
-        if self.fetching is not None and not self._over:
-            self.answer_due_s = now + ANSWER_S
-            self.fetching.parcel(message, body, now)
-
-    def hashes(self, message: Hashes, body: bytes | memoryview, now: float) -> None:
-        """HASHES: of blocks."""
-        if self.fetching is not None and not self._over:
-            self.answer_due_s = now + ANSWER_S
-            self.fetching.hashes(message, body, now)
 
     # -- walking and planning -------------------------------------------------------------------------------------------
 
@@ -202,13 +212,15 @@ class Pulling:
             message = List(tree=self._place[0], version=self.go.version, id=self.last_id, deep=deep)
             self._say(message, bodies.paths_body(paths))
         elif self.dry:
-            self._do(Compare(self._place, walk.theirs), self._was_compared)
+            self._do(Compare(self._place, walk.theirs, self._looked.root), self._was_compared)
         else:
-            self._do_plan(PlanWalk(self._place, walk.theirs), now)
+            self._do_plan(PlanWalk(self._place, walk.theirs, self._looked.root), now)
 
     def _was_compared(self, result: object, now: float) -> None:
-        error = failed(result)
-        self._end(Broken(error) if error is not None else Compared(result), now)
+        if (error := failed(result)) is not None:
+            self._end(Broken(error), now)
+        else:
+            self._end(Compared(result) if result is not None else Again(), now)
 
     def _do_plan(self, action: PlanChanges | PlanWalk, now: float) -> None:
         self._become("planning", f"planning version {self.go.version}", now)
@@ -217,6 +229,10 @@ class Pulling:
     def _was_planned(self, result: object, now: float) -> None:
         if (error := failed(result)) is not None:
             self._end(Broken(error), now)
+            return
+        if result is None and self._changes is None:
+            # The copy was changed here while it was compared.
+            self._end(Again(), now)
             return
         if result is None:
             # The changes do not start from what is here: compare instead.
@@ -268,8 +284,9 @@ class Pulling:
             return
         # Where nothing may be here that the source does not have, the digests say whether it is all right.
         exact = self._rules.delete and not result.kept and not self._rules.extra_valid and not plan.kept
-        if exact and result.looked.root != self._root:
-            differs = f"version {version} was applied, and something here still differs"
+        differs = "" if exact else unplanned(self._looked.mine, result.looked.mine, plan, self._rules, result.kept)
+        if differs or (exact and result.looked.root != self._root):
+            differs = f"version {version} was applied, and something here still differs{f': {shown(differs)}' if differs else ''}"
             self._end(Broken(ZClusterError(differs, hint="is something else writing there?"), result.looked), now)
         elif self._info.on_change and not plan.empty:
             self._command(result.looked, now)
@@ -313,8 +330,12 @@ class Pulling:
     # -- inside ---------------------------------------------------------------------------------------------------------
 
     def _do(self, action: Action, then: Callable[[object, float], None]) -> None:
+        self._local += 1
+
         def guarded(result: object, now: float) -> None:
+            self._local -= 1
             if not self._over:
+                self.answer_due_s = now + ANSWER_S
                 then(result, now)
 
         self._effects.do(self._lane, action, guarded)

@@ -20,25 +20,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from zcluster.core.sync.effects import Effects, Look, Looked, Open, Opened, Place, failed
-from zcluster.core.sync.guard import judge
+from zcluster.core.sync.effects import Effects, Looked, Open, Opened, Place, failed
+from zcluster.core.sync.guard import judge_first
+from zcluster.core.sync.looking import Looking
 from zcluster.core.sync.pacing import Pace
 from zcluster.core.sync.plan import Plan
 from zcluster.core.sync.pulling import ANSWER_S, Again, Applied, Broken, Compared, Distrusted, End, Pulling
+from zcluster.core.sync.retrying import Tries
 from zcluster.core.sync.rules import Rules
+from zcluster.core.sync.sinkreport import BUSY, PULLING, REPORT_EVERY_S, CopyState
 from zcluster.errors import PeerError, Unreachable, ZClusterError, one_line
 from zcluster.wire.trees import Finish, Go, Hashes, Listing, Parcel, Pull, Report, State, TreeInfo, TreeMessage
 
-RECHECK_S = 0.1
-FIRST_RETRY_S = 1.0
-MAX_RETRY_S = 60.0
-FIRST_AGAIN_S = 0.05
-MAX_AGAIN_S = 5.0
-"""When a version is pulled again of which something could not be had: at once, then with growing pauses. Something newer ends
-them."""
-REPORT_EVERY_S = 0.5
 DiffThen = Callable[[object, float], None]
-BUSY = ("asked", "walking", "planning", "fetching", "committing", "commanding")
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class SinkLimits:
     scan_s: float
 
 
-class Sink:
+class Sink(CopyState):
     """One copy of a tree.
 
     Args:
@@ -66,51 +60,22 @@ class Sink:
         report: Callable[[Report, float], None], permit: Callable[[Place, float], None] | None = None,
         release: Callable[[Place, float], None] | None = None, pace: Pace | None = None,
     ) -> None:  # fmt: skip
-        self.place, self.info, self.limits = place, info, limits
+        super().__init__(place, info, report, now)
+        self.limits = limits
         self.rules = Rules.of(info)
-        self.state = "opening"
-        self.version, self.epoch, self.root = 0, 0, b""
-        self.clean = False
-        self.reason = "opening"
-        self.error = ""
-        self.note = ""
-        """What is to be said of it although it is current."""
-        self.target: State | None = None
-        self.opened: Opened | None = None
-        self.looked: Looked | None = None
-        self._effects, self._report, self._permit, self._release = effects, report, permit, release
+        self._effects, self._permit, self._release = effects, permit, release
         self._lane, self._pace = f"{place[0]}/{place[1]}", pace
         self._session: int | None = None
-        self._paused = info.paused
         self._confirmed = False
         self._diffs: list[DiffThen] = []
         self._dry = False
         """The next pull only compares, for someone who asked what differs."""
-        self._pulling: Pulling | None = None
         self._last_id = 0
-        self._dirty: set[str] = set()
-        self._everything = False
-        self._looking = False
-        self._recheck: frozenset[str] = frozenset()
-        self._recheck_s = 0.0
-        self._pass_due_s = now + limits.scan_s
-        self._retry_s: float | None = None
-        self._retries = 0
-        self._agains = 0
-        """How often in a row a pull of the newest version could not have all of it."""
-        self._begin_s = 0.0
-        """No pull begins before."""
+        self._looks = Looking(place, effects, self._lane, limits.scan_s, now, self._was_looked)
+        self._tries = Tries()
         self._refused = 0
         """A version whose command failed and was undone: it is not tried again by itself."""
-        self._began_s = now
-        self._reported_s = 0.0
-        self._applied_at_s: float | None = None
         self._open(now)
-
-    @property
-    def holds(self) -> bool:
-        """Whether what is here is what the held version left; not while another one is put in its place."""
-        return self.clean and self.state not in ("committing", "commanding")
 
     # -- what happens to it ---------------------------------------------------------------------------------------------
 
@@ -133,9 +98,9 @@ class Sink:
         newer = self.target is None or (state.version, state.root) != (self.target.version, self.target.root)
         self.target = state
         if newer:
-            self._agains, self._begin_s = 0, 0.0
+            self._tries.newer()
         if newer and self.opened is not None and self.state in ("failed", "held"):
-            self._retries = 0
+            self._tries.fresh()
             self._become("idle", "", now)
         if newer:
             self.ask_again(now)
@@ -143,19 +108,16 @@ class Sink:
 
     def hint(self, dirty: frozenset[str] | None, now: float) -> None:
         """These directories of the copy may have changed; None: any may."""
-        if dirty is None:
-            self._everything = True
-        else:
-            self._dirty |= dirty
-        self._look(now)
+        self._looks.hint(dirty)
+        self._look()
 
     def order(self, confirmed: bool, now: float) -> None:
         """Someone says: now. Look at everything, and try again whatever failed; with ``confirmed``, what is held is right."""
-        self._refused, self._retries, self._retry_s = 0, 0, None
-        self._agains, self._begin_s = 0, 0.0
+        self._refused = 0
+        self._tries.now()
         self._confirmed = self._confirmed or confirmed
         if self.opened is None:
-            if not self._looking:
+            if not self._looks.running:
                 self._open(now)
             return
         if self.state == "failed" or (self.state == "held" and confirmed):
@@ -192,6 +154,7 @@ class Sink:
         """The copy is not kept up any more."""
         self._end_pull("cancelled", "the tree is not kept here any more", now)
         self.state = "closed"
+        self._answer_diffs(Unreachable("the tree is not kept here any more"), now)
 
     # -- answers of the source ------------------------------------------------------------------------------------------
 
@@ -207,29 +170,20 @@ class Sink:
         pulling = Pulling(
             self.place, self.info, self.rules, self.limits.window_bytes, self.limits.chunk_bytes, self._effects, message,
             self.looked, (self.version, self.epoch, self.root), self._last_id, now, dry=self._dry, say=self._say,
-            become=self._become, ended=self._ended, judge=self._distrust, pace=self._pace,
+            become=self._become, ended=self._ended, judge=self._distrust, clean=self.clean,
+            pace=self._pace,
         )  # fmt: skip
         self._pulling = pulling
         pulling.start(now)
 
-    def listing(self, message: Listing, body: bytes | memoryview, now: float) -> None:
-        """LISTING: directories, or changes.
+    def answer(self, message: Listing | Parcel | Hashes, body: bytes | memoryview, now: float) -> None:
+        """LISTING, PARCEL or HASHES: an answer to a question of the pull.
 
         Raises:
             PeerError, TooLarge: it is not what a source may send.
         """
         if self._pulling is not None:
-            self._pulling.listing(message, body, now)
-
-    def parcel(self, message: Parcel, body: bytes | memoryview, now: float) -> None:
-        """PARCEL: contents."""
-        if self._pulling is not None:
-            self._pulling.parcel(message, body, now)
-
-    def hashes(self, message: Hashes, body: bytes | memoryview, now: float) -> None:
-        """HASHES: of blocks."""
-        if self._pulling is not None:
-            self._pulling.hashes(message, body, now)
+            self._pulling.answer(message, body, now)
 
     def fail(self, error: ZClusterError, now: float) -> None:
         """The pull cannot go on; one that commits already does."""
@@ -240,8 +194,7 @@ class Sink:
         self._end_pull(error.code, error.message, now)
         self._answer_diffs(error, now)
         self.error = one_line(str(error))[:1000]
-        self._retry_s = now + min(MAX_RETRY_S, FIRST_RETRY_S * 2 ** min(self._retries, 10))
-        self._retries += 1
+        self._tries.failed(now)
         self._effects.tell("tree_failed", "warning", tree=self.place[0], worker=self.place[1], reason=self.error)
         self._become("failed", self.error, now)
 
@@ -249,52 +202,44 @@ class Sink:
 
     def next_deadline(self) -> float:
         """When :meth:`handle_deadline` has to be called."""
-        due = self._pass_due_s
-        if self._retry_s is not None:
-            due = min(due, self._retry_s)
-        if self._recheck:
-            due = min(due, self._recheck_s)
-        if self._begin_s and self.state == "idle":
-            due = min(due, self._begin_s)
-        if self._pulling is not None and self.state in ("walking", "fetching"):
+        due = min(self._looks.next_deadline(), self._tries.next_deadline(self.state == "idle"))
+        if self._pulling is not None and self.state in PULLING:
             due = min(due, self._pulling.next_deadline(), self._reported_s + REPORT_EVERY_S)
         return due
 
     def handle_deadline(self, now: float) -> None:
         """Look, try again, or give up waiting, whatever is due."""
-        if self._retry_s is not None and now >= self._retry_s:
-            self._retry_s = None
+        if self._tries.retry(now):
             if self.opened is None:
                 self._open(now)
             elif self.state == "failed":
                 self._become("idle", "", now)
                 self._start(now)
-        if self._begin_s and now >= self._begin_s:
-            self._begin_s = 0.0
-            self._start(now)
-        if self._pulling is not None and self.state in ("walking", "fetching"):
+        if self._pulling is not None and self.state in PULLING:
             self._pulling.handle_deadline(now)
-            if now >= self._pulling.answer_due_s:
+            if self._pulling is not None and now >= self._pulling.answer_due_s:
                 self.fail(PeerError(f"the source has not answered for {ANSWER_S:.0f} s"), now)
             else:
                 self._tell(now)
-        if now >= self._pass_due_s:
-            self._pass_due_s = now + self.limits.scan_s
-            self._everything = True
-        if self._recheck and now >= self._recheck_s:
-            self._dirty |= self._recheck
-            self._recheck = frozenset()
-        self._look(now)
+        if self._tries.begin(now):
+            self._start(now)
+        self._looks.handle_deadline(now)
+        self._look()
+
+    def stalled(self, now: float) -> None:
+        """Nothing has come from the source for a while."""
+        if self.state == "asked" or (self._pulling is not None and self.state in PULLING and self._pulling.waits):
+            self.fail(PeerError("the worker has not answered"), now)
 
     # -- opening and looking --------------------------------------------------------------------------------------------
 
     def _open(self, now: float) -> None:
         self.state = "opening"
-        self._looking = True
+        self._looks.running = True
         self._effects.do(self._lane, Open(self.place, self.info, False), self._was_opened)
 
     def _was_opened(self, result: object, now: float) -> None:
-        self._looking = False
+        self._looks.running = False
         if self.state == "closed":
             return
         if (error := failed(result)) is not None:
@@ -304,22 +249,16 @@ class Sink:
         assert isinstance(result, Opened)
         self.opened, self.version, self.epoch, self.root = result, result.version, result.epoch, result.root
         self.clean = bool(result.version) and result.looked.root == result.root
-        self._retries = 0
+        self._tries.fresh()
         self._saw(result.looked, now)
         self._become("idle", "", now)
         self._start(now)
 
-    def _look(self, now: float) -> None:
-        if self._looking or self.opened is None or self.state in ("closed", "committing", "commanding", "planning"):
-            return
-        if self._everything or self._dirty:
-            dirty = None if self._everything else frozenset(self._dirty)
-            self._everything, self._dirty = False, set()
-            self._looking = True
-            self._effects.do(self._lane, Look(self.place, dirty), self._was_looked)
+    def _look(self) -> None:
+        if self.opened is not None and self.state not in ("closed", "planning", "committing", "commanding"):
+            self._looks.start()
 
     def _was_looked(self, result: object, now: float) -> None:
-        self._looking = False
         if self.state == "closed":
             return
         if (error := failed(result)) is not None:
@@ -331,12 +270,11 @@ class Sink:
             self.clean = False
         self._saw(result, now)
         self._start(now)
-        self._look(now)
+        self._look()
 
     def _saw(self, looked: Looked, now: float) -> None:
         self.looked = looked
-        if looked.unsettled:
-            self._recheck, self._recheck_s = self._recheck | looked.unsettled, now + RECHECK_S
+        self._looks.unsettled(looked.unsettled, now)
 
     # -- a pull ---------------------------------------------------------------------------------------------------------
 
@@ -356,14 +294,16 @@ class Sink:
         elif target is None or not target.version:
             held = target.held if target is not None else ""
             self._become("idle", held or "the source has published nothing yet", now)
-        elif self.clean and (self.version, self.root.hex()) == (target.version, target.root):
-            self.error = ""
+        elif self.current:
+            told, self.error = not self.error, ""
             self._become("idle", "", now)
+            if not told:
+                self._tell(now, always=True)
         elif self._paused:
             self._become("idle", "paused", now)
         elif self._refused == target.version:
             self._become("idle", self.error, now)
-        elif now < self._begin_s:
+        elif now < self._tries.begin_s:
             self._become("idle", "its source has other files than it has published", now)
         else:
             self._ask(now)
@@ -382,16 +322,8 @@ class Sink:
         self._say(Pull(tree=self.place[0], version=self.target.version, have=self.version if have else 0, have_root=have))
 
     def _distrust(self, plan: Plan) -> str:
-        """Why a plan is not carried out unless someone confirms it: a first version that would delete much of what is in the
-        place that the copy was given is more likely a wrong place. Later ones have been judged at their source."""
-        looked = self.looked
-        if self.version or looked is None:
-            return ""
-        return judge(
-            known_before=False, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete, files_before=looked.files,
-            files_after=looked.files + plan.more_files, deleted=plan.deletes, share=self.info.delete_share,
-            confirmed=self._confirmed,
-        ).held  # fmt: skip
+        """Why a plan is not carried out; later versions than the first have been judged at their source."""
+        return judge_first(self.looked, plan, self.info.delete_share, self._confirmed) if not self.version and self.looked else ""
 
     def _ended(self, end: End, now: float) -> None:
         """The pull has ended."""
@@ -401,25 +333,28 @@ class Sink:
                 return
             case Broken():
                 self.clean = False
-                self._everything = end.looked is None
-                if end.looked is not None:
+                if end.looked is None:
+                    self._looks.hint(None)
+                else:
                     self._saw(end.looked, now)
                 self._failed(end.error, now)
+                self._look()
                 return
             case Distrusted():
                 self._end_pull("cancelled", end.reason, now)
                 self._effects.tell("tree_held", "warning", tree=self.place[0], worker=self.place[1], reason=end.reason)
                 self._become("held", end.reason, now)
+                if self._diffs:
+                    self._start(now)
                 return
             case Compared():
                 self._end_pull("cancelled", "only compared", now)
                 self._answer_diffs(end.classes, now)
             case Again():
                 self._end_pull("cancelled", "the version has changed", now)
-                self._begin_s = now + min(MAX_AGAIN_S, FIRST_AGAIN_S * 2 ** min(self._agains, 10)) if self._agains else 0.0
-                self._agains += 1
+                self._tries.again(now)
         self._become("idle", "", now)
-        self._look(now)
+        self._look()
         self._start(now)
 
     def _was_applied(self, end: Applied, now: float) -> None:
@@ -427,15 +362,17 @@ class Sink:
         self.version, self.epoch, self.root = end.held
         # Taken back is what was here before, which may have been changed here, or have been no version at all.
         self.clean, self._refused = not end.undone or (self.clean and bool(self.version)), end.undone
-        self.error = one_line(end.trouble)[:1000]
-        if end.trouble:
-            self._effects.tell("tree_command_failed", "warning", tree=self.place[0], worker=self.place[1], reason=self.error)
+        trouble = one_line(end.trouble)[:1000]
+        self.error, self.trouble = (trouble, "") if end.undone else ("", trouble)
+        if trouble:
+            self._effects.tell("tree_command_failed", "warning", tree=self.place[0], worker=self.place[1], reason=trouble)
         self._applied_at_s = now
-        self._retries, self._agains, self._begin_s, self._confirmed = 0, 0, 0.0, False
+        self._tries.fresh()
+        self._confirmed = False
         self._end_pull("function_failed" if end.undone else "", self.error, now)
         self._effects.tell("tree_applied", tree=self.place[0], worker=self.place[1], version=self.version)
         self._become("idle", self.error, now)
-        self._look(now)
+        self._look()
         self._start(now)
 
     def _answer_diffs(self, result: object, now: float) -> None:
@@ -459,43 +396,3 @@ class Sink:
     def _say(self, message: TreeMessage, body: bytes = b"") -> None:
         if self._session is not None:
             self._effects.say(self._session, message, body)
-
-    def _become(self, state: str, reason: str, now: float) -> None:
-        changed = (state, reason) != (self.state, self.reason)
-        self.state, self.reason = state, reason
-        if changed:
-            self._tell(now, always=True)
-
-    def _tell(self, now: float, *, always: bool = False) -> None:
-        if not always and now < self._reported_s + REPORT_EVERY_S:
-            return
-        self._reported_s = now
-        self._report(self.report(now), now)
-
-    def report(self, now: float) -> Report:
-        """How this copy is."""
-        target = self.target
-        fetching = self._pulling.fetching if self._pulling is not None else None
-        current = target is not None and self.clean and (self.version, self.root.hex()) == (target.version, target.root)
-        files, behind = (fetching.files_left, fetching.bytes_left) if fetching is not None else (0, 0)
-        if fetching is None and not current and target is not None and not self.version:
-            files, behind = target.files, target.bytes
-        done = fetching.bytes_done if fetching is not None else 0
-        return Report(
-            tree=self.place[0], state=self._word(current), version=self.version, root=self.root.hex(),
-            target=target.version if target is not None else 0, files_behind=max(0, files), bytes_behind=max(0, behind),
-            bytes_done=done, bytes_per_s=done / max(0.001, now - self._began_s) if done else 0.0,
-            reason=(self.reason or self.note)[:1000],
-            error=self.error, age_s=self._age_s(now), clean=self.holds,
-        )  # fmt: skip
-
-    def _age_s(self, now: float) -> float | None:
-        return round(max(0.0, now - self._applied_at_s), 3) if self._applied_at_s is not None else None
-
-    def _word(self, current: bool) -> str:
-        if self.state == "idle":
-            if current and not self.error:
-                return "current"
-            return "paused" if self._paused else "failed" if self.error else "waiting"
-        words = {"opening": "waiting", "asked": "waiting", "walking": "pulling", "planning": "pulling", "fetching": "pulling"}
-        return words.get(self.state, "applying" if self.state in BUSY else self.state)

@@ -29,10 +29,12 @@ from zcluster.core.roster import SILENT_AFTER_HEARTBEATS
 from zcluster.core.sync.blocks import BLOCK_BYTES, CHUNK_BYTES
 from zcluster.core.sync.bodies import held_digest
 from zcluster.core.sync.entry import EMPTY_LISTING, HASH_BYTES, MAX_NAME_BYTES, Change, Entry, listing_digest
+from zcluster.core.sync.fetching import FETCH_PATH_CHARS
 from zcluster.core.sync.hub import MAX_WRONG_BEATS, STALLED_S
 from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES, case_twins, link_fault, name_fault, path_fault
-from zcluster.core.sync.serving import MAX_BLOCKS, MAX_OPEN_FETCHES
-from zcluster.core.sync.sink import ANSWER_S
+from zcluster.core.sync.pulling import ANSWER_S
+from zcluster.core.sync.serving import MAX_BLOCKS, MAX_OPEN_BLOCKS, MAX_OPEN_FETCHES
+from zcluster.core.sync.walking import MAX_PATH_CHARS
 from zcluster.core.targets import MAX_GLOB_CHARS, MAX_GLOBS, MAX_PARTS
 from zcluster.errors import ERRORS
 from zcluster.keys import may_call, may_send
@@ -261,11 +263,13 @@ def test_numbers_of_trees_are_those_of_the_code() -> None:
     assert f"`sync.pulls` (default {SyncSettings().pulls})" in section("How a pull goes")
     assert {row[0].strip("`"): int(row[1]) for row in tables(section("Contents"))[0]} == HASH_BYTES
     contents = " ".join(section("Contents").split())
-    assert f"or beyond {MAX_OPEN_FETCHES} unanswered FETCHes" in contents
+    assert f"or beyond {MAX_OPEN_FETCHES} unanswered FETCHes or {MAX_OPEN_BLOCKS} unanswered BLOCKS" in contents
     assert f"MUST have at most {MAX_BLOCKS} blocks together" in contents
     assert f"blocks of {CHUNK_BYTES} bytes first" in contents
     assert f"then ask for those of {BLOCK_BYTES} bytes" in contents
-    assert f"and {STALLED_S:.0f} s in which the sink asked for nothing" in section("How a pull goes")
+    assert f"and {STALLED_S:.0f} s in which the sink said nothing of the tree" in section("How a pull goes")
+    assert MAX_PATH_CHARS == FETCH_PATH_CHARS
+    assert f"SHOULD have at most {MAX_PATH_CHARS} characters together" in text
     assert f"no answer for {ANSWER_S:.0f} s" in " ".join(section("When the other side breaks the rules").split())
     assert MAX_WRONG_BEATS == 2
     assert "`.zcluster`" in names

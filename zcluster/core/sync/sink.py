@@ -102,8 +102,8 @@ class Sink(CopyState):
         if newer and self.opened is not None and self.state in ("failed", "held"):
             self._tries.fresh()
             self._become("idle", "", now)
-        if newer:
-            self.ask_again(now)
+        # Not only when it is newer: a source that has just started had nothing to give, and has forgotten who asked.
+        self.ask_again(now)
         self._start(now)
 
     def hint(self, dirty: frozenset[str] | None, now: float) -> None:

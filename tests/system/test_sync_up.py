@@ -261,3 +261,43 @@ async def test_merged_files_of_all_workers_are_together_and_the_first_one_keeps_
             await current(client, "worker-2")
             (other / "two.log").unlink()
             await has(merged, {"foreign": "mine\n", "same.log": "second\n"})
+
+
+@in_loop
+async def test_workers_own_files_in_a_copy_stay_and_come_up() -> None:
+    table = '[[sync.tree]]\nname = "rules"\npath = "files/rules"\nextra_valid = ["local/", "*.own"]\nexclude = ["*.tmp"]\n'
+    async with LocalCluster(workers=2, settings=FAST, config=table) as cluster:
+        master, one = cluster.home / "files" / "rules", own(cluster, "worker-1", "rules")
+        other, kept = cluster.home / "trees" / "worker-2" / "rules", cluster.home / "data" / "sync" / "extra" / "rules"
+        (master / "sub").mkdir(parents=True)
+        (master / "sub" / "a.conf").write_text("a\n")
+        (master / "b.conf").write_text("b\n")
+        (master / "not-for-all.own").write_text("the master's own\n")
+        async with AsyncClient(key=cluster.client_key, timeout=10.0) as client:
+            await has(one, {"sub/a.conf": "a\n", "b.conf": "b\n"})
+            await has(other, {"sub/a.conf": "a\n", "b.conf": "b\n"})
+            (one / "local").mkdir()
+            (one / "local" / "deep.conf").write_text("mine\n")
+            (one / "sub" / "x.own").write_text("mine too\n")
+            (one / "local" / "no.tmp").write_text("excluded\n")
+            (one / "extra.conf").write_text("not allowed\n")
+            await has(kept / "worker-1", {"local/deep.conf": "mine\n", "sub/x.own": "mine too\n"})
+            (master / "sub" / "a.conf").write_text("changed\n")
+            stays = {"local/deep.conf": "mine\n", "local/no.tmp": "excluded\n", "sub/x.own": "mine too\n"}
+            await has(one, {"b.conf": "b\n", "sub/a.conf": "changed\n", **stays})
+            await has(other, {"b.conf": "b\n", "sub/a.conf": "changed\n"})
+            found = await current(client, "worker-1", "rules.extra")
+            assert found["direction"] == "up"
+            await current(client, "worker-1", "rules")
+            await current(client, "worker-2", "rules.extra")
+            assert [tree["name"] for tree in await client.sync.trees()] == ["rules", "rules.extra"]
+            differs = (await client.sync.diff("worker-1", "rules"))["trees"][0]
+            assert {each["path"] for each in differs["extra_valid"]} == {"local/deep.conf", "sub/x.own"}
+            (one / "sub" / "x.own").unlink()
+            await has(kept / "worker-1", {"local/deep.conf": "mine\n"})
+            assert files(kept / "worker-2") == {}
+        await cluster.restart_worker("worker-1")
+        (one / "local" / "deep.conf").write_text("mine, changed\n")
+        await has(kept / "worker-1", {"local/deep.conf": "mine, changed\n"})
+        (master / "sub" / "a.conf").unlink()
+        await has(one, {"b.conf": "b\n", "local/deep.conf": "mine, changed\n", "local/no.tmp": "excluded\n"})

@@ -15,6 +15,8 @@ from types import MappingProxyType
 from zcluster.config.spec import SPEC_KEY, Declared, about
 from zcluster.config.units import GIB, MIB
 
+EXTRA = ".extra"
+"""How the name of the tree ends that brings up workers' own files in a down tree, those of its extra_valid."""
 MAX_TREES = 64
 """The most trees that a file may declare."""
 MAX_TEXT_BYTES = 200_000
@@ -72,7 +74,8 @@ class TreeSettings:
         default=(),
         metadata=about(
             "patterns",
-            "gitignore patterns of files that a copy may have of its own: neither sent, nor replaced, nor deleted.",
+            "gitignore patterns of files that a copy may have of its own: neither sent, nor replaced, nor deleted. Those of a "
+            "down tree are brought up to the master, as the tree NAME.extra.",
             live=True,
         ),
     )

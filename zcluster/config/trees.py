@@ -19,8 +19,8 @@ from typing import Any
 
 from zcluster.config.check import check_value
 from zcluster.config.home import Home
-from zcluster.config.names import nearest
-from zcluster.config.sync import MAX_TEXT_BYTES, MAX_TREES, TREE_FORM, TREE_KEYS, TreeSettings
+from zcluster.config.names import MAX_NAME_CHARS, nearest
+from zcluster.config.sync import EXTRA, MAX_TEXT_BYTES, MAX_TREES, TREE_FORM, TREE_KEYS, TreeSettings
 from zcluster.errors import ConfigError
 
 Lines = Mapping[tuple[str | int, ...], int]
@@ -97,6 +97,16 @@ class _Reader:
 def _check_names(trees: tuple[TreeSettings, ...], path: Path) -> None:
     seen: dict[str, TreeSettings] = {}
     for tree in trees:
+        if tree.name.lower().endswith(EXTRA):
+            raise ConfigError(
+                f"{path}:{_line(tree)}: the name {tree.name!r} is reserved for workers' own files in a tree",
+                hint=f"choose a name that does not end with {EXTRA!r}",
+            )
+        if tree.extra_valid and len(tree.name) + len(EXTRA) > MAX_NAME_CHARS:
+            raise ConfigError(
+                f"{path}:{_line(tree)}: the name of a tree with extra_valid has at most {MAX_NAME_CHARS - len(EXTRA)} characters",
+                hint="choose a shorter name",
+            )
         before = seen.setdefault(tree.name.lower(), tree)
         if before is not tree:
             raise ConfigError(
@@ -109,6 +119,8 @@ def _check_size(trees: tuple[TreeSettings, ...], place: str) -> None:
     texts = [
         (*tree.include, *tree.exclude, *tree.extra_valid, *tree.on_change, tree.worker_path, tree.owner) for tree in trees
     ]  # fmt: skip
+    # extra_valid implies a tree of its own
+    texts += [(*tree.extra_valid, *tree.exclude, tree.worker_path) for tree in trees if tree.extra_valid]
     size = len(json.dumps(texts, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_TEXT_BYTES:
         raise ConfigError(

@@ -1,14 +1,17 @@
 """From the configuration's trees to what the machines know of them.
 
-Rule kept here: a tree that workers bring up is named by BLAKE2b, bounded in files and bytes, and has no symbolic links; what
-a worker may not decide is never asked of it.
+Rules kept here: a tree that workers bring up is named by BLAKE2b, bounded in files and bytes, and has no symbolic links; what
+a worker may not decide is never asked of it. What workers may have of their own in a ``down`` tree (extra_valid) implies a tree
+``TREE.extra`` that they bring up: of the same place, with just these files, kept for each worker in the master's data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from zcluster.config.sync import EXTRA
 from zcluster.core.sync.blocks import CHUNK_BYTES
 from zcluster.core.sync.hub import Declared
 from zcluster.wire.trees import TreeInfo
@@ -32,6 +35,25 @@ def declare(tree: Mapping[str, Any], sync: Mapping[str, Any]) -> Declared:
     worker = _info(tree, sync, direction, str(tree["worker_path"]))
     local = _info(tree, sync, direction, str(tree["path"]))
     return Declared(info=worker, workers=str(tree["workers"]), local=local, keep=tree["keep"])
+
+
+def declare_all(trees: Iterable[Mapping[str, Any]], sync: Mapping[str, Any], extra: Path) -> dict[str, Declared]:
+    """All trees of the configuration, and those that they imply, by name.
+
+    Args:
+        extra: the master's directory for workers' own files among those of ``down`` trees.
+    """
+    found = {}
+    for tree in trees:
+        found[tree["name"]] = declare(tree, sync)
+        if tree["extra_valid"] and tree["direction"] == "down":
+            name = tree["name"] + EXTRA
+            implied = {
+                **tree, "name": name, "direction": "up", "path": str(extra / tree["name"]), "include": tree["extra_valid"],
+                "extra_valid": (), "mode": "keep", "owner": "", "on_change": (), "on_change_failure": "report",
+            }  # fmt: skip
+            found[name] = declare(implied, sync)
+    return found
 
 
 def _info(tree: Mapping[str, Any], sync: Mapping[str, Any], direction: Literal["down", "up"], path: str) -> TreeInfo:

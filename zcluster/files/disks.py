@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from zcluster.config.sync import EXTRA
 from zcluster.core.sync.classify import changes_between
 from zcluster.core.sync.effects import (
     Action,
@@ -41,7 +42,6 @@ from zcluster.core.sync.effects import (
     Undo,
 )  # fmt: skip
 from zcluster.core.sync.effects import Place as PlaceKey
-from zcluster.core.sync.hub import EXTRA
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import NotAllowed, UsageError, ZClusterError
 from zcluster.files.beneath import CONTROL_NAME

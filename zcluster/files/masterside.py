@@ -22,7 +22,7 @@ from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
 from zcluster.core.sync.status import status_rows, tree_rows
 from zcluster.errors import NoSuchTree, UsageError
-from zcluster.files.declare import chunk_bytes, declare
+from zcluster.files.declare import chunk_bytes, declare_all
 from zcluster.files.disks import Disks, Layout
 from zcluster.files.engine import Engine
 from zcluster.files.history import History
@@ -51,7 +51,7 @@ class MasterSide:
         layout = Layout(data=data, home=home, default_root=home, allowed=None, merged=merged)
         engine.disks = Disks(layout, self._history, keep=True, hint=engine.hinted)
         chunk = chunk_bytes(setup["frame_bytes"])
-        declared = {tree["name"]: declare(tree, sync) for tree in setup["trees"]}
+        declared = declare_all(setup["trees"], sync, data / "extra")
         self._hub = Hub(
             declared, Effects(), SinkLimits(sync["window_bytes"], chunk, sync["scan_s"]),
             SourceLimits(setup["epoch"], sync["window_bytes"], chunk, sync["scan_s"]), sync["pulls"], setup["node"],

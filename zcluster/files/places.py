@@ -41,7 +41,7 @@ class Place:
     def __init__(self, root: Path, tree: str, rules: Rules, cache: Path, hint: Hint, *, create: bool) -> None:
         self.root, self.tree, self.rules = root, tree, rules
         self._hint = hint
-        self.treedir = TreeDir(root, tree, create=create)
+        self.treedir = self.open_dir(create=create)
         self.watcher: Watcher | None = None
         try:
             self.treedir.recover()
@@ -50,6 +50,10 @@ class Place:
         except BaseException:
             self.close()
             raise
+
+    def open_dir(self, *, create: bool) -> TreeDir:
+        """Open the directory."""
+        return TreeDir(self.root, self.tree, create=create)
 
     def watch(self) -> None:
         """Watch the directory: from here on changes are hinted at. To be done before it is listed."""
@@ -86,7 +90,7 @@ class Place:
     def reopen(self) -> None:
         """The directory at the path is another one now: take that."""
         self.treedir.close()
-        self.treedir = TreeDir(self.root, self.tree, create=False)
+        self.treedir = self.open_dir(create=False)
         self.treedir.recover()
         self.watch()
 

@@ -30,8 +30,6 @@ from zcluster.wire.trees import Go, Hashes, Listing, Order, Parcel, Report, Stat
 
 MAX_WRONG_BEATS = 2
 STALLED_S = 60.0
-EXTRA = ".extra"
-"""How the name of a tree ends that brings up workers' own files among those of a ``down`` tree (its extra_valid)."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from zcluster.files.engine import Engine, end_with_parent
 from zcluster.files.masterside import MasterSide
 from zcluster.files.slots import Slots
 from zcluster.files.workerside import WorkerSide
-from zcluster.process import start_logging
+from zcluster.process import run_daemon, start_logging
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
     setup = _first_note(sock)
     logger = start_logging(setup["level"], setup["format"], setup["node"])
     try:
-        asyncio.run(_serve(sock, int(sys.argv[2]), setup))
+        run_daemon(_serve(sock, int(sys.argv[2]), setup))
     except ZClusterError as error:
         logger.error("file sync cannot start: %s", error)
         os._exit(error.exit_code)

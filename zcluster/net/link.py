@@ -23,6 +23,8 @@ from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writa
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
 from zcluster.wire import Beat, Frame, Message, Welcome, WireLimits, decode, frame_of
+from zcluster.wire.frames import KIND_AT
+from zcluster.wire.trees import BULK_KINDS
 
 TURN = 64
 LAST_WORDS_MS = 500
@@ -41,7 +43,11 @@ class Owner(Protocol):
 
 
 class LinkDriver:
-    """The socket side of a :class:`zcluster.core.link.Link`."""
+    """The socket side of a :class:`zcluster.core.link.Link`.
+
+    Args:
+        bulk: gets the bulk frames of file sync, unopened and without a copy; without it they go the way of all others.
+    """
 
     def __init__(
         self,
@@ -55,12 +61,14 @@ class LinkDriver:
         jitter: Callable[[], float],
         logger: logging.Logger,
         wire_limits: WireLimits | None = None,
+        bulk: Callable[[memoryview], None] | None = None,
     ) -> None:
         self._context = context
         self._link = link
         self._owner = owner
         self._keys = (secret.encode(), public.encode(), master_public.encode())
         self._jitter = jitter
+        self._bulk = bulk
         self._logger = logger
         self._limits = wire_limits if wire_limits is not None else WireLimits()
         self._loop = asyncio.get_running_loop()
@@ -232,6 +240,10 @@ class LinkDriver:
         if frame.more:
             self._skip(socket)
             return 0
+        if self._bulk is not None and len(frame.buffer) > KIND_AT and frame.buffer[KIND_AT] in BULK_KINDS:
+            self._link.heard(self._loop.time())
+            self._bulk(frame.buffer)
+            return len(frame.buffer)
         data = frame.bytes
         try:
             message, offset = decode(data, self._limits)

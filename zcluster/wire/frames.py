@@ -46,6 +46,8 @@ VERSIONS = (1,)
 """The versions this node speaks (N, and N-1 once there is one)."""
 PREFIX = struct.Struct(">BBBBI")
 PREFIX_BYTES = PREFIX.size
+KIND_AT = 2
+"""Where a frame says its kind."""
 
 MAX_MEMBERS = 4096
 """Requests, results or replies in one message: what is done for one message is bounded, however small they are."""

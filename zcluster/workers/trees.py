@@ -77,6 +77,11 @@ class WorkerTrees:
             self._process.frame(MASTER, data)
         return True
 
+    def receive_bulk(self, frame: memoryview) -> None:
+        """A bulk frame of file sync: passed on as it is, the sync process reads it."""
+        if self._process is not None and self._master:
+            self._process.frame(MASTER, frame)
+
     def take(self, outgoing: list[Outgoing]) -> list[Outgoing]:
         """``outgoing`` and what the sync process has to say."""
         if not self._control and not self._bulk:

@@ -93,7 +93,7 @@ class Worker:
         self._driver = LinkDriver(
             context, Link(hello, settings.worker.master or key_file.addresses, policy), self, public=key_file.pair.public,
             secret=key_file.pair.secret, master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
-            wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes),
+            wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes), bulk=self._trees.receive_bulk,
         )  # fmt: skip
         fields = {"key": fingerprint(key_file.pair.public), "functions": len(self._functions)}
         self._logger.info("worker starts", extra={"fields": fields})

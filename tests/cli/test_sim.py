@@ -20,6 +20,8 @@ def _simulator(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(ok=seed != 7, summary="fine" if seed != 7 else "a call had no end")
 
     monkeypatch.setattr("zcluster.sim.simulate", simulate, raising=False)
+    trees = lambda seed, *, say=None: SimpleNamespace(ok=seed != 9, summary="trees are fine")  # noqa: E731
+    monkeypatch.setattr("zcluster.sim.simulate_trees", trees, raising=False)
 
 
 def test_a_seed_is_replayed_aloud(zcluster: Callable[..., Any]) -> None:
@@ -49,3 +51,10 @@ def test_ranges_of_seeds_have_a_bound() -> None:
     for text in (f"0..{MAX_SEEDS}", "2..1", "a..b", "1..", "1...2"):
         with pytest.raises(UsageError):
             seed_range(text)
+
+
+def test_file_sync_is_another_scenario(zcluster: Callable[..., Any]) -> None:
+    assert zcluster("sim", "--scenario", "trees", "--seed", "7").out == "trees are fine\n"
+    ran = zcluster("sim", "--scenario", "trees", "--seeds", "9..9")
+    assert (ran.code, ran.err) == (1, "replay it with: zcluster sim --scenario trees --seed 9\n")
+    assert zcluster("sim", "--scenario", "weather", "--seed", "1").code == 2

@@ -19,15 +19,22 @@ MAX_SEEDS = 1_000_000
 @click.command()
 @click.option("--seed", type=click.IntRange(min=0), help="Replay this seed and print what happened.")
 @click.option("--seeds", metavar="A..B", help="Run the seeds A to B, both included, and print those that fail.")
+@click.option(
+    "--scenario", type=click.Choice(["calls", "trees"]), default="calls", show_default=True,
+    help="What is simulated: calls over the bus, or file sync.",
+)  # fmt: skip
 @debug_option
-def sim(seed: int | None, seeds: str | None) -> int:
+def sim(seed: int | None, seeds: str | None, scenario: str) -> int:
     """Replay the seeded simulation of a seed and print what happened.
 
     The machines of the core run with loss, delay, duplication, reordering, crashes and clock jumps; what has to hold
     is checked after every event. Exit code 1 when it does not.
     """
-    from zcluster.sim import simulate
+    from zcluster.sim import simulate as calls
+    from zcluster.sim import simulate_trees
 
+    simulate = simulate_trees if scenario == "trees" else calls
+    which = "" if scenario == "calls" else f"--scenario {scenario} "
     if (seed is None) == (seeds is None):
         raise UsageError("give --seed or --seeds", hint="for instance: zcluster sim --seed 1")
     if seed is not None:
@@ -41,7 +48,7 @@ def sim(seed: int | None, seeds: str | None) -> int:
         if not outcome.ok:
             failed += 1
             put(f"seed {number}: {outcome.summary}")
-            say(f"replay it with: zcluster sim --seed {number}")
+            say(f"replay it with: zcluster sim {which}--seed {number}")
     put(f"{len(chosen)} seeds, {failed} failed")
     return EXIT_FAILED if failed else EXIT_OK
 

@@ -1,9 +1,12 @@
 """The core's machines in simulated time, on a simulated network, from a seed: every failure can be replayed.
 
-Read scenario (what happens), then cluster, processes, hosts and network (where), ledger and invariants (what has to hold).
+Calls: read scenario (what happens), then cluster, processes, hosts and network (where), ledger and invariants (what has to
+hold). File sync: read trees (what happens), then trees_hosts, trees_process, trees_places and trees_disk (where), and
+trees_oracle (what has to hold).
 """
 
 from zcluster.sim.scenario import Report, simulate
+from zcluster.sim.trees import simulate_trees
 from zcluster.sim.world import SimulationFailed
 
-__all__ = ["Report", "SimulationFailed", "simulate"]
+__all__ = ["Report", "SimulationFailed", "simulate", "simulate_trees"]

@@ -302,6 +302,7 @@ class Sink(CopyState):
         elif self._paused:
             self._become("idle", "paused", now)
         elif self._refused == target.version:
+            self.error = self.trouble
             self._become("idle", self.error, now)
         elif now < self._tries.begin_s:
             self._become("idle", "its source has other files than it has published", now)
@@ -363,7 +364,7 @@ class Sink(CopyState):
         # Taken back is what was here before, which may have been changed here, or have been no version at all.
         self.clean, self._refused = not end.undone or (self.clean and bool(self.version)), end.undone
         trouble = one_line(end.trouble)[:1000]
-        self.error, self.trouble = (trouble, "") if end.undone else ("", trouble)
+        self.error, self.trouble = trouble if end.undone else "", trouble
         if trouble:
             self._effects.tell("tree_command_failed", "warning", tree=self.place[0], worker=self.place[1], reason=trouble)
         self._applied_at_s = now

@@ -31,7 +31,8 @@ NOTE = 0
 FRAME = 1
 LARGE = 2
 FREE = 3
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024 + SESSION.size
+"""The largest frame that any configuration allows, and its session."""
 TURN = 32
 """Messages that are read before others on the loop get their turn."""
 BUFFER_BYTES = 4 * 1024 * 1024
@@ -165,7 +166,12 @@ class Channel:
         payload, kind = self._into, self._type
         self._into, self._have, self._type = memoryview(self._prefix), 0, -1
         if kind == NOTE:
-            self._on_note(orjson.loads(payload))
+            try:
+                note = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                self._end()
+                return
+            self._on_note(note)
         elif kind == FRAME and len(payload) > SESSION.size:
             (session,) = SESSION.unpack_from(payload)
             self._on_frame(session, payload[SESSION.size :])

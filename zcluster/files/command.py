@@ -31,6 +31,9 @@ def run_command(command: Command, directory: Path) -> str:
             )  # fmt: skip
         except OSError as error:
             return f"{command.argv[0]!r} cannot be run: {error.strerror}"
+        except ValueError as error:
+            # A NUL in an argument.
+            return f"{command.argv[0]!r} cannot be run: {error}"
         try:
             code = process.wait(command.timeout_s)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from zcluster.config import Home, home_conflict
 from zcluster.config.sync import EXTRA
 from zcluster.core.sync.classify import changes_between
 from zcluster.core.sync.effects import (
@@ -78,7 +79,7 @@ class Layout:
         """The directory of a place.
 
         Raises:
-            NotAllowed: this node does not let trees be there.
+            NotAllowed: this node does not let trees be there, or its own keys and data are there.
         """
         tree, worker = place
         if self.allowed is not None:
@@ -92,6 +93,8 @@ class Layout:
             raise NotAllowed(f"the tree {tree} is to be at {path}, this worker lets trees be beneath {roots} only", hint=(
                 "add the directory to worker.tree_roots in this worker's zcluster.toml"
             ))  # fmt: skip
+        if self.allowed is not None and (own := home_conflict(str(path), Home(self.home))):
+            raise NotAllowed(f"the tree {tree} is to be at {path}, which overlaps {own}", hint="give it another worker_path")
         return path
 
 

@@ -28,6 +28,7 @@ class Lanes:
         self._loop = asyncio.get_running_loop()
         self._logger = logger
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
+        self._closed = False
         self._lanes: dict[str, deque[tuple[Work, Ended]]] = {}
 
     def do(self, lane: str, work: Work, ended: Ended) -> None:
@@ -41,12 +42,19 @@ class Lanes:
 
     def close(self) -> None:
         """Begin nothing more, and wait for nothing."""
+        self._closed = True
         self._lanes.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, lane: str, work: Work, ended: Ended) -> None:
         future: Future[object] = self._pool.submit(self._run, work)
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._was_done, lane, ended, done.result()))
+
+        def done(future: Future[object]) -> None:
+            # After close nobody waits: what had not begun was cancelled, and the loop may be gone.
+            if not future.cancelled() and not self._closed:
+                self._loop.call_soon_threadsafe(self._was_done, lane, ended, future.result())
+
+        future.add_done_callback(done)
 
     def _run(self, work: Work) -> object:
         try:

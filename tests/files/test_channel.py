@@ -1,0 +1,166 @@
+"""The line between a node's two processes: whole messages out of any pieces, and one end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from zcluster.files.channel import COALESCE_BYTES, FRAME, FREE, IN_SLOT, LARGE, MAX_BYTES, NOTE, PREFIX, SESSION, SLOT, Channel
+from zcluster.files.slots import COUNT, SLOT_BYTES, Slots, make_shared
+
+
+class End:
+    """One end of a line, and what came there."""
+
+    def __init__(self, sock: socket.socket, fd: int, *, first: bool) -> None:
+        self.notes: list[dict[str, Any]] = []
+        self.frames: list[tuple[int, bytes]] = []
+        self.ends = 0
+        self.channel = Channel(sock, Slots(fd, first=first), self.notes.append, self._frame, self._end)
+
+    def _frame(self, session: int, frame: memoryview) -> None:
+        self.frames.append((session, bytes(frame)))
+
+    def _end(self) -> None:
+        self.ends += 1
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    made = make_shared()
+    yield made
+    os.close(made)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(test(), 20)
+
+    asyncio.run(bounded())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the loop turn until something is so; :func:`run` bounds it."""
+    while not true():  # noqa: ASYNC110 - the channel tells nobody that it has turned
+        await asyncio.sleep(0)
+
+
+def pair(fd: int) -> tuple[End, End]:
+    one, other = socket.socketpair()
+    return End(one, fd, first=True), End(other, fd, first=False)
+
+
+def test_notes_and_frames_of_any_size_arrive_in_order(fd: int) -> None:
+    async def main() -> None:
+        one, other = pair(fd)
+        sizes = [1, COALESCE_BYTES - SESSION.size, COALESCE_BYTES, SLOT_BYTES, SLOT_BYTES + 1, 9_000_000]
+        for number, size in enumerate(sizes):
+            one.channel.note(kind="n", number=number)
+            one.channel.frame(2**63 + number, b"h", bytes([number]) * (size - 1))
+        await until(lambda: len(other.frames) == len(sizes))
+        assert [note["number"] for note in other.notes] == list(range(len(sizes)))
+        assert other.frames == [(2**63 + number, b"h" + bytes([number]) * (size - 1)) for number, size in enumerate(sizes)]
+        await until(lambda: not one.channel.backlog_bytes)
+        one.channel.close()
+        other.channel.close()
+
+    run(main)
+
+
+def test_what_the_other_end_does_not_read_waits_and_is_counted(fd: int) -> None:
+    async def main() -> None:
+        sock, silent = socket.socketpair()
+        one = End(sock, fd, first=True)
+        frame = bytes(2 * SLOT_BYTES)
+        for _ in range(20):
+            one.channel.frame(1, frame)
+        waiting = one.channel.backlog_bytes
+        assert 0 < waiting < 20 * (len(frame) + 100)
+        one.channel.frame(1, frame)
+        assert one.channel.backlog_bytes == waiting + len(frame) + PREFIX.size + SESSION.size
+        other = End(silent, fd, first=False)
+        await until(lambda: len(other.frames) == 21)
+        assert one.channel.backlog_bytes == 0
+        assert {data for _, data in other.frames} == {frame}
+        other.channel.close()
+        await until(lambda: one.ends == 1)
+
+    run(main)
+
+
+def test_a_message_may_come_byte_by_byte(fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        one = End(sock, fd, first=True)
+        data = PREFIX.pack(10, NOTE) + b'{"kind":1}' + PREFIX.pack(SESSION.size + 2, FRAME) + SESSION.pack(5) + b"ab"
+        for byte in data:
+            raw.send(bytes([byte]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await until(lambda: bool(one.frames))
+        assert (one.notes, one.frames, one.ends) == ([{"kind": 1}], [(5, b"ab")], 0)
+        one.channel.close()
+        raw.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PREFIX.pack(MAX_BYTES + 1, FRAME),
+        PREFIX.pack(0, NOTE),
+        PREFIX.pack(1, FREE + 1) + b"x",
+        PREFIX.pack(3, NOTE) + b"{x}",
+        PREFIX.pack(SESSION.size, FRAME) + SESSION.pack(1),
+        PREFIX.pack(IN_SLOT.size, LARGE) + IN_SLOT.pack(1, COUNT, 100),
+        PREFIX.pack(IN_SLOT.size, LARGE) + IN_SLOT.pack(1, 0, SLOT_BYTES + 1),
+        PREFIX.pack(1, LARGE) + b"x",
+        PREFIX.pack(SLOT.size, FREE) + SLOT.pack(COUNT),
+        PREFIX.pack(1, FREE) + b"x",
+    ],
+)  # fmt: skip
+def test_a_line_that_says_what_no_line_of_ours_says_ends(data: bytes, fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        one = End(sock, fd, first=True)
+        raw.sendall(data + PREFIX.pack(2, NOTE) + b"{}")
+        await until(lambda: one.ends > 0)
+        assert (one.notes, one.frames, one.ends) == ([], [], 1)
+        one.channel.note(kind="late")
+        assert one.channel.backlog_bytes == 0
+        raw.close()
+
+    run(main)
+
+
+def test_the_largest_message_is_waited_for(fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        one = End(sock, fd, first=True)
+        raw.sendall(PREFIX.pack(MAX_BYTES, FRAME) + SESSION.pack(1))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert one.ends == 0
+        one.channel.close()
+        raw.close()
+
+    run(main)
+
+
+def test_the_end_is_told_once_and_not_for_our_own(fd: int) -> None:
+    async def main() -> None:
+        one, other = pair(fd)
+        one.channel.close()
+        one.channel.close()
+        await until(lambda: other.ends == 1)
+        other.channel.frame(1, b"late")
+        other.channel.close()
+        assert (one.ends, other.ends) == (0, 1)
+
+    run(main)

@@ -15,9 +15,9 @@ HERE = Path(__file__).resolve().parent
 WRITE = "ZCLUSTER_WRITE_TRACES"
 
 
-def _load() -> ModuleType:
-    # Tests are not a package: the module beside this file is loaded by its path.
-    spec = importlib.util.spec_from_file_location("trace_conversation", HERE / "conversation.py")
+def _load(name: str) -> ModuleType:
+    # Tests are not a package: a module beside this file is loaded by its path.
+    spec = importlib.util.spec_from_file_location(f"trace_{name}", HERE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,13 +25,21 @@ def _load() -> ModuleType:
     return module
 
 
-_MODULE = _load()
+_MODULE = _load("conversation")
+_TREES = _load("tree_conversation")
 
 
 @pytest.fixture
 def talk() -> Callable[[str], Any]:
     """Begin a conversation with a title."""
     made: Callable[[str], Any] = _MODULE.Conversation
+    return made
+
+
+@pytest.fixture
+def tree_talk() -> Callable[[str], Any]:
+    """Begin a conversation about a tree with a title."""
+    made: Callable[[str], Any] = _TREES.TreeConversation
     return made
 
 

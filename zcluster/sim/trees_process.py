@@ -266,6 +266,18 @@ class Process:
             self.world.note(self.name, f"! {type(effect.action).__name__} {effect.action.place}: {result.message}")
         self.event(lambda: self.machine.effects.done(effect.job, result, self.now))
 
+    def work(self, action: Action) -> object:
+        """Do ``action`` at once.
+
+        Raises:
+            ZClusterError: what it ends with.
+        """
+        place = self.places.get(action.place)
+        if isinstance(action, Commit) and isinstance(place, SimSink):
+            place.decide(action)
+            return place.carry_out(action.plan)
+        return self._work(action, place)
+
     def _failed(self, action: Action, place: SimPlace | None) -> object:
         if isinstance(place, SimSink) and isinstance(action, Put | Commit | Undo):
             place.lost()

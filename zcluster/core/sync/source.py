@@ -28,6 +28,9 @@ MIN_REST_S = 0.002
 MAX_LOOKS = 4
 MAX_LOOKING_S = 0.05
 """So often, and so long, a burst of changes is followed before what was seen is published."""
+_UNKNOWN = (
+    "not all of it can be read, and what was there before is not known, so nothing tells what is gone: make it readable"
+)
 GUARD_S = 60.0
 """Files that went within this time count as one deletion: who deletes a large tree is seen in many small steps."""
 MAX_REST_S = 2.0
@@ -85,6 +88,7 @@ class Source:
         self._looking = True
         self._confirmed = False
         self._cause, self._of = "change", 0
+        self._restoring, self._restored = False, 0
         self._closed = False
         self._looks = 0
         """How many looks have begun."""
@@ -133,9 +137,13 @@ class Source:
         self._confirmed = True
         self.hint(None, now)
 
+    def restoring(self) -> None:
+        """The files of an old version are going to be put back: nothing is looked at until :meth:`restored`."""
+        self._restoring = True
+
     def restored(self, version: int, then: Callable[[float], None], now: float) -> None:
-        """The files of an old version have been put back: the next version says so, and then ``then`` is called."""
-        self._cause, self._of, self._confirmed = "rollback", version, True
+        """The files have been put back (0: they could not be): the next look's version says so; then ``then`` is called."""
+        self._restoring, self._restored = False, version
         self.look_now(then, now)
 
     def listen(self, session: int) -> None:
@@ -172,7 +180,7 @@ class Source:
         due = self._pass_due_s if self._retry_s is None else min(self._pass_due_s, self._retry_s)
         if self._recheck:
             due = min(due, self._recheck_s)
-        if (self._dirty or self._everything) and not self._looking and self.opened is not None:
+        if (self._dirty or self._everything) and not (self._looking or self._restoring) and self.opened is not None:
             due = min(due, self._not_before_s)
         if self._unrecorded:
             due = min(due, self._record_due_s)
@@ -231,8 +239,11 @@ class Source:
             self._announce_all()
 
     def _look(self, now: float) -> None:
-        if self._looking or self._closed or self.opened is None or now < self._not_before_s:
+        if self._looking or self._restoring or self._closed or self.opened is None or now < self._not_before_s:
             return
+        if self._restored:
+            # From here on, and not in a look that had begun before: that one saw something else.
+            self._cause, self._of, self._confirmed, self._restored = "rollback", self._restored, True, 0
         if self._everything or self._dirty:
             self._began_s, self._more_looks = now, 0
             self._look_again(now)
@@ -258,7 +269,7 @@ class Source:
             self.mine, self._since = result.mine, {}
             self._release_hold()
             self._rest(now)
-        elif self._more_hints(now):
+        elif self._more_hints(now) and not self._restoring and not self._restored:
             self._look_again(now)
         elif self._since is not None:
             self._was_differed([change for change in self._since.values() if change.old != change.new], now)
@@ -288,6 +299,10 @@ class Source:
         assert isinstance(result, list)
         added = sum(1 for change in result if change.old is None and not _directory(change))
         removed = sum(1 for change in result if change.new is None and not _directory(change))
+        if self.version and not self.mine and not looked.complete:
+            self._hold(_UNKNOWN, now)
+            self._rest(now)
+            return
         # How many there were is known even where what they were is not: after a restart.
         before = self._most_files(now)
         verdict = judge(

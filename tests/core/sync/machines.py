@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
 from treemodel import file, manifest, tree
 
 from zcluster.core.sync.effects import Do, Effects, Looked, Opened, Say, Tell
-from zcluster.core.sync.entry import Manifest, listing_digest
+from zcluster.core.sync.entry import Manifest, content_digest, listing_digest
 from zcluster.errors import ZClusterError
 
 A = TypeVar("A")
@@ -65,7 +66,9 @@ class Bench:
 
 def looked(files: dict[str, str], **fields: Any) -> Looked:
     """A look at a tree of these files."""
-    mine: Manifest = manifest(tree(*((path, file(path, content)) for path, content in files.items())))
+    digests = {path: content_digest("xxh3_128", content.encode()) for path, content in files.items()}
+    entries = ((path, replace(file(path, content), digest=digests[path])) for path, content in files.items())
+    mine: Manifest = manifest(tree(*entries))
     size = sum(map(len, files.values()))
     defaults: dict[str, Any] = {"complete": True, "marker_ok": True}
     return Looked(mine=mine, root=listing_digest(mine[""]), files=len(files), bytes=size, **defaults | fields)

@@ -146,10 +146,14 @@ class MasterSide:
     async def _rollback(self, version: int, tree: str) -> dict[str, Any]:
         name = self._one_tree(tree)
         action = Restore((name, ""), version)
-        await self._engine.in_lane(f"{name}/", lambda: self._engine.disks.do(action))
         done = asyncio.Event()
-        source = self._hub.sources[name]
-        self._engine.event(lambda: source.restored(version, lambda now: done.set(), self._engine.loop.time()))
+        source, put_back = self._hub.sources[name], 0
+        source.restoring()
+        try:
+            await self._engine.in_lane(f"{name}/", lambda: self._engine.disks.do(action))
+            put_back = version
+        finally:
+            self._engine.event(lambda: source.restored(put_back, lambda now: done.set(), self._engine.loop.time()))
         await done.wait()
         if source.held:
             raise UsageError(f"version {version} was restored and is held: {source.held}")

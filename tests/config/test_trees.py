@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from zcluster.config import LIVE, SETTINGS, TREE_KEYS, Home, Loaded, Settings, TreeSettings, home_conflict, load, reload, rows
 from zcluster.config.check import MAX_PATTERNS, MAX_WORDS, check_value
+from zcluster.config.names import MAX_NAME_CHARS
 from zcluster.config.patterns import MAX_PATTERN_CHARS, pattern_fault
-from zcluster.config.sync import MAX_TEXT_BYTES, MAX_TREES
+from zcluster.config.sync import EXTRA, MAX_TEXT_BYTES, MAX_TREES
 from zcluster.config.trees import read_trees
 from zcluster.core.sync.blocks import CHUNK_BYTES
 from zcluster.core.sync.serving import MAX_BLOCKS
@@ -256,6 +257,14 @@ def test_worker_paths_of_the_same_workers_must_be_apart(tmp_path: Path) -> None:
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/xy'"))
     load_text(tmp_path, one + tree("other", "b", "worker_path = 'srv/x'"))
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/x'\nworkers = 'web*'"))
+
+
+def test_names_of_trees_that_extra_valid_implies_are_reserved(tmp_path: Path) -> None:
+    assert "reserved" in error_of(tmp_path, tree("rules.EXTRA")).message
+    own = "extra_valid = ['local/']"
+    longest = MAX_NAME_CHARS - len(EXTRA)
+    assert f"at most {longest} characters" in error_of(tmp_path, tree("t" * (longest + 1), rest=own)).message
+    load_text(tmp_path, tree("t" * longest, rest=own) + tree("u" * MAX_NAME_CHARS, "files/u"))
 
 
 def test_the_number_of_trees_is_bounded(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_could_not_be_opened_is_in_nobodys_way(tmp_path: Path) -> None:
 
 def test_extra_valid_of_a_down_tree_implies_a_tree_that_goes_up() -> None:
     trees = [
-        TreeSettings("rules", "/srv/rules", "/srv/w", extra_valid=("local/",), exclude=("*.tmp",), on_change=("true",), mode="600"),
+        TreeSettings("rules", "/srv/rules", "/srv/w", extra_valid=("local/",), exclude=("*.tmp",), on_change=("a",), mode="600"),
         TreeSettings("plain", "/srv/plain"),
         TreeSettings("logs", "/srv/logs", direction="up", extra_valid=("note",)),
     ]
@@ -191,4 +191,4 @@ def test_extra_valid_of_a_down_tree_implies_a_tree_that_goes_up() -> None:
     assert (implied.info.include, implied.info.exclude, implied.info.extra_valid) == (["local/"], ["*.tmp"], [])
     assert (implied.info.hash, implied.info.symlinks, implied.info.max_bytes) == ("blake2b_256", "refuse", SYNC["up_bytes"])
     assert (implied.info.on_change, implied.local.on_change, implied.info.mode, implied.keep) == ([], [], -1, "per-worker")
-    assert found["rules"].info.on_change == ["true"]
+    assert found["rules"].info.on_change == ["a"]

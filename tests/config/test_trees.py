@@ -21,7 +21,7 @@ from zcluster.config.trees import read_trees
 from zcluster.core.sync.blocks import CHUNK_BYTES
 from zcluster.core.sync.serving import MAX_BLOCKS
 from zcluster.errors import ConfigError
-from zcluster.files.declare import declare
+from zcluster.files.declare import declare, declare_all
 from zcluster.wire import encode
 from zcluster.wire.trees import Trees
 
@@ -257,6 +257,20 @@ def test_worker_paths_of_the_same_workers_must_be_apart(tmp_path: Path) -> None:
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/xy'"))
     load_text(tmp_path, one + tree("other", "b", "worker_path = 'srv/x'"))
     load_text(tmp_path, one + tree("other", "b", "worker_path = '/srv/x'\nworkers = 'web*'"))
+
+
+def test_the_message_fits_with_the_trees_that_extra_valid_implies(tmp_path: Path) -> None:
+    names = [f"{index:02}{'n' * (MAX_NAME_CHARS - len(EXTRA) - 2)}" for index in range(MAX_TREES)]
+    pattern = json.dumps(["\\\\" * 250 + "x"])
+    text = "".join(tree(name, name, f"extra_valid = {pattern}\nworker_path = '{'w' * 400}/{name}'") for name in names)
+    settings = load_text(tmp_path, text).settings
+    declared = declare_all(map(asdict, settings.sync.tree), {"up_files": 1, "up_bytes": 1}, Path("extra"))
+    infos = [each.info for each in declared.values()]
+    assert len(infos) == 2 * MAX_TREES
+    message = Trees(epoch=2**53 - 1, chunk_bytes=983040, window_bytes=1 << 30, trees=infos)
+    assert 200_000 < len(encode(message)) < 400_000
+    own = [tree("a", "a", f"extra_valid = {['y' * 1000 + str(number) for number in range(100)]}")]
+    assert "bytes, at most" in error_of(tmp_path, own[0]).message
 
 
 def test_names_of_trees_that_extra_valid_implies_are_reserved(tmp_path: Path) -> None:

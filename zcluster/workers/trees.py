@@ -1,7 +1,7 @@
 """A worker's file sync as its main process sees it.
 
 Rules kept here:
-- a worker that no tree concerns has no sync process; the master's first TREES starts it;
+- a worker that no tree concerns has no sync process; the master's first TREES that names one starts it;
 - what the master said last of its trees is kept, so that a sync process which is started again hears it at once;
 - frames of the sync process leave behind what the session itself has to say: control first, bulk last.
 """
@@ -68,6 +68,8 @@ class WorkerTrees:
             return False
         if isinstance(message, Trees):
             self._trees = data
+            if self._process is None and not message.trees:
+                return True
             if self._process is None:
                 self._process = SyncProcess(self, self._setup, self._logger)
             if not self._process.running:

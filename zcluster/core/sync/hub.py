@@ -110,8 +110,7 @@ class Hub:
         self.workers[session] = _Worker(name, trees)
         self._sessions[name] = session
         self.known.pop(name, None)
-        if not trees:
-            return
+        # Also without any: it may have had one before the configuration was changed.
         self._say_trees(session)
         for tree in trees:
             if tree in self.sources:
@@ -255,8 +254,9 @@ class Hub:
                 self.paused.add((name, worker))
             else:
                 self.paused -= {pair for pair in self.paused if pair[0] == name and worker in ("", pair[1])}
-        for session in self.workers:
-            self._say_trees(session)
+        for session, known in self.workers.items():
+            if known.trees:
+                self._say_trees(session)
         for place, sink in self.sinks.items():
             sink.set_paused(self.is_paused(*place), now)
         return names
@@ -300,12 +300,11 @@ class Hub:
 
     def _say_trees(self, session: int) -> None:
         worker = self.workers[session]
-        if worker.trees:
-            limits, name = self._source_limits, worker.name
-            infos = [msgspec.structs.replace(info, paused=self.is_paused(tree, name)) for tree, info in worker.trees.items()]
-            self.effects.say(session, Trees(
-                epoch=limits.epoch, chunk_bytes=limits.chunk_bytes, window_bytes=limits.window_bytes, trees=infos
-            ))  # fmt: skip
+        limits, name = self._source_limits, worker.name
+        infos = [msgspec.structs.replace(info, paused=self.is_paused(tree, name)) for tree, info in worker.trees.items()]
+        self.effects.say(session, Trees(
+            epoch=limits.epoch, chunk_bytes=limits.chunk_bytes, window_bytes=limits.window_bytes, trees=infos
+        ))  # fmt: skip
 
     def _order(self, trees: list[str], order: str, worker: str = "") -> None:
         for session, known in self.workers.items():

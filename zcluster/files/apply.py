@@ -289,7 +289,10 @@ class Carrier:
         """Set mode and time of what has the right content already. It is opened as what it is, so nothing else is changed."""
         try:
             if is_dir:
-                self._beneath.dir_fd(path)
+                try:
+                    self._beneath.dir_fd(path)
+                except PermissionError:
+                    self._unlock(path, mode)
                 self._modes[path] = mode
                 self.applied.paths.append(path)
                 return
@@ -311,6 +314,14 @@ class Carrier:
             self.applied.paths.append(path)
         except (OSError, PeerError) as error:
             self._fail(path, error)
+
+    def _unlock(self, path: str, mode: int) -> None:
+        """A directory of ours whose own mode keeps us out: it came like that from its source."""
+        fd = self._beneath.open(path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", mode | _OWNER_ALL)
+        finally:
+            os.close(fd)
 
     def _delete(self, files: Iterable[str], dirs: Iterable[str]) -> None:
         applied, respelled = self.applied, dict(self._record.respelled)

@@ -128,6 +128,16 @@ def test_the_exit_code_of_status(row: dict[str, Any], behind: bool, cluster: Any
         ({"held": "the root is missing"}, 3, "tree rules is held: the root is missing"),
         ({"errors": [{"path": "a", "reason": "EACCES"}]}, 3, 'tree rules has errors: [{"path": "a", "reason": "EACCES"}]'),
         ({"paused": True}, 0, "tree rules is paused"),
+        (
+            {"conflicts": [{"path": "b", "worker": "two", "owner": "one", "at": "b"}], "conflict_count": 3},
+            0,
+            "tree rules does not merge b of two: b belongs to one, and 2 more",
+        ),
+        (
+            {"conflicts": [{"path": "b/c", "worker": "two", "owner": "", "at": "b"}], "conflict_count": 1},
+            0,
+            "tree rules does not merge b/c of two: b is not from a worker",
+        ),
         ({"refused": [{"path": "b", "reason": "a symbolic link"}]}, 0, "tree rules leaves out b: a symbolic link"),
         (
             {"refused": [{"path": "b", "reason": "not NFC"}, {"path": "c", "reason": "x"}]},

@@ -183,6 +183,13 @@ def tree_troubles(trees: Iterable[Mapping[str, Any]]) -> list[str]:
             found.append(f"tree {name} is paused")
         if tree.get("errors"):
             found.append(f"tree {name} has errors: {cell(tree['errors'])}")
+        conflicts = tree.get("conflicts") or ()
+        if conflicts:
+            first, count = conflicts[0], tree.get("conflict_count") or len(conflicts)
+            whose = f"belongs to {cell(first['owner'])}" if first.get("owner") else "is not from a worker"
+            whose = f"{cell(first.get('at'))} {whose}"
+            more = f", and {count - 1} more" if count > 1 else ""
+            found.append(f"tree {name} does not merge {cell(first.get('path'))} of {cell(first.get('worker'))}: {whose}{more}")
         refused = tree.get("refused") or ()
         if refused:
             first = refused[0]

@@ -47,11 +47,11 @@ class MasterSide:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._paused_file = data / "paused.json"
         self._history = History(data / "history.db", sync["history_versions"], sync["history_bytes"])
-        merged = frozenset(tree["name"] for tree in setup["trees"] if tree["keep"] == "merged")
+        declared = declare_all(setup["trees"], sync, data / "extra")
+        merged = frozenset(name for name, tree in declared.items() if tree.keep == "merged")
         layout = Layout(data=data, home=home, default_root=home, allowed=None, merged=merged)
         engine.disks = Disks(layout, self._history, keep=True, hint=engine.hinted)
         chunk = chunk_bytes(setup["frame_bytes"])
-        declared = declare_all(setup["trees"], sync, data / "extra")
         self._hub = Hub(
             declared, Effects(), SinkLimits(sync["window_bytes"], chunk, sync["scan_s"]),
             SourceLimits(setup["epoch"], sync["window_bytes"], chunk, sync["scan_s"]), sync["pulls"], setup["node"],

@@ -142,6 +142,16 @@ def listing_digest(listing: bytes | memoryview) -> bytes:
     return hashlib.blake2b(listing, digest_size=DIRECTORY_DIGEST_BYTES).digest()
 
 
+def count_files(changes: Iterable[Change]) -> tuple[int, int, int]:
+    """How many files and links are added, changed and removed."""
+    counts = [0, 0, 0]
+    for change in changes:
+        entry = change.new or change.old
+        if entry is not None and entry.kind != DIRECTORY:
+            counts[0 if change.old is None else 2 if change.new is None else 1] += 1
+    return counts[0], counts[1], counts[2]
+
+
 def join(directory: str, name: str) -> str:
     """The path of ``name`` in ``directory``."""
     return f"{directory}/{name}" if directory else name

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zcluster.core.sync.effects import Action, Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
-from zcluster.core.sync.entry import DIRECTORY, Change, Manifest, merged_changes
+from zcluster.core.sync.entry import Change, Manifest, count_files, merged_changes
 from zcluster.core.sync.guard import judge
 from zcluster.core.sync.serving import Serving, Version
 from zcluster.wire.trees import State, TreeInfo
@@ -297,8 +297,7 @@ class Source:
             self._rest(now)
             return
         assert isinstance(result, list)
-        added = sum(1 for change in result if change.old is None and not _directory(change))
-        removed = sum(1 for change in result if change.new is None and not _directory(change))
+        added, changed, removed = count_files(result)
         if self.version and not self.mine and not looked.complete:
             self._hold(_UNKNOWN, now)
             self._rest(now)
@@ -316,7 +315,6 @@ class Source:
             self._rest(now)
             return
         self._pending = result
-        changed = sum(1 for change in result if not _directory(change)) - added - removed
         number = Number(
             self.place, self.limits.epoch, looked.root, looked.files, looked.bytes, added, changed, removed,
             self._cause, self._of, max(self.floor, self.version),
@@ -393,11 +391,6 @@ class Source:
     def _announce_all(self) -> None:
         for session in self._listeners:
             self.announce(session)
-
-
-def _directory(change: Change) -> bool:
-    entry = change.new or change.old
-    return entry is not None and entry.kind == DIRECTORY
 
 
 def _ignore(result: object, now: float) -> None:

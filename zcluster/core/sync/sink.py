@@ -10,8 +10,7 @@ Rules kept here:
 - a version is held when its commit has ended: staged, checked, durable and in its place; nothing is reported before;
 - ``clean`` means that what is here now is what the held version left; a change made here makes it unclean, and the copy is
   compared and mended;
-- whatever goes wrong ends in ``failed`` with its reason, and is tried again with growing pauses, or at once when the source
-  has something newer or someone says so;
+- whatever goes wrong ends in ``failed`` with its reason, and is tried again with growing pauses, or at once for something newer;
 - a lost session loses nothing: what is staged stays, and the next session goes on from there.
 """
 
@@ -19,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from zcluster.core.sync.effects import Effects, Looked, Open, Opened, Place, failed
 from zcluster.core.sync.guard import judge_first
@@ -99,10 +100,10 @@ class Sink(CopyState):
         self.target = state
         if newer:
             self._tries.newer()
-        if newer and self.opened is not None and self.state in ("failed", "held"):
-            self._tries.fresh()
-            self._become("idle", "", now)
-        # Not only when it is newer: a source that has just started had nothing to give, and has forgotten who asked.
+            if self.opened is not None and self.state in ("failed", "held"):
+                self._tries.fresh()
+                self._become("idle", "", now)
+        # Even when nothing is newer: a source that has just started has forgotten who asked.
         self.ask_again(now)
         self._start(now)
 
@@ -166,12 +167,14 @@ class Sink(CopyState):
         """
         if self.state != "asked" or self.looked is None:
             return
+        if self.target is not None and message.version > self.target.version:
+            # Its STATE was lost: what is applied now would be taken for too new, and pulled for ever.
+            self.target = replace(self.target, version=message.version, epoch=message.epoch, root=message.root)
         self._began_s = now
         pulling = Pulling(
             self.place, self.info, self.rules, self.limits.window_bytes, self.limits.chunk_bytes, self._effects, message,
             self.looked, (self.version, self.epoch, self.root), self._last_id, now, dry=self._dry, say=self._say,
-            become=self._become, ended=self._ended, judge=self._distrust, clean=self.clean,
-            pace=self._pace,
+            become=self._become, ended=self._ended, judge=self._distrust, clean=self.clean, pace=self._pace,
         )  # fmt: skip
         self._pulling = pulling
         pulling.start(now)
@@ -292,13 +295,11 @@ class Sink(CopyState):
         elif self._session is None:
             self._become("idle", "its source cannot be reached", now)
         elif target is None or not target.version:
-            held = target.held if target is not None else ""
-            self._become("idle", held or "the source has published nothing yet", now)
+            self._become("idle", (target.held if target else "") or "the source has published nothing yet", now)
         elif self.current:
-            told, self.error = not self.error, ""
+            failed_before, self.error = self.error, ""
             self._become("idle", "", now)
-            if not told:
-                self._tell(now, always=True)
+            self._tell(now, always=bool(failed_before))
         elif self._paused:
             self._become("idle", "paused", now)
         elif self._refused == target.version:

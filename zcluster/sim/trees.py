@@ -89,6 +89,7 @@ class TreeRun:
         if random.random() < 0.4:
             self.infos["u"] = self._info("u", "up")
         self.master = MasterNode(world, self._start_hub)
+        self.master.lose = random.choice((0.0, 0.0, 0.03))
         self.oracle = Oracle(world, self.infos, self.master, pulls=self.pulls)
         self.workers = [
             WorkerNode(world, f"w{number}", self.master, self._start_member) for number in range(1, random.randint(2, 5))
@@ -157,6 +158,7 @@ class TreeRun:
     def _cure(self) -> None:
         self.world.note("!", "all is well from here on")
         self.trouble.disk = self.trouble.slow = self.trouble.command = self.trouble.hint = 0.0
+        self.master.lose = 0.0
         self.paused.clear()
         self.master.start()
         self.master.start_sync()
@@ -363,9 +365,10 @@ class TreeRun:
         source = self._hub(process).sources[tree]
 
         def ended(result: object) -> None:
-            if not isinstance(result, ZClusterError):
-                process.event(lambda: source.restored(version.number, lambda now: None, process.now))
+            number = 0 if isinstance(result, ZClusterError) else version.number
+            process.event(lambda: source.restored(number, lambda now: None, process.now))
 
+        process.event(source.restoring)
         process.do(f"{tree}/", Restore(place, version.number), ended)
 
     def _diff(self, worker: WorkerNode, tree: str) -> None:

@@ -31,6 +31,9 @@ class Link:
     def send(self, frame: bytes, bulk: bool, *, up: bool) -> None:
         """Send a frame to the master (``up``) or the worker."""
         key, random = (up, bulk), self.world.random
+        if self.world.chance(self.master.lose):
+            self.world.note("net", f"loses a frame {'to m' if up else f'to {self.worker.name}'}")
+            return
         delay_s = random.uniform(0.0003, 0.003) + (random.uniform(0.0, 0.01) if bulk else 0.0)
         at_s = max(self.world.now + delay_s, self._last_s.get(key, 0.0))
         self._last_s[key] = at_s
@@ -68,6 +71,8 @@ class MasterNode:
         self.up = False
         self.epoch = 0
         self.last_number = 0
+        self.lose = 0.0
+        """The share of frames that is lost although the session lives."""
 
     def start(self) -> None:
         """The master starts."""

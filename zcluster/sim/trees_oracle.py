@@ -54,7 +54,7 @@ class Oracle(Watch):
         known = self.roots[process.name, place]
         if known and number <= max(known):
             self.world.fail(f"version {number} of {place} at {process.name} comes after {max(known)}")
-        known[number] = process.places[place].seen.root
+        known[number] = process.store.history[place][-1].root
         self.outcomes["versions"] += 1
 
     def changed(self, process: Process, place: Place) -> None:
@@ -111,7 +111,7 @@ class Oracle(Watch):
     def _check_permits(self, hub: Hub) -> None:
         if hub.permits.out > self.pulls:
             self.world.fail(f"{hub.permits.out} permits are out")
-        for (place, session) in (*hub.permits._out, *hub.permits._waiting):
+        for place, session in (*hub.permits._out, *hub.permits._waiting):
             if session not in hub.workers:
                 self.world.fail(f"session {session} is over and has a permit for {place}")
 
@@ -165,5 +165,3 @@ def _plain(nodes: Nodes, rules: Rules) -> dict[str, tuple[object, ...]]:
 
 def _same(node: Node) -> tuple[object, ...]:
     return (node.kind, node.mode if node.kind != "l" else 0, node.data, node.mtime_ns if node.kind == FILE else 0, node.target)
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -248,7 +249,7 @@ def test_names_that_no_tree_may_have_are_refused_and_the_rest_is_synced(run: Cal
         os.mkfifo(tree.path / "pipe")
 
         async def refused() -> bool:
-            return (await tree.at_master())["refused_count"] == len(odd) + 1
+            return bool((await tree.at_master())["refused_count"] == len(odd) + 1)
 
         await eventually(refused, "all odd names are refused")
         await eventually(lambda: held(tree.copy()).keys() == {"good", "ünï"}, "the others are there")
@@ -338,7 +339,7 @@ def test_status_diff_and_verify_say_how_a_copy_is(run: Callable[[str, Body], Non
         assert (told["files"], told["bytes"]) == (4, 14)
         assert told["version"] == row["version"]
         assert told["root"] == row["root"]
-        nothing = {"missing": [], "shared": [], "extra": [], "extra_valid": []}
+        nothing: dict[str, list[object]] = {"missing": [], "shared": [], "extra": [], "extra_valid": []}
         (found,) = (await sync.diff("worker-1", tree.name))["trees"]
         assert {name: found[name] for name in nothing} == nothing
         (verified,) = (await sync.verify("worker-1", tree.name))["trees"]
@@ -420,17 +421,21 @@ def test_a_copy_that_was_edited_is_mended(run: Callable[[str, Body], None]) -> N
         (copy / "a").write_text("edited here")
         (copy / "stray").write_text("made here")
         (copy / "d" / "b").unlink()
-        shutil.rmtree(copy / "d" / "e")
+        # In one step: a copy is mended while a longer deletion is under way.
+        os.rename(copy / "d" / "e", tree.cluster.home / "away 1")
         await tree.current()
         # A directory of the copy that becomes a link to elsewhere: elsewhere is not touched.
         elsewhere = tree.cluster.home / "elsewhere"
         write(elsewhere, {"b": "not ours", "c": "neither"})
         before = held(elsewhere)
-        shutil.rmtree(copy / "d")
-        (copy / "d").symlink_to(elsewhere)
+        (copy / "link").symlink_to(elsewhere)
+        os.rename(copy / "d", tree.cluster.home / "away 2")
+        with contextlib.suppress(OSError):  # where it was mended already
+            os.rename(copy / "link", copy / "d")
+        (copy / "link").unlink(missing_ok=True)
         await tree.current()
         assert held(elsewhere) == before
-        shutil.rmtree(copy / "d")
+        os.rename(copy / "d", tree.cluster.home / "away 3")
         await tree.current()
 
     run("mended", body)

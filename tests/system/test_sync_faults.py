@@ -220,7 +220,7 @@ def test_a_full_and_a_read_only_disk_on_the_worker(tmp_path: Path, small_disk: P
         subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
         await current()
 
-    roots = {"worker.tree_roots": str(small_disk)}
+    roots: dict[str, object] = {"worker.tree_roots": str(small_disk)}
     run(tmp_path, {"t": f'worker_path = "{small_disk}/copy"'}, body, settings=roots)
 
 

@@ -155,7 +155,10 @@ def test_a_manifest_of_ten_million_entries_is_refused_in_bounded_memory(tmp_path
     def attack(raw: Raw, cluster: LocalCluster) -> None:
         raw.wait_for(trees.Trees)
         file = content_digest("blake2b_256", b"x")
-        parts = [encode_listing(Entry(f"f{n:05}", FILE, 1, 0, 0o644, file) for n in range(d * 9000, d * 9000 + 9000)) for d in range(13)]
+        parts = [
+            encode_listing(Entry(f"f{n:06}", FILE, 1, 0, 0o644, file) for n in range(start, start + 9000))
+            for start in range(0, 13 * 9000, 9000)
+        ]
         digests = [*map(listing_digest, parts), *(os.urandom(32) for _ in range(987))]
         root = encode_listing(Entry(f"d{n:04}", DIRECTORY, 0, 0, 0o755, digest) for n, digest in enumerate(digests))
         before = sync_memory(cluster)

@@ -16,7 +16,7 @@ from waiting import eventually
 
 from zcluster.bench.cluster import LocalCluster
 from zcluster.clients import AsyncClient
-from zcluster.errors import FunctionFailed
+from zcluster.errors import UsageError
 
 FAST = {"session.heartbeat_s": 0.3}
 
@@ -174,7 +174,7 @@ async def test_what_a_worker_leaves_out_or_holds_back_is_visible_at_the_master()
             await admin.sync.confirm("logs", "worker-1")
             await has(copy, {})
             await current(client, "worker-1")
-            with pytest.raises(FunctionFailed, match="own"):
+            with pytest.raises(UsageError, match="own"):
                 await client.sync.diff("worker-1", "logs")
             assert (await client.sync.verify("worker-1", "logs"))["trees"][0]["wrong"] == []
 

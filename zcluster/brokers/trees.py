@@ -125,7 +125,7 @@ class MasterTrees:
     def functions(self) -> dict[str, Function]:
         """The functions ``sync.*`` of a master."""
         made = [*self._questions(), *self._orders(), *self._past()]
-        return {found.name: found for found in map(Function, made)}
+        return {found.name: found for found in (Function(call, own_errors=True) for call in made)}
 
     async def _ask(self, op: str, **arguments: Any) -> Any:
         if not self._process.running and not self._loaded.settings.sync.tree:

@@ -134,6 +134,7 @@ class Function:
     Args:
         call: a function that :func:`function` decorated. Raises ConfigError when it is none, or when its annotations
             cannot be read from JSON.
+        own_errors: it is a part of zcluster: the errors that it raises are the cluster's own, and travel as they are.
 
     Attributes:
         name, timeout_s, idempotent, pool, role: as declared.
@@ -146,7 +147,8 @@ class Function:
             (InvalidArguments or FunctionFailed, whose cause is the original exception).
     """
 
-    def __init__(self, call: Callable[..., Any]) -> None:
+    def __init__(self, call: Callable[..., Any], *, own_errors: bool = False) -> None:
+        self.own_errors = own_errors
         declaration = declaration_of(call)
         if declaration is None:
             raise ConfigError(f"{call!r} is not declared", hint="decorate it with @zcluster.function()")

@@ -3,7 +3,8 @@
 Rules kept here:
 - a value travels as one JSON value; what JSON cannot hold is FunctionFailed, never a guess;
 - an exception travels as FunctionFailed ``TypeName: text``; only InvalidArguments keeps its class, because the others
-  (NotAllowed, NodeLost...) would claim that the cluster itself refused or lost the request;
+  (NotAllowed, NodeLost...) would claim that the cluster itself refused or lost the request. The errors of functions that
+  are a part of zcluster are the cluster's own, and travel as they are;
 - SystemExit and KeyboardInterrupt in a function are failures of that function, not of the node;
 - a traceback goes to the log, with the request's id, and nowhere else.
 """
@@ -114,7 +115,7 @@ class Outcomes:
 
     def failed(self, job: AnyJob, error: BaseException) -> bytes:
         """The body for what ``job`` raised; FunctionFailed leaves its traceback in the log."""
-        seen = failure(error)
+        seen = error if job.function.own_errors and isinstance(error, ZClusterError) else failure(error)
         if isinstance(seen, FunctionFailed):
             cause = error.__cause__ or error if seen is error else error
             self._logger.error(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zcluster.config import Home, home_conflict
 from zcluster.config.sync import EXTRA
-from zcluster.core.sync.classify import changes_between
+from zcluster.core.sync.classify import differences
 from zcluster.core.sync.effects import (
     Action,
     Begin,
@@ -131,7 +131,7 @@ class Disks:
                 self._close(action.place)
                 return None
             case Differ(), _:
-                return changes_between(action.before, action.after)
+                return differences(action.before, action.after)
             case Command(), Place():
                 return run_command(action, place.root)
             case Look(), Place():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from zcluster.core.sync.classify import changes_between
+from zcluster.core.sync.classify import differences
 from zcluster.core.sync.effects import (
     Action,
     Begin,
@@ -291,7 +291,7 @@ class Process:
                 self.places.pop(action.place, None)
                 return None
             case Differ(), _:
-                return changes_between(action.before, action.after)
+                return differences(action.before, action.after)
             case Command(), SimPlace():
                 return "exit status 1" if self.world.chance(self.trouble.command) else ""
             case Look(), SimPlace():

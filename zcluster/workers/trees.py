@@ -149,7 +149,7 @@ class WorkerTrees:
             """Read every byte of this worker's copies again, and tell what is not as it should be."""
             return dict(await self._ask("verify", tree=tree))
 
-        return {found.name: found for found in map(Function, (diff, verify))}
+        return {found.name: found for found in (Function(call, own_errors=True) for call in (diff, verify))}
 
     async def _ask(self, op: str, **arguments: Any) -> Any:
         if self._process is None:

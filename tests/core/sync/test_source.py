@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from machines import BROKEN, PLACE, Bench, looked, opened
 
-from zcluster.core.sync.classify import changes_between
+from zcluster.core.sync.classify import differences
 from zcluster.core.sync.effects import Differ, Look, Number, Open, Record
+from zcluster.core.sync.entry import Differences
 from zcluster.core.sync.source import MAX_REST_S, RECHECK_S, RECORD_AFTER_S, RECORD_BY_S, REST, RETRY_S, Source, SourceLimits
 from zcluster.wire.trees import Pull, State, TreeInfo
 
@@ -29,7 +30,7 @@ def differ(bench: Bench, made: Source, now: float = 0.0) -> None:
     """End the comparison, wherever one is being done, with what it finds."""
     for action in bench.actions():
         if isinstance(action, Differ):
-            bench.end(Differ, changes_between(action.before, action.after), now)
+            bench.end(Differ, differences(action.before, action.after), now)
 
 
 def published(bench: Bench, files: dict[str, str] = FILES, number: int = 1) -> Source:
@@ -276,7 +277,7 @@ def test_a_closed_source_decides_nothing_any_more(kind: Any) -> None:
         differ(bench, made, 100.0)
     bench.messages()
     made.close()
-    result = {Open: opened(FILES), Look: looked({"a": "1"}), Differ: [], Number: 2}[kind]
+    result = {Open: opened(FILES), Look: looked({"a": "1"}), Differ: Differences(0, 0, 0, []), Number: 2}[kind]
     bench.end(kind, result, 101.0)
     assert bench.actions() == []
     assert bench.messages() == []

@@ -12,13 +12,25 @@ All of it is pure and iterative: however deep a tree is, the stack does not grow
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
-from zcluster.core.sync.entry import DIRECTORY, Change, Entry, Manifest, decode_listing, join
+from zcluster.core.sync.entry import (
+    DIRECTORY,
+    EMPTY_LISTING,
+    Change,
+    Differences,
+    Entry,
+    Manifest,
+    count_files,
+    decode_listing,
+    join,
+)
 from zcluster.core.sync.paths import fold
 from zcluster.core.sync.plan import Classes, Difference, Plan, make_plan
 from zcluster.core.sync.rules import Rules
 
-__all__ = ["Classes", "Difference", "Plan", "changes_between", "classify", "make_plan", "plan_of_changes", "wanted_listings"]
+__all__ = ["Classes", "Difference", "Plan", "changes_between", "classify", "differences", "make_plan",
+           "plan_of_changes", "wanted_listings"]  # fmt: skip
 
 
 def wanted_listings(theirs: Manifest, mine: Manifest) -> tuple[list[str], list[str]]:
@@ -72,6 +84,44 @@ def changes_between(before: Manifest, after: Manifest) -> list[Change]:
     classes = classify(after, before, _EVERYTHING)
     found = (classes.missing, classes.shared, classes.extra)
     return [Change(path, old, new) for differences in found for path, new, old in differences]
+
+
+MAX_LISTED = 65_536
+"""More changes than these are counted and not listed: a million of them would take half a GiB."""
+
+
+def differences(before: Manifest, after: Manifest, max_listed: int = MAX_LISTED) -> Differences:
+    """The same as :func:`changes_between`, counted, and listed where they are few enough; memory is bounded."""
+    counts = [0, 0, 0]
+    changes: list[Change] | None = []
+    for path in chain(after, (path for path in before if path not in after)):
+        old, new = before.get(path, EMPTY_LISTING), after.get(path, EMPTY_LISTING)
+        if old is new or old == new:
+            continue
+        found = _between(path, old, new)
+        for index, count in enumerate(count_files(found)):
+            counts[index] += count
+        if changes is not None:
+            changes += found
+            if len(changes) > max_listed:
+                changes = None
+    return Differences(counts[0], counts[1], counts[2], sorted(changes, key=_by_path) if changes is not None else None)
+
+
+def _between(directory: str, before: bytes, after: bytes) -> list[Change]:
+    """What became of each name of a directory; a directory in it only where it is new, gone or has another mode."""
+    old = {entry.name: entry for entry in decode_listing(before)}
+    changes: list[Change] = []
+    for entry in decode_listing(after):
+        was = old.pop(entry.name, None)
+        same_directory = was is not None and was.kind == entry.kind == DIRECTORY and was.mode == entry.mode
+        if was != entry and not same_directory:
+            changes.append(Change(join(directory, entry.name), was, entry))
+    return changes + [Change(join(directory, name), was, None) for name, was in old.items()]
+
+
+def _by_path(change: Change) -> str:
+    return change.path
 
 
 class _Sorter:

@@ -95,7 +95,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Differ:
-    """What became of each path between two manifests. Ends with a list of Change."""
+    """What became of each path between two manifests. Ends with Differences."""
 
     place: Place
     before: Manifest

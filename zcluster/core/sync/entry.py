@@ -152,6 +152,20 @@ def count_files(changes: Iterable[Change]) -> tuple[int, int, int]:
     return counts[0], counts[1], counts[2]
 
 
+class Differences(Struct, frozen=True):
+    """What became of a tree: how many files and links, and where they are not too many each of them (see Change)."""
+
+    added: int
+    changed: int
+    removed: int
+    changes: list[Change] | None
+
+    @classmethod
+    def of(cls, changes: list[Change]) -> Differences:
+        """Those that ``changes`` are."""
+        return cls(*count_files(changes), changes)
+
+
 def join(directory: str, name: str) -> str:
     """The path of ``name`` in ``directory``."""
     return f"{directory}/{name}" if directory else name

@@ -195,8 +195,12 @@ class Serving:
 
     # -- what leads from one version to the next ------------------------------------------------------------------------
 
-    def remember(self, version: int, root: bytes, changes: list[Change]) -> None:
-        """Keep the changes that lead from ``version`` to the one after it."""
+    def remember(self, version: int, root: bytes, changes: list[Change] | None) -> None:
+        """Keep the changes that lead from ``version`` to the one after it; None: they are too many, or not known."""
+        if changes is None:
+            self._recent.clear()
+            self._recent_changes = 0
+            return
         self._recent.append((version, root, changes))
         self._recent_changes += len(changes)
         while self._recent and self._recent_changes > MAX_RECENT_CHANGES:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zcluster.core.sync.effects import Action, Differ, Effects, Look, Looked, Number, Open, Opened, Place, Record, failed
-from zcluster.core.sync.entry import Change, Manifest, count_files, merged_changes
+from zcluster.core.sync.entry import Change, Differences, Manifest, merged_changes
 from zcluster.core.sync.guard import judge
 from zcluster.core.sync.serving import Serving, Version
 from zcluster.wire.trees import State, TreeInfo
@@ -100,7 +100,7 @@ class Source:
         self._pass_due_s = now + limits.scan_s
         self._retry_s: float | None = None
         self._lane = f"{place[0]}/{place[1]}"
-        self._pending: list[Change] = []
+        self._pending: list[Change] | None = []
         self._seen: Manifest = {}
         """The manifest of the last look."""
         self._since: dict[str, Change] | None = None
@@ -272,7 +272,7 @@ class Source:
         elif self._more_hints(now) and not self._restoring and not self._restored:
             self._look_again(now)
         elif self._since is not None:
-            self._was_differed([change for change in self._since.values() if change.old != change.new], now)
+            self._was_differed(Differences.of([change for change in self._since.values() if change.old != change.new]), now)
         else:
             self._do(Differ(self.place, self.mine, result.mine), self._was_differed)
 
@@ -296,8 +296,7 @@ class Source:
             self._hold(str(error), now)
             self._rest(now)
             return
-        assert isinstance(result, list)
-        added, changed, removed = count_files(result)
+        assert isinstance(result, Differences)
         if self.version and not self.mine and not looked.complete:
             self._hold(_UNKNOWN, now)
             self._rest(now)
@@ -306,17 +305,16 @@ class Source:
         before = self._most_files(now)
         verdict = judge(
             known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete,
-            files_before=before, files_after=looked.files, deleted=max(removed, before - looked.files),
-            share=self.info.delete_share,
-            confirmed=self._confirmed,
+            files_before=before, files_after=looked.files, deleted=max(result.removed, before - looked.files),
+            share=self.info.delete_share, confirmed=self._confirmed,
         )  # fmt: skip
         if verdict.held:
             self._hold(verdict.held, now)
             self._rest(now)
             return
-        self._pending = result
+        self._pending = result.changes
         number = Number(
-            self.place, self.limits.epoch, looked.root, looked.files, looked.bytes, added, changed, removed,
+            self.place, self.limits.epoch, looked.root, looked.files, looked.bytes, result.added, result.changed, result.removed,
             self._cause, self._of, max(self.floor, self.version),
         )  # fmt: skip
         self._do(number, self._was_numbered)
@@ -332,9 +330,8 @@ class Source:
         assert isinstance(result, int)
         self._count_files(now)
         before, self.mine, self._since = self.mine, looked.mine, {}
-        if self.version and before:
-            # Without the manifest before, what is pending lacks all that has gone: no way from there to here.
-            self.serving.remember(self.version, self.root, self._pending)
+        # Without the manifest before, what is pending lacks all that has gone: no way from there to here.
+        self.serving.remember(self.version, self.root, self._pending if self.version and before else None)
         self.version, self.root, self.files, self.bytes = result, looked.root, looked.files, looked.bytes
         self._cause, self._of, self._confirmed = "change", 0, False
         self.held = ""

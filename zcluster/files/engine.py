@@ -33,6 +33,8 @@ from zcluster.wire import Frame, WireLimits, decode, encode
 from zcluster.wire.trees import Listing, TreeMessage
 
 SAVE_S = 60.0
+HINTS_S = 0.002
+"""Hints of one place are collected this often at most: a burst of changes is not a burst of events here."""
 PACK_BYTES = 1024
 """Smaller listings are sent as they are."""
 
@@ -74,6 +76,8 @@ class Engine:
         self._limits = WireLimits(frame_bytes=frame_bytes)
         self._alarm = Alarm(self.loop, self._due)
         self._told_held = ""
+        self._collected_s: dict[Place, float] = {}
+        self._collect_soon: set[Place] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._save_handle = self.loop.call_later(SAVE_S, self._save)
@@ -150,6 +154,18 @@ class Engine:
         self.event(lambda: self.machine.handle_deadline(self.loop.time()))
 
     def _hint(self, place: Place) -> None:
+        """Collect what was hinted at: at once, or, when that was done a moment ago, after a moment."""
+        if place in self._collect_soon:
+            return
+        if self.loop.time() < self._collected_s.get(place, 0.0) + HINTS_S:
+            self._collect_soon.add(place)
+            self.loop.call_later(HINTS_S, self._collect, place)
+        else:
+            self._collect(place)
+
+    def _collect(self, place: Place) -> None:
+        self._collect_soon.discard(place)
+        self._collected_s[place] = self.loop.time()
         dirty = self.disks.collect(place)
         self.event(lambda: self.machine.hint(place, dirty, self.loop.time()))
 

@@ -75,6 +75,10 @@ class Place:
             ZClusterError: the directory is missing, or has more than its rules allow.
         """
         began_s = time.monotonic()
+        if dirty is not None:
+            # What was hinted at since this look was decided, too: it need not wait for the next one.
+            more = self.collect()
+            dirty = dirty | more if more is not None else None
         if not self.treedir.root_ok():
             self.reopen()
             dirty = None

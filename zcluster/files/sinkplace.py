@@ -13,6 +13,7 @@ import os
 import pwd
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import orjson
@@ -218,6 +219,10 @@ class SinkPlace(Place):
         return self._commit(action.plan, action.version, _state(action.version, action.epoch, action.root))
 
     def _commit(self, plan: Plan, version: int, state: bytes) -> Committed:
+        with self.watcher.held_back() if self.watcher is not None else nullcontext():
+            return self._commit_unwatched(plan, version, state)
+
+    def _commit_unwatched(self, plan: Plan, version: int, state: bytes) -> Committed:
         self._staging.version = version
         try:
             applied = self._staging.commit(plan.staged, state)

@@ -19,8 +19,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -78,6 +78,7 @@ class Watcher:
         self._burst_events, self._max_directories, self._max_files = burst_events, max_directories, max_files
         self._root = os.fsencode(os.path.realpath(root))
         self._lock = threading.Lock()
+        self._gate = threading.Lock()
         self._dirty: set[str] | None = set()
         self._files: set[str] = set()
         self._events = 0
@@ -108,6 +109,13 @@ class Watcher:
             dirty, files = self._dirty, self._files
             self._dirty, self._files, self._events = set(), set(), 0
         return None if dirty is None else frozenset(dirty | files)
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Take no events meanwhile; the kernel keeps them, or says that they became too many. For our own writes: what
+        they tell is known, and reading it would take the interpreter from whoever writes."""
+        with self._gate:
+            yield
 
     def close(self) -> None:
         """Stop watching; its thread has ended when this returns. Not to be called from ``on_hint``."""
@@ -148,6 +156,10 @@ class Watcher:
 
     def on_event(self, event: InotifyEvent) -> None:
         """An event of one of our watches."""
+        with self._gate:
+            self._on_event(event)
+
+    def _on_event(self, event: InotifyEvent) -> None:
         watch = self._paths.get(event.wd)
         if watch is None:
             return

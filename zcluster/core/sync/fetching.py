@@ -30,6 +30,8 @@ FETCH_PATH_CHARS = 100_000
 FINE_BLOCKS = 32_768
 """Blocks of one BLOCKS: their hashes are half a MiB."""
 MAX_RUNS = 4096
+MAX_COMPARING = 2
+"""Answers with hashes that wait to be compared: half a MiB each."""
 NONE = -1
 """No id."""
 
@@ -55,6 +57,8 @@ class _Large:
     """Of blocks whose hashes are still to be asked for."""
     asked: list[tuple[int, int]] = field(default_factory=list)
     ranges: deque[tuple[int, int]] = field(default_factory=deque)
+    comparing: int = 0
+    """Answers with hashes of blocks that are being compared."""
     known: bool = False
     """All ranges are known."""
     open_fetches: int = 0
@@ -179,7 +183,11 @@ class Fetching:
             self._effects.do(self._lane, Coarse(self._place, large.path, bytes(body)), self._was_coarse)
         else:
             action = Fine(self._place, large.path, large.asked, bytes(body))
-            self._effects.do(self._lane, action, self._was_fine)
+            large.comparing += 1
+            self._effects.do(self._lane, action, lambda result, now: self._was_fine(large, result, now))
+            if large.comparing < MAX_COMPARING:
+                # The source hashes the next ones while these are compared.
+                self._ask_fine(large, now)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
@@ -316,15 +324,15 @@ class Fetching:
             room -= runs[-1][1]
         if runs:
             self._ask_hashes(large, BLOCK_BYTES, runs)
-        else:
-            large.known = True
+        elif self._hashes_id == NONE:
+            large.known = not large.comparing
         self._go_on(now)
 
-    def _was_fine(self, result: object, now: float) -> None:
+    def _was_fine(self, large: _Large, result: object, now: float) -> None:
         """``result``: the ranges that are nowhere here."""
-        large = self._large
-        if self._over or large is None:
+        if self._over or self._large is not large:
             return
+        large.comparing -= 1
         if (error := failed(result)) is not None:
             self._fail(error, now)
             return
@@ -332,7 +340,10 @@ class Fetching:
         for offset, size in result:
             step = self._chunk_bytes
             large.ranges.extend((offset + start, min(step, size - start)) for start in range(0, size, step))
-        self._ask_fine(large, now)
+        if self._hashes_id == NONE:
+            self._ask_fine(large, now)
+        else:
+            self._go_on(now)
 
     def _fetch_ranges(self, large: _Large, now: float) -> None:
         fetch = _Fetch([], [], large.path)

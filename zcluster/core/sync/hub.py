@@ -174,9 +174,13 @@ class Hub:
                 self.own_reports[(message.tree, worker.name)] = message
                 return
             sink = None if source is not None else self._sink_of(message, worker, session, now)
-            self.permits.progress(((message.tree, "" if source is not None else worker.name), session), now)
+            if not isinstance(message, Report) or message.state in ("pulling", "applying"):
+                self.permits.progress(((message.tree, "" if source is not None else worker.name), session), now)
             if isinstance(message, Report):
                 self._reported(message, worker.name, now)
+                if source is not None and message.state == "current":
+                    # Its FINISH may have been lost; a copy that is current pulls nothing.
+                    source.serving.end(session, now)
             elif source is not None:
                 question_of_sink(source, session, message, body, now)
             elif sink is not None and isinstance(message, State):

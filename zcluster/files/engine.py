@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from zcluster.files.packing import pack, unpack
 from zcluster.files.slots import Slots
 from zcluster.net.reader import Alarm
 from zcluster.wire import Frame, WireLimits, decode, encode
-from zcluster.wire.trees import Listing, TreeMessage
+from zcluster.wire.trees import Listing, Parcel, TreeMessage
 
 SAVE_S = 60.0
 HINTS_S = 0.002
@@ -179,8 +180,12 @@ class Engine:
     def _framed(self, session: int, frame: memoryview) -> None:
         try:
             message, start = decode(frame, self._limits)
-            # A copy: the slot is free again, and nothing has to be told when the body has done its work.
-            body: bytes | memoryview = bytes(frame[start:])
+            body: bytes | memoryview = frame[start:]
+            if isinstance(message, Parcel):
+                # Its content is used where it lies: the slot is lent until the body is dropped.
+                weakref.finalize(body, _let_go, frame).atexit = False
+            else:
+                body = bytes(body)
             if isinstance(message, Listing):
                 body = memoryview(unpack(message.encoding, body, message.raw_bytes))
             if not isinstance(message, TreeMessage):
@@ -219,6 +224,10 @@ class Engine:
             self.channel.note(kind="answer", number=number, error=trouble.to_dict())
             return
         self.channel.note(kind="answer", number=number, value=value)
+
+
+def _let_go(frame: memoryview) -> None:
+    """The frame was kept until now, and is dropped."""
 
 
 def end_with_parent(parent: int) -> None:

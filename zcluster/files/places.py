@@ -88,7 +88,7 @@ class Place:
             mine=self.local.listings, root=scan.root, files=scan.files, bytes=scan.bytes, complete=scan.complete,
             marker_ok=self.treedir.marker_ok(), unsettled=scan.unsettled, errors=_printable(scan.errors),
             refused=_printable(scan.refused), refused_count=scan.refused_count, scan_s=time.monotonic() - began_s,
-            before=before, changes=scan.changes,
+            before=before, changes=scan.changes, more=self.watcher is not None and self.watcher.pending,
         )  # fmt: skip
 
     def reopen(self) -> None:

@@ -13,6 +13,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from zcluster.core.sync.blocks import CHUNK_BYTES
 from zcluster.core.sync.classify import classify
 from zcluster.core.sync.effects import HashBlocks, Number, Opened, Piece, Read, Record
@@ -51,7 +53,7 @@ class SourcePlace(Place):
         self.known_before = newest is not None
         super().__init__(root, tree, rules, cache, hint, create=create and not self.known_before)
         self._reader = Reader(self.treedir.root, self.local.stat_of)
-        self._shared: OrderedDict[tuple[int, tuple[Piece, ...]], Packed] = OrderedDict()
+        self._shared: OrderedDict[tuple[Piece, ...], Packed] = OrderedDict()
         self._shared_bytes = 0
 
     def opened(self) -> Opened:
@@ -152,11 +154,11 @@ class SourcePlace(Place):
 
     def read(self, action: Read) -> Packed:
         """The pieces of a FETCH as parcels, from another sink's reading where there is one."""
-        key = (action.id, tuple(action.pieces))
+        key = tuple(action.pieces)
         packed = self._shared.get(key)
         if packed is not None:
             self._shared.move_to_end(key)
-            return packed
+            return [(msgspec.structs.replace(parcel, id=action.id), body) for parcel, body in packed]
         packed = self._packed(action)
         size = sum(len(body) for _, body in packed)
         if -1 not in {size for parcel, _ in packed for size in parcel.sizes}:

@@ -103,6 +103,11 @@ class Watcher:
         """How many directories are watched."""
         return len(self._paths)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are hints that nobody has collected."""
+        return self._dirty is None or bool(self._dirty) or bool(self._files)
+
     def collect(self) -> frozenset[str] | None:
         """The directories and files hinted at since the last call, and forget them; None: everything may have changed."""
         with self._lock:

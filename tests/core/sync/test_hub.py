@@ -89,6 +89,34 @@ def test_permits_go_round_and_none_sticks() -> None:
     assert [say.session for say in bench.said if isinstance(say.message, Go)] == [3]
 
 
+def test_a_copy_that_reports_that_it_is_current_holds_no_permit() -> None:
+    """Its FINISH was lost; every report renewed the permit, so that it stuck for ever."""
+    bench = Bench()
+    made = hub(bench)
+    for session in (1, 2):
+        up(bench, made, session, f"web-{session}")
+    for session in (1, 2):
+        made.receive(session, Pull(tree="site", version=4), b"", 0.0)
+        made.settle(0.0)
+    bench.messages()
+    made.receive(1, Report(tree="site", state="current", version=4, target=4), b"", 1.0)
+    made.settle(1.0)
+    bench.take()
+    assert [say.session for say in bench.said if isinstance(say.message, Go)] == [2]
+
+
+def test_reports_of_a_copy_that_does_not_pull_do_not_renew_its_permit() -> None:
+    bench = Bench()
+    made = hub(bench)
+    up(bench, made, 1, "web-1")
+    made.receive(1, Pull(tree="site", version=4), b"", 0.0)
+    made.settle(0.0)
+    for at_s in range(10, 60, 10):
+        made.receive(1, Report(tree="site", state="waiting", target=4), b"", float(at_s))
+    made.handle_deadline(STALLED_S)
+    assert "pull_stalled" in bench.events()
+
+
 def test_a_worker_that_holds_something_else_twice_in_a_row_is_told_again() -> None:
     bench = Bench()
     made = hub(bench)

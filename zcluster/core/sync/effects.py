@@ -65,6 +65,8 @@ class Looked:
     refused: tuple[tuple[str, str], ...] = ()
     refused_count: int = 0
     scan_s: float = 0.0
+    more: bool = False
+    """There are hints of changes that came while it was looked: the next look finds them by itself."""
     before: Manifest | None = None
     """The manifest before this look, where ``changes`` is what leads from it to ``mine``."""
     changes: list[Change] | None = None

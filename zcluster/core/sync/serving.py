@@ -3,7 +3,8 @@
 Rules kept here:
 - a sink pulls one version at a time, after GO; what it has begun it may finish, although newer versions come: the manifest
   of its version is kept for it, and content that is gone meanwhile is answered with -1;
-- what one sink may ask for at once is bounded; beyond that it broke the protocol and its pull ends;
+- what one sink may ask for at once is bounded; beyond that it broke the protocol and its pull ends; a new pull has its GO
+  when nothing is read any more for the one before, so that pulling again and again is no way round the bound;
 - a frame is never larger than FRAME_BYTES before compression, and one LIST is answered with a few frames: the sink asks
   again for what is missing.
 """
@@ -46,13 +47,20 @@ class Version:
 
 
 @dataclass
+class _Open:
+    """What a session has asked for and not been given, by whichever of its pulls."""
+
+    fetches: int = 0
+    bytes: int = 0
+    blocks: int = 0
+
+
+@dataclass
 class _Pull:
     """A sink's pull that has its GO."""
 
     version: Version
-    open_fetches: int = 0
-    open_bytes: int = 0
-    open_blocks: int = 0
+    open: _Open
 
 
 class Serving:
@@ -79,6 +87,9 @@ class Serving:
         self._ask, self._release = ask_permit, release_permit
         self._pulls: dict[int, _Pull] = {}
         self._asked: dict[int, Pull] = {}
+        self._open: dict[int, _Open] = {}
+        self._granted: set[int] = set()
+        """Sessions that have their permit, and wait for what their last pull asked for."""
         self._recent: deque[tuple[int, bytes, list[Change]]] = deque()
         self._recent_changes = 0
 
@@ -96,12 +107,16 @@ class Serving:
 
     def grant(self, session: int, now: float) -> None:
         """The session's pull may begin."""
+        if session in self._asked and session in self._open:
+            self._pulls.pop(session, None)
+            self._granted.add(session)
+            return
         message, version = self._asked.pop(session, None), self._current()
         if message is None or version is None:
             # Without a version the next announcement makes it ask again.
             self._release(self._place, session, now)
             return
-        self._pulls[session] = _Pull(version)
+        self._pulls[session] = _Pull(version, _Open())
         changes = self._since(message, version)
         known, root = changes is not None, version.root.hex()
         self._effects.say(session, Go(tree=self._tree, version=version.number, epoch=version.epoch, root=root, changes=known))
@@ -135,17 +150,19 @@ class Serving:
         if pull is None or pull.version.number != message.version:
             self._effects.say(session, Parcel(tree=self._tree, id=message.id, raw_bytes=0, sizes=[-1] * len(pieces), last=True))
             return
-        total = sum(piece.size for piece in pieces)
-        pull.open_fetches += 1
-        pull.open_bytes += total
+        opened, total = pull.open, sum(piece.size for piece in pieces)
         too_large = any(piece.size > self._chunk_bytes for piece in pieces)
-        if too_large or pull.open_fetches > MAX_OPEN_FETCHES or pull.open_bytes > 2 * self._window_bytes:
+        if too_large or opened.fetches >= MAX_OPEN_FETCHES or opened.bytes + total > 2 * self._window_bytes:
             self.end(session, now)
-            raise PeerError(f"a FETCH of {total} bytes with {pull.open_bytes} asked for: more than is allowed at once")
+            raise PeerError(f"a FETCH of {total} bytes with {opened.bytes} asked for: more than is allowed at once")
+        self._open[session] = opened
+        opened.fetches += 1
+        opened.bytes += total
 
         def then(result: object, now: float) -> None:
-            pull.open_fetches -= 1
-            pull.open_bytes -= total
+            opened.fetches -= 1
+            opened.bytes -= total
+            self._was_read(session, opened, now)
             if self._pulls.get(session) is pull:
                 self._say_parcels(session, message, result, len(pieces))
 
@@ -169,17 +186,19 @@ class Serving:
             known = isinstance(result, bytes)
             answer = Hashes(tree=self._tree, id=message.id, failed="" if known else "the file has changed")
             if pull is not None:
-                pull.open_blocks -= 1
+                pull.open.blocks -= 1
+                self._was_read(session, pull.open, now)
             if self._pulls.get(session) is pull:
                 self._effects.say(session, answer, result if isinstance(result, bytes) else b"")
 
         if pull is None:
             then(None, now)
             return
-        pull.open_blocks += 1
-        if pull.open_blocks > MAX_OPEN_BLOCKS:
+        if pull.open.blocks >= MAX_OPEN_BLOCKS:
             self.end(session, now)
             raise PeerError(f"more than {MAX_OPEN_BLOCKS} BLOCKS at once")
+        self._open[session] = pull.open
+        pull.open.blocks += 1
         action = HashBlocks(self._place, message.path, digest, message.block_bytes, message.runs)
         self._effects.do(self._lane, action, then)
 
@@ -190,6 +209,7 @@ class Serving:
     def end(self, session: int, now: float) -> None:
         """The session's pull is over, whatever it was doing."""
         self._asked.pop(session, None)
+        self._granted.discard(session)
         self._pulls.pop(session, None)
         self._release(self._place, session, now)
 
@@ -223,6 +243,15 @@ class Serving:
             if found is not None:
                 merged_changes(found, changes)
         return None if found is None else [change for change in found.values() if change.old != change.new]
+
+    def _was_read(self, session: int, opened: _Open, now: float) -> None:
+        """Something that the session asked for has come from the disk; its next pull may wait for the last of it."""
+        if opened.fetches or opened.blocks:
+            return
+        del self._open[session]
+        if session in self._granted:
+            self._granted.discard(session)
+            self.grant(session, now)
 
     # -- answers --------------------------------------------------------------------------------------------------------
 

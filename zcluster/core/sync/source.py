@@ -269,7 +269,7 @@ class Source:
             self.mine, self._since = result.mine, {}
             self._release_hold()
             self._rest(now)
-        elif self._more_hints(now) and not self._restoring and not self._restored:
+        elif self._more_hints(result, now) and not self._restoring and not self._restored:
             self._look_again(now)
         elif self._since is not None:
             self._was_differed(Differences.of([change for change in self._since.values() if change.old != change.new]), now)
@@ -284,10 +284,11 @@ class Source:
             merged_changes(self._since, looked.changes)
         self._seen = looked.mine
 
-    def _more_hints(self, now: float) -> bool:
+    def _more_hints(self, looked: Looked, now: float) -> bool:
         """Whether more has changed while it was looked: a burst becomes one version, if it does not take too long."""
         self._more_looks += 1
-        return bool(self._dirty or self._everything) and self._more_looks < MAX_LOOKS and now < self._began_s + MAX_LOOKING_S
+        more = bool(self._dirty or self._everything or looked.more)
+        return more and self._more_looks < MAX_LOOKS and now < self._began_s + MAX_LOOKING_S
 
     def _was_differed(self, result: object, now: float) -> None:
         looked = self.looked

@@ -261,6 +261,35 @@ def test_answered_questions_make_room_for_others() -> None:
     assert served.serving.busy
 
 
+def test_a_new_pull_waits_for_what_the_one_before_asked_for() -> None:
+    served = Served()
+    served.pull()
+    served.fetch([1])
+    served.blocks()
+    assert served.pull() == []
+    served.serving.finish(7, Finish(tree="t", version=5), 0.0)
+    assert served.pull() == []
+    assert not served.serving.busy
+    served.fetch([1], 2)
+    served.bench.messages()
+    served.bench.end(Read, [(Parcel(tree="t", id=1, raw_bytes=1, sizes=[1], last=True), b"x")])
+    assert served.bench.messages() == []
+    served.bench.end(HashBlocks, b"h" * 16)
+    assert served.bench.messages() == [GO]
+    assert served.pull() == [GO]
+
+
+def test_a_pull_that_was_given_up_while_it_waited_does_not_begin() -> None:
+    served = Served()
+    served.pull()
+    served.fetch([1])
+    assert served.pull() == []
+    served.serving.end(7, 0.0)
+    served.bench.end(Read, [])
+    assert served.bench.messages() == []
+    assert not served.serving.busy
+
+
 @pytest.mark.parametrize("beyond", [False, True])
 def test_one_question_is_for_a_bounded_number_of_blocks(beyond: bool) -> None:
     served = Served()

@@ -15,7 +15,7 @@ from zcluster.core.sync.member import Member
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
 from zcluster.core.sync.status import status_rows, tree_rows
-from zcluster.wire.trees import MAX_REFUSED, Order, Pull, Report, State, TreeInfo, TreeMessage, Trees
+from zcluster.wire.trees import MAX_REFUSED, Go, Order, Pull, Report, State, TreeInfo, TreeMessage, Trees
 
 DOWN = TreeInfo(tree="rules")
 UP = TreeInfo(tree="logs", direction="up", hash="blake2b_256")
@@ -127,3 +127,20 @@ def test_a_worker_tells_of_its_own_trees_once_for_each_change_and_anew_in_each_s
     member.session_up(0, "master", 0.0)
     member.receive(0, trees, b"", 0.0)
     assert reports() == [told]
+
+
+def test_a_go_before_its_pull_does_not_begin_a_pull_without_a_permit() -> None:
+    bench = Bench()
+    hub = a_hub(bench.effects)
+    hub.permits.set_limit(1, 0.0)
+    states = []
+    for session in (ONE, TWO):
+        hub.receive(session, STATE, b"", 0.0)
+    for _ in ("rules", "one", "two"):
+        bench.end(Open, Opened(looked_at({})))
+    hub.settle(0.0)
+    for session, name in ((TWO, "two"), (ONE, "one")):
+        hub.receive(session, Go(tree="logs", version=3, epoch=0, root=STATE.root), b"", 1.0)
+        states.append(hub.sinks[("logs", name)].state)
+    assert states == ["asked", "walking"]
+    assert hub.protocol_errors == 0

@@ -186,7 +186,9 @@ class Hub:
             elif sink is not None and isinstance(message, State):
                 sink.heard(message, now)
             elif sink is not None and isinstance(message, Go | Listing | Parcel | Hashes):
-                answer_of_source(sink, message, body, now)
+                # Where nobody has said PULL, or not any more, a GO begins nothing: it would be a pull without a permit.
+                if not isinstance(message, Go) or self.permits.holds((sink.place, session)):
+                    answer_of_source(sink, message, body, now)
             else:
                 raise PeerError(f"{type(message).__name__.upper()} makes no sense for this tree")
         except (PeerError, TooLarge) as error:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from zcluster.core.sync import intake as module
-from zcluster.core.sync.entry import DIRECTORY, FILE, LINK, Change, Entry
+from zcluster.core.sync import walking
+from zcluster.core.sync.entry import DIRECTORY, FILE, LINK, Change, Entry, encode_listing, listing_count, listing_digest
 from zcluster.core.sync.intake import Intake, check_totals
 from zcluster.core.sync.paths import MAX_DEPTH, MAX_PATH_BYTES
 from zcluster.core.sync.rules import Rules
+from zcluster.core.sync.walking import Walk
 from zcluster.errors import PeerError, TooLarge
 
 SMALL = Rules(max_file_bytes=100, max_files=3, max_bytes=200)
@@ -194,3 +196,38 @@ def test_a_refusal_names_the_path_in_bounded_words() -> None:
     with pytest.raises(PeerError) as caught:
         Intake(Rules()).add("/".join(["d" * 250] * 15), [a_file("con")])
     assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_the_entries_of_a_directory_are_counted_before_they_are_made(beyond: bool) -> None:
+    intake = Intake(SMALL)
+    intake.add("", [a_file(), a_directory()])
+    count = 3 + module.MIN_DIRECTORIES - 2 + beyond
+    if not beyond:
+        intake.expect("d", count)
+        return
+    with pytest.raises(TooLarge, match="more than 1027 files and directories"):
+        intake.expect("d", count)
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 65_535, 65_536])
+def test_a_listing_tells_its_count_by_its_head(count: int) -> None:
+    assert listing_count(encode_listing(a_file(f"{index:05}") for index in range(count))) == count
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc0", b"\x81", b"\xdd\xff\xff\xff\xff"])
+def test_a_listing_that_is_none_or_claims_much_makes_nothing(data: bytes) -> None:
+    assert listing_count(data) == (2**32 - 1 if data[:1] == b"\xdd" else 0)
+
+
+def test_a_flat_directory_beyond_the_limits_is_refused_before_its_entries_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000,000 entries of one directory are refused in the memory of their listing."""
+    listing = encode_listing(a_file(f"{index:05}") for index in range(3 + module.MIN_DIRECTORIES + 1))
+
+    def make(*_: object) -> list[Entry]:
+        raise AssertionError("its entries are made")
+
+    monkeypatch.setattr(walking, "checked_listing", make)
+    walk = Walk(listing_digest(listing), {}, b"", SMALL)
+    with pytest.raises(TooLarge, match="more than 1027"):
+        walk.add([("", listing)], last=True)

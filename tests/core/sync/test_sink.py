@@ -460,3 +460,23 @@ def test_a_root_that_is_none_is_the_source_s_fault() -> None:
     copy = Copy().up().hear()
     with pytest.raises(PeerError, match="hexadecimal"):
         copy.sink.go(Go(tree="t", version=1, epoch=1, root="xy"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "raw_bytes", "body"),
+    [([], 0, b""), ([1, 2], 4, b"xxxx"), ([-1, -1], 1, b"x"), ([1, 2], 3, b"x" * 516)],
+    ids=["nothing", "more", "for what is gone", "blown up"],
+)
+def test_a_parcel_that_brings_something_else_than_its_pieces_is_never_held(sizes: list[int], raw_bytes: int, body: bytes) -> None:
+    copy = Copy().up().hear().go().plan()
+    fetch = copy.bench.last(Fetch)
+    with pytest.raises(PeerError, match="a PARCEL of"):
+        copy.sink.answer(Parcel(tree="t", id=fetch.id, encoding=1, raw_bytes=raw_bytes, sizes=sizes), body, 0.0)
+    assert not [action for action in copy.bench.actions() if isinstance(action, Put)]
+
+
+def test_a_parcel_may_be_a_little_larger_than_its_pieces() -> None:
+    copy = Copy().up().hear().go().plan()
+    fetch = copy.bench.last(Fetch)
+    copy.sink.answer(Parcel(tree="t", id=fetch.id, encoding=1, raw_bytes=3, sizes=[1, 2], last=True), b"x" * 515, 0.0)
+    assert [action for action in copy.bench.actions() if isinstance(action, Put)]

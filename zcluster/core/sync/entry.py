@@ -114,6 +114,16 @@ def decode_listing(listing: bytes | memoryview) -> list[Entry]:
     return _DECODER.decode(listing)
 
 
+def listing_count(listing: bytes | bytearray | memoryview) -> int:
+    """How many entries a listing says that it has: known before any of them is made (MessagePack's head of an array)."""
+    head = bytes(listing[:5])
+    if head[:1] == b"\xdc":
+        return int.from_bytes(head[1:3], "big")
+    if head[:1] == b"\xdd":
+        return int.from_bytes(head[1:5], "big")
+    return head[0] & 0x0F if head and head[0] & 0xF0 == 0x90 else 0
+
+
 def checked_listing(listing: bytes | memoryview, digest: bytes) -> list[Entry]:
     """The entries of a listing that came from elsewhere, which is what ``digest`` names.
 

@@ -32,6 +32,8 @@ FINE_BLOCKS = 32_768
 MAX_RUNS = 4096
 MAX_COMPARING = 2
 """Answers with hashes that wait to be compared: half a MiB each."""
+COMPRESSED_MORE = 512
+"""Bytes (and a 256th) that what cannot be compressed may take more than it has."""
 NONE = -1
 """No id."""
 
@@ -143,6 +145,10 @@ class Fetching:
         end = message.first + len(message.sizes)
         if message.first != fetch.answered or end > len(fetch.pieces) or (message.last and end != len(fetch.pieces)):
             raise PeerError(f"a PARCEL with pieces {message.first} to {end}: {fetch.answered} of {len(fetch.pieces)} have come")
+        said = sum(size for size in message.sizes if size > 0)
+        if not message.sizes or said != message.raw_bytes or len(body) > said + said // 256 + COMPRESSED_MORE:
+            # Now, and not when the disk comes to it: until then each of them would be held here.
+            raise PeerError(f"a PARCEL of {len(body)} bytes for {len(message.sizes)} pieces of {said} bytes")
         pieces, entries = fetch.pieces[message.first : end], fetch.entries[message.first : end]
         for piece, size in zip(pieces, message.sizes, strict=True):
             if size not in (piece.size, -1):

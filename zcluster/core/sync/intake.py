@@ -47,6 +47,16 @@ class Intake:
         self._directories = 0
         self._held_bytes = 0
 
+    def expect(self, path: str, count: int) -> None:
+        """Check how many entries the directory ``path`` says that it has, before they take memory.
+
+        Raises:
+            TooLarge: they are more than the rules allow, whatever they are.
+        """
+        most = self._max_files + self._max_directories
+        if self.files + self._directories + count > most:
+            raise TooLarge(f"the tree has more than {most} files and directories (at {path[:200]!r})", hint=_HINT)
+
     def add(self, path: str, entries: list[Entry]) -> None:
         """Check the entries of the directory ``path``, which is one that an entry before has named, or the root.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from zcluster.core.sync.entry import DIRECTORY, Manifest, checked_listing, join, listing_digest
+from zcluster.core.sync.entry import DIRECTORY, Manifest, checked_listing, join, listing_count, listing_digest
 from zcluster.core.sync.intake import Intake
 from zcluster.core.sync.rules import Rules
 from zcluster.errors import PeerError
@@ -85,6 +85,7 @@ class Walk:
             raise PeerError(f"a listing that nobody needs: {path[:200]!r}")
         self._shallow.pop(path, None)
         self._deep.pop(path, None)
+        self._intake.expect(path, listing_count(listing))
         entries = checked_listing(memoryview(listing), digest)
         self._intake.add(path, entries)
         self._answered = True

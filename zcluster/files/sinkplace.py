@@ -11,9 +11,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import threading
 import time
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import orjson
@@ -32,6 +33,9 @@ from zcluster.files.places import Hint, Place
 from zcluster.files.staging import Staging
 from zcluster.files.undo import Undoing
 
+MAX_OLD = 64
+"""Old large files that are held open until a commit is over."""
+
 
 class SinkPlace(Place):
     """One copy.
@@ -45,6 +49,7 @@ class SinkPlace(Place):
 
     def __init__(self, root: Path, tree: str, rules: Rules, cache: Path, hint: Hint, owner: str) -> None:
         self._owner = _owner(owner)
+        self._old_fds: list[int] = []
         super().__init__(root, tree, rules, cache, hint, create=True)
         self._staging = Staging(self.treedir, 0, rules.hash, self._owner)
         self._staged: dict[str, bytes] = {}
@@ -171,8 +176,21 @@ class SinkPlace(Place):
         before = self._patches.pop(action.path, None)
         if before is not None:
             before.close()
+        self._keep_old(action.path)
         patch = self._patches[action.path] = self._staging.begin(action.path, action.entry)
         return Begun(patch.needs_hashes)
+
+    def _keep_old(self, path: str) -> None:
+        """Hold the old file open until after the commit: the kernel gives its pages back when the last one lets go, a tenth
+        of a second for 1 GiB, and nobody has to wait for that."""
+        if len(self._old_fds) < MAX_OLD:
+            with suppress(OSError, PeerError):
+                self._old_fds.append(self.treedir.beneath.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+    def _let_old_go(self) -> None:
+        fds, self._old_fds = self._old_fds, []
+        if fds:
+            threading.Thread(target=_close_all, args=(fds,), daemon=True, name="old files").start()
 
     def coarse(self, action: Coarse) -> list[int]:
         """The chunks of the large file that are nowhere here."""
@@ -202,6 +220,11 @@ class SinkPlace(Place):
     def _lost(self) -> None:
         """The disk failed: what was staged has been swept."""
         self._staged, self._patches = {}, {}
+        self._let_old_go()
+
+    def close(self) -> None:
+        super().close()
+        self._let_old_go()
 
     # -- committing -----------------------------------------------------------------------------------------------------
 
@@ -232,6 +255,7 @@ class SinkPlace(Place):
                 self.treedir.recover()
             raise
         self._staged, self._patches = {}, {}
+        self._let_old_go()
         known = dict(plan.fetch) | {path: entry for path, entry, _ in plan.copies}
         looked = self.look(_touched(plan), known, time.time_ns())
         errors = (*applied.errors, *plan.blocked)
@@ -261,6 +285,11 @@ class SinkPlace(Place):
         if self._undoing is not None:
             self._undoing.drop()
             self._undoing = None
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _touched(plan: Plan) -> frozenset[str]:

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from zcluster.core.sync.effects import Close, Commit, Look, Looked, Number, Open, Opened
+from zcluster.core.sync.effects import Close, Commit, Look, Looked, Number, Open, Opened, Piece, Read
+from zcluster.core.sync.entry import content_digest
 from zcluster.core.sync.plan import Plan
-from zcluster.errors import NotAllowed, UsageError, ZClusterError
+from zcluster.errors import NotAllowed, PeerError, UsageError, ZClusterError
+from zcluster.files import sourceplace
 from zcluster.files.disks import Disks, Layout
 from zcluster.files.history import History
+from zcluster.files.sourceplace import SourcePlace
 from zcluster.wire.trees import TreeInfo
 
 ONE, OTHER = ("one", ""), ("other", "")
@@ -35,6 +38,14 @@ def test_a_worker_has_trees_beneath_its_own_place(tmp_path: Path) -> None:
     layout = worker(tmp_path)
     assert layout.locate(ONE, info()) == tmp_path / "trees/web-1/one"
     assert layout.locate(ONE, info(path="trees/web-1/x/y")) == tmp_path / "trees/web-1/x/y"
+
+
+@pytest.mark.parametrize("tree", ["../../../x", "a/b", "..", ".zcluster", "a\0"])
+def test_a_tree_s_name_leads_nowhere(tree: str, tmp_path: Path) -> None:
+    made = disks(worker(tmp_path))
+    with pytest.raises(PeerError, match="cannot be called"):
+        made.do(Open((tree, ""), info(tree, "trees/web-1/fine"), False))
+    assert not list(tmp_path.rglob("*.cache"))
 
 
 @pytest.mark.parametrize("path", ["/etc", "/srv/files-2", "trees/web-2/one", "trees", "../x", "trees/web-1/../../keys", "keys"])
@@ -118,4 +129,24 @@ def test_a_sink_does_nothing_that_a_source_does(tmp_path: Path) -> None:
     made.do(Open(ONE, info(), True))
     with pytest.raises(UsageError, match="a source does no Commit"):
         made.do(Commit(ONE, Plan(), 1, 1, b"", False))
+    made.do(Close(ONE))
+
+
+def test_what_is_shared_among_sinks_is_bounded_also_for_pieces_without_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sourceplace, "SHARED_BYTES", 10_000)
+    made = disks(worker(tmp_path))
+    root = tmp_path / "trees/web-1/one"
+    root.mkdir(parents=True)
+    (root / "a").write_bytes(b"")
+    made.do(Open(ONE, info(), True))
+    digest = content_digest("xxh3_128", b"")
+    for count in range(1, 20):
+        parcels = made.do(Read(ONE, count, [Piece("a", digest, 0, 0)] * count))
+        assert isinstance(parcels, list)
+        assert parcels[0][0].sizes == [0] * count
+    place = made.place(ONE)
+    assert isinstance(place, SourcePlace)
+    assert 0 < sum(map(len, place._shared)) < 10_000 / sourceplace.PIECE_COST_BYTES
     made.do(Close(ONE))

@@ -43,8 +43,9 @@ from zcluster.core.sync.effects import (
     Undo,
 )  # fmt: skip
 from zcluster.core.sync.effects import Place as PlaceKey
+from zcluster.core.sync.paths import name_fault
 from zcluster.core.sync.rules import Rules
-from zcluster.errors import NotAllowed, UsageError, ZClusterError
+from zcluster.errors import NotAllowed, PeerError, UsageError, ZClusterError
 from zcluster.files.beneath import CONTROL_NAME
 from zcluster.files.command import run_command
 from zcluster.files.extraplace import ExtraPlace
@@ -80,8 +81,11 @@ class Layout:
 
         Raises:
             NotAllowed: this node does not let trees be there, or its own keys and data are there.
+            PeerError: the tree's name is no name of a file, and files here have names that begin with it.
         """
         tree, worker = place
+        if fault := name_fault(tree):
+            raise PeerError(f"a tree cannot be called {tree!r}: {fault}")
         if self.allowed is not None:
             # A worker has its own files of a copy where the copy is.
             tree = tree.removesuffix(EXTRA)

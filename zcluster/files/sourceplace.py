@@ -32,6 +32,8 @@ from zcluster.wire.trees import Parcel
 
 SHARED_BYTES = 32 * 1024 * 1024
 """Parcels that are kept because other sinks may ask for the same."""
+PIECE_COST_BYTES = 400
+"""What a piece that is kept is reckoned at, beside its path and content."""
 PRUNE_ROWS = 2000
 Packed = list[tuple[Parcel, Frame]]
 
@@ -160,13 +162,11 @@ class SourcePlace(Place):
             self._shared.move_to_end(key)
             return [(msgspec.structs.replace(parcel, id=action.id), body) for parcel, body in packed]
         packed = self._packed(action)
-        size = sum(len(body) for _, body in packed)
         if -1 not in {size for parcel, _ in packed for size in parcel.sizes}:
             self._shared[key] = packed
-            self._shared_bytes += size
+            self._shared_bytes += _held_bytes(key, packed)
             while self._shared_bytes > SHARED_BYTES:
-                _, old = self._shared.popitem(last=False)
-                self._shared_bytes -= sum(len(body) for _, body in old)
+                self._shared_bytes -= _held_bytes(*self._shared.popitem(last=False))
         return packed
 
     def _packed(self, action: Read) -> Packed:
@@ -186,3 +186,8 @@ class SourcePlace(Place):
     def hash_blocks(self, action: HashBlocks) -> bytes | None:
         """Hashes of blocks, or None when the file is not what the manifest said any more."""
         return self._reader.hash_blocks(action.path, action.digest, action.block_bytes, action.runs)
+
+
+def _held_bytes(pieces: tuple[Piece, ...], packed: Packed) -> int:
+    """About what sharing these takes: for small files most of it is not their content."""
+    return sum(PIECE_COST_BYTES + len(piece.path) for piece in pieces) + sum(len(body) for _, body in packed)

@@ -164,3 +164,52 @@ def test_the_end_is_told_once_and_not_for_our_own(fd: int) -> None:
         assert (one.ends, other.ends) == (0, 1)
 
     run(main)
+
+
+def test_an_end_that_holds_reads_no_question_while_its_answers_wait(fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        hold_bytes = 20_000_000
+        answered = 0
+
+        def answer(session: int, frame: memoryview) -> None:
+            nonlocal answered
+            answered += 1
+            channel.frame(session, bytes(3_000_000))
+
+        ends: list[int] = []
+        channel = Channel(sock, Slots(fd, first=True), lambda note: None, answer, lambda: ends.append(1), hold_bytes)
+        raw.setblocking(False)
+        raw.sendall((PREFIX.pack(SESSION.size + 1, FRAME) + SESSION.pack(1) + b"?") * 100)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert hold_bytes < channel.backlog_bytes <= hold_bytes + 3_000_100
+        taken = 0
+        while taken < 100 * (3_000_000 + PREFIX.size + SESSION.size):
+            try:
+                taken += len(raw.recv(1 << 20))
+            except BlockingIOError:
+                await asyncio.sleep(0)
+            assert channel.backlog_bytes <= hold_bytes + 3_000_100
+        assert (answered, channel.backlog_bytes, ends) == (100, 0, [])
+        raw.close()
+        await until(lambda: bool(ends))
+
+    run(main)
+
+
+def test_an_end_that_holds_hears_that_its_line_has_ended(fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        ends: list[int] = []
+        answer = bytes(8_000_000)
+        channel = Channel(
+            sock, Slots(fd, first=True), lambda note: None, lambda session, frame: channel.frame(session, answer),
+            lambda: ends.append(1), 1_000_000,
+        )  # fmt: skip
+        raw.sendall((PREFIX.pack(SESSION.size + 1, FRAME) + SESSION.pack(1) + b"?") * 3)
+        await until(lambda: channel.backlog_bytes > 0)
+        raw.close()
+        await until(lambda: bool(ends))
+
+    run(main)

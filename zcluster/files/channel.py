@@ -4,7 +4,9 @@ Rules kept here:
 - a message is a prefix (length, type) and a payload; notes are JSON objects, frames carry the number of their session;
 - a large frame goes through memory that both ends share; its slot is free again when its view is dropped here, so whoever
   is given one keeps the view itself, never a slice of it alone;
-- nothing blocks: what does not fit waits, and ``backlog_bytes`` says how much, so that a sender can hold back;
+- nothing blocks: what does not fit waits, and ``backlog_bytes`` says how much, so that a sender can hold back; an end with
+  ``hold_bytes`` reads nothing while more than that waits, so that questions which are cheaper than their answers cannot fill
+  its memory (one end only: two that wait for each other would wait for ever);
 - a line that ends, or says what no line of ours says, is closed and told once: the other process is gone or broken.
 """
 
@@ -40,12 +42,18 @@ COALESCE_BYTES = 65_536
 
 
 class Channel:
-    """One end. ``on_note(dict)`` and ``on_frame(session, payload)`` are called on the loop; ``on_end()`` once."""
+    """One end. ``on_note(dict)`` and ``on_frame(session, payload)`` are called on the loop; ``on_end()`` once.
+
+    Args:
+        hold_bytes: nothing is read while more than this waits, until half of it does; 0: it is always read.
+    """
 
     def __init__(
         self, sock: socket.socket, slots: Slots, on_note: Callable[[dict[str, Any]], None],
         on_frame: Callable[[int, memoryview], None], on_end: Callable[[], None],
+        hold_bytes: int = 0,
     ) -> None:  # fmt: skip
+        self._hold_bytes, self._holding = hold_bytes, False
         self._loop = asyncio.get_running_loop()
         self._thread = threading.current_thread()
         self._sock, self._slots = sock, slots
@@ -125,6 +133,7 @@ class Channel:
             if not self._writing:
                 self._writing = True
                 self._loop.add_writer(self._sock, self._write)
+            self._read_again()
             return
         except OSError:
             self._end()
@@ -132,6 +141,12 @@ class Channel:
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._sock)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if self._holding and self.backlog_bytes <= self._hold_bytes // 2:
+            self._holding = False
+            self._loop.add_reader(self._sock, self._readable)
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -152,6 +167,11 @@ class Channel:
                 continue
             self._whole()
             if self._closed:
+                return
+            if self._hold_bytes and self.backlog_bytes > self._hold_bytes:
+                # A line that ends meanwhile is told to the writing, for which there is something left.
+                self._holding = True
+                self._loop.remove_reader(self._sock)
                 return
 
     def _whole(self) -> None:

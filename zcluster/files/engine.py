@@ -36,6 +36,8 @@ from zcluster.wire.trees import Listing, Parcel, TreeMessage
 SAVE_S = 60.0
 HINTS_S = 0.002
 """Hints of one place are collected this often at most: a burst of changes is not a burst of events here."""
+HOLD_BYTES = 64 * 1024 * 1024
+"""Nothing is read from the line while more than this waits to be written to it."""
 PACK_BYTES = 1024
 """Smaller listings are sent as they are."""
 
@@ -82,7 +84,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._save_handle = self.loop.call_later(SAVE_S, self._save)
-        self.channel = Channel(sock, slots, self._noted, self._framed, self._ended.set)
+        self.channel = Channel(sock, slots, self._noted, self._framed, self._ended.set, HOLD_BYTES)
 
     async def run(self) -> None:
         """Serve until the line ends."""

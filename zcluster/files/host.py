@@ -4,6 +4,7 @@ Rules kept here:
 - the sync process is a program of its own (exec, never a bare fork: a ZeroMQ context does not survive one); the kernel ends
   it when the main process ends, however that happens;
 - frames pass unopened in both directions; a question is answered by its number, with an error when the process ends first;
+- what waits for a sync process that does not read is bounded: beyond that frames are dropped, which file sync survives;
 - a sync process that ends by itself is started again after a pause that grows; nothing is lost, because everything that it
   acknowledged is on the disk and the sessions are told anew.
 """
@@ -28,6 +29,8 @@ FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 10.0
 END_S = 2.0
 MAX_QUESTIONS = 1024
+MAX_BACKLOG_BYTES = 256 * 1024 * 1024
+"""Of frames that wait for the sync process: sixteen windows of the default size, twice."""
 
 
 class Owner(Protocol):
@@ -56,6 +59,7 @@ class SyncProcess:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._last_question = 0
         self._failures = 0
+        self._dropping = False
         self._closing = False
         self._again: asyncio.TimerHandle | None = None
 
@@ -77,8 +81,16 @@ class SyncProcess:
         shared = make_shared()
         handed = [theirs.fileno(), shared]
         command = [sys.executable, "-m", "zcluster.files", *map(str, handed), str(os.getpid())]
-        self._process = subprocess.Popen(command, pass_fds=handed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        theirs.close()
+        try:
+            self._process = subprocess.Popen(command, pass_fds=handed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        except OSError as error:
+            # No memory or no process left: the node goes on without, for now.
+            ours.close()
+            os.close(shared)
+            self._start_later(f"the sync process cannot be started ({error.strerror}), it is tried again", {})
+            return
+        finally:
+            theirs.close()
         self._channel = Channel(ours, Slots(shared, first=True), self._noted, self._owner.sync_frame, self._ended)
         os.close(shared)
         self._channel.note(kind="setup", **self._setup())
@@ -122,8 +134,9 @@ class SyncProcess:
         self._note(kind="down", session=session, reason=reason)
 
     def held(self, session: int, digest: str) -> None:
-        """A BEAT told what a worker holds."""
-        self._note(kind="held", session=session, digest=digest)
+        """A BEAT told what a worker holds. The next one says it again, so this one need not wait for long."""
+        if not self._lags():
+            self._note(kind="held", session=session, digest=digest)
 
     def nodes(self, names: list[str]) -> None:
         """The workers that have a key."""
@@ -131,7 +144,7 @@ class SyncProcess:
 
     def frame(self, session: int, frame: Frame) -> None:
         """A frame of file sync came on ``session``."""
-        if self._channel is not None:
+        if self._channel is not None and not self._lags():
             self._channel.frame(session, frame)
 
     async def ask(self, op: str, **arguments: Any) -> Any:
@@ -154,6 +167,18 @@ class SyncProcess:
             return await answer
         finally:
             self._asked.pop(number, None)
+
+    def _lags(self) -> bool:
+        """Whether too much waits for the sync process; told once, until it has caught up."""
+        channel = self._channel
+        if channel is None or channel.backlog_bytes <= MAX_BACKLOG_BYTES:
+            self._dropping = self._dropping and channel is not None and channel.backlog_bytes > MAX_BACKLOG_BYTES // 2
+            return False
+        if not self._dropping:
+            self._dropping = True
+            fields = {"waiting_bytes": channel.backlog_bytes}
+            self._logger.error("the sync process does not read, frames are dropped until it does", extra={"fields": fields})
+        return True
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
@@ -183,10 +208,14 @@ class SyncProcess:
         self._fail_questions()
         if self._closing:
             return
+        self._start_later("the sync process has ended, it is started again", {"code": code})
+
+    def _start_later(self, what: str, fields: dict[str, Any]) -> None:
         pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(self._failures, 8))
         self._failures += 1
-        fields = {"code": code, "pause_s": pause_s}
-        self._logger.error("the sync process has ended, it is started again", extra={"fields": fields})
+        self._logger.error(what, extra={"fields": {**fields, "pause_s": pause_s}})
+        if self._again is not None:
+            self._again.cancel()
         self._again = self._loop.call_later(pause_s, self.start)
 
     def _wait(self) -> int | None:
@@ -199,8 +228,6 @@ class SyncProcess:
         for answer in asked.values():
             if not answer.done():
                 answer.set_exception(Unreachable("the sync process ended before it answered", hint="call again"))
-
-
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:

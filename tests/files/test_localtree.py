@@ -19,6 +19,7 @@ from zcluster.core.sync.rules import Rules
 from zcluster.errors import Cancelled, TooLarge, ZClusterError
 from zcluster.files import treepass
 from zcluster.files.contents import LARGE_BYTES, YOUNG_NS
+from zcluster.files.localcache import LocalCache
 from zcluster.files.localtree import LocalTree, Scan
 
 
@@ -520,6 +521,29 @@ def test_a_restart_hashes_nothing_that_stat_says_is_unchanged(root: Path, tmp_pa
     assert scan.first
     assert scan.hashed_files == 1
     assert scan.delta == again.listings
+    assert_true(again, root)
+
+
+def test_what_is_seen_while_it_is_saved_is_in_the_next_save(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source saves where it records a version, and looks in another thread."""
+    tree = tree_of(root, cache=tmp_path / "cache")
+    tree.scan(None)
+    tree.save()
+    save = LocalCache.save
+
+    def seen_meanwhile(cache: LocalCache, *saved: Any) -> None:
+        monkeypatch.setattr(LocalCache, "save", save)
+        (root / "a" / "one").write_bytes(b"later")
+        tree.scan(["a"])
+        cache.save(*saved)
+
+    monkeypatch.setattr(LocalCache, "save", seen_meanwhile)
+    (root / "top").write_bytes(b"first")
+    tree.scan([""])
+    tree.save()
+    tree.save()
+    again = tree_of(root, cache=tmp_path / "cache")
+    assert again.scan(None).hashed_files == 0
     assert_true(again, root)
 
 

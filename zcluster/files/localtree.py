@@ -85,7 +85,7 @@ class LocalTree:
         clock_ns: the clock that stamps this file system's files.
         sleep_s: waits, for a large file that is being written, for at most 25 ms.
 
-    ``scan``, ``verify`` and ``save`` belong to one thread at a time; all else may be used from others meanwhile.
+    ``scan`` and ``verify`` belong to one thread at a time; all else may be used from others meanwhile.
     """
 
     def __init__(
@@ -105,6 +105,9 @@ class LocalTree:
         self._identity: tuple[int, int] | None = None
         self._cache: LocalCache | None = None
         self._unsaved: set[str] = set()
+        self._state_lock = threading.Lock()
+        """Of what a save takes together: ``_held``, ``_unsaved`` and ``_cache``."""
+        self._saving_lock = threading.Lock()
         self._parsed: OrderedDict[str, tuple[bytes, bytes, Parsed]] = OrderedDict()
         self._parsed_entries = 0
         self._parsed_lock = threading.Lock()
@@ -170,9 +173,10 @@ class LocalTree:
             except OSError as error:
                 raise self._no_root(error) from None
             after = run.finish()
-        self._unsaved.update(run.stats, run.delta)
-        self._held = after
-        self._started = True
+        with self._state_lock:
+            self._unsaved.update(run.stats, run.delta)
+            self._held = after
+            self._started = True
         # What could not be looked at may still be as other rules had it.
         self._same_rules = self._same_rules or (run.complete and dirty is None)
         own = {path: run.delta[path] for path in run.different & run.delta.keys()}
@@ -189,20 +193,22 @@ class LocalTree:
         return FileStat(entry.size, entry.mtime_ns, ctime_ns, ino, entry.digest)
 
     def save(self) -> None:
-        """Write what changed since the last save to the cache file; without one, nothing.
+        """Write what changed since the last save to the cache file; without one, nothing. Another thread may look meanwhile.
 
         Raises:
             OSError: the disk is full, or gone; the cache is then written anew the next time.
         """
-        if self._cache is None:
-            return
-        held = self._held
-        stats = dict(held.stats)
-        for path, names in held.young.items():
-            stats[path] = _unbelieved(held.listings[path], stats[path], names)
-        self._cache.save(held.listings, stats, sorted(self._unsaved))
-        # What is young now will have to be written once it is settled, and that is a change of its stats by itself.
-        self._unsaved = set()
+        with self._saving_lock:
+            with self._state_lock:
+                cache, held = self._cache, self._held
+                if cache is None or not self._started:
+                    return
+                # What is young now will have to be written once it is settled, and that is a change of its stats by itself.
+                unsaved, self._unsaved = self._unsaved, set()
+            stats = dict(held.stats)
+            for path, names in held.young.items():
+                stats[path] = _unbelieved(held.listings[path], stats[path], names)
+            cache.save(held.listings, stats, sorted(unsaved))
 
     def verify(self, on_progress: Progress | None = None) -> Generator[tuple[str, str], None, None]:
         """Read every byte of what the manifest has; yields (path, reason) for each path that differs, nothing changes.
@@ -233,12 +239,13 @@ class LocalTree:
             return
         held = self._held
         stats = {path: _unbelieved(listing, held.stats[path], None) for path, listing in held.listings.items()}
-        self._held = replace(held, stats=stats)
         self._identity = identity
-        self._unsaved = set(self._held.listings)
-        if self._cache_path is not None:
-            named = f"{identity} {self._rules.hash}".encode()
-            self._cache = LocalCache(self._cache_path, named, repr(self._rules).encode())
+        with self._state_lock:
+            self._held = replace(held, stats=stats)
+            self._unsaved = set(self._held.listings)
+            if self._cache_path is not None:
+                named = f"{identity} {self._rules.hash}".encode()
+                self._cache = LocalCache(self._cache_path, named, repr(self._rules).encode())
 
     def _recall(self) -> Held:
         """What the cache remembers; nothing, when it does not fit."""

@@ -277,10 +277,7 @@ class Pulling:
             return
         assert isinstance(result, Committed)
         if result.errors:
-            path, reason = result.errors[0]
-            more = f" (and {len(result.errors) - 1} more)" if len(result.errors) > 1 else ""
-            trouble = ZClusterError(f"{path}: {reason}{more}", hint="what could be applied is applied")
-            self._end(Broken(trouble, result.looked), now)
+            self._end(_not_all(result), now)
             return
         # Where nothing may be here that the source does not have, the digests say whether it is all right.
         exact = self._rules.delete and not result.kept and not self._rules.extra_valid and not plan.kept
@@ -322,6 +319,10 @@ class Pulling:
                 self._end(Broken(error), now)
                 return
             assert isinstance(result, Committed)
+            if result.errors:
+                # Neither version is here as a whole.
+                self._end(_not_all(result), now)
+                return
             words = f"its command failed, version {version} was rolled back: {trouble}"
             self._end(Applied(result.looked, self._held, words, undone=version), now)
 
@@ -344,6 +345,13 @@ class Pulling:
         if not self._over:
             self.stop()
             self._ended(end, now)
+
+
+def _not_all(result: Committed) -> Broken:
+    """Some paths could not be made what they were to be."""
+    path, reason = result.errors[0]
+    more = f" (and {len(result.errors) - 1} more)" if len(result.errors) > 1 else ""
+    return Broken(ZClusterError(f"{path}: {reason}{more}", hint="what could be applied is applied"), result.looked)
 
 
 def _ignore(result: object, now: float) -> None:

@@ -55,6 +55,8 @@ class Member:
         self.sinks: dict[str, Sink] = {}
         self.sources: dict[str, Source] = {}
         self._sink_limits, self._source_limits = sink_limits, source_limits
+        self._window_bytes = sink_limits.window_bytes
+        """Of this node's configuration."""
         self._commands = commands
         self._told: dict[str, Report] = {}
         """What was said last of each of its own trees, in this session."""
@@ -137,16 +139,18 @@ class Member:
         self._told = {}
         for name in [name for name in (*self.sinks, *self.sources) if name not in wanted]:
             self._drop(name, now)
-        limits = self._sink_limits
-        self._sink_limits = replace(
-            limits, chunk_bytes=message.chunk_bytes, window_bytes=min(limits.window_bytes, message.window_bytes)
+        # What the source does not give in one piece must not be asked for: its limits may be others than before.
+        sink_limits = replace(
+            self._sink_limits, chunk_bytes=message.chunk_bytes, window_bytes=min(self._window_bytes, message.window_bytes)
         )
-        self._source_limits = replace(self._source_limits, chunk_bytes=message.chunk_bytes, window_bytes=message.window_bytes)
+        source_limits = replace(self._source_limits, chunk_bytes=message.chunk_bytes, window_bytes=message.window_bytes)
+        same_limits = (sink_limits, source_limits) == (self._sink_limits, self._source_limits)
+        self._sink_limits, self._source_limits = sink_limits, source_limits
         for name, told in wanted.items():
             info = told if self._commands else msgspec.structs.replace(told, on_change=[], rollback=False)
             sink, source = self.sinks.get(name), self.sources.get(name)
             known = sink.info if sink is not None else source.info if source is not None else None
-            if known is not None and not _same_rules(known, info):
+            if known is not None and not (same_limits and _same_rules(known, info)):
                 self._drop(name, now)
                 sink = source = None
             if info.direction == "down":

@@ -79,13 +79,14 @@ class Undoing:
         treedir = self._treedir
         name = treedir.staged_name()
         directory, leaf = treedir.beneath.at(path)
+        # From now on: a copy that fails half-way is to go as well.
+        self._names[entry.digest] = name
         try:
             os.link(leaf, name, src_dir_fd=directory, dst_dir_fd=treedir.stage_fd, follow_symlinks=False)
         except FileNotFoundError:
-            return
+            del self._names[entry.digest]
         except (PermissionError, NotImplementedError):
             self._copy(path, name)
-        self._names[entry.digest] = name
 
     def _copy(self, path: str, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

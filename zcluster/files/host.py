@@ -219,9 +219,13 @@ class SyncProcess:
         self._again = self._loop.call_later(pause_s, self.start)
 
     def _wait(self) -> int | None:
-        """Its exit code. It ends by itself when its line ends; what it was doing to the disk is made whole at its next start."""
+        """Its exit code, when the line has ended: it is ending, or broken and is ended. What it was doing to the disk is made
+        whole at its next start."""
         process, self._process = self._process, None
-        return _end(process) if process is not None else None
+        if process is None:
+            return None
+        process.kill()
+        return process.wait()
 
     def _fail_questions(self) -> None:
         asked, self._asked = self._asked, {}

@@ -21,7 +21,7 @@ from zcluster.core.sync.hub import Hub
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
 from zcluster.core.sync.status import status_rows, tree_rows
-from zcluster.errors import NoSuchTree, UsageError
+from zcluster.errors import Busy, NoSuchTree, UsageError, ZClusterError
 from zcluster.files.declare import chunk_bytes, declare_all
 from zcluster.files.disks import Disks, Layout
 from zcluster.files.engine import Engine
@@ -43,6 +43,7 @@ class MasterSide:
 
     def __init__(self, engine: Engine, setup: dict[str, Any]) -> None:
         self._engine = engine
+        self._rolling_back: set[str] = set()
         sync, data, home = setup["sync"], Path(setup["data"]) / "sync", Path(setup["home"])
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._paused_file = data / "paused.json"
@@ -145,6 +146,15 @@ class MasterSide:
 
     async def _rollback(self, version: int, tree: str) -> dict[str, Any]:
         name = self._one_tree(tree)
+        if name in self._rolling_back:
+            raise Busy(f"the tree {name} is being rolled back already", hint="wait for that one", retry_after_s=1.0)
+        self._rolling_back.add(name)
+        try:
+            return await self._roll_back(version, name)
+        finally:
+            self._rolling_back.discard(name)
+
+    async def _roll_back(self, version: int, name: str) -> dict[str, Any]:
         action = Restore((name, ""), version)
         done = asyncio.Event()
         source, put_back = self._hub.sources[name], 0
@@ -172,8 +182,12 @@ class MasterSide:
     def _read_paused(self) -> frozenset[tuple[str, str]]:
         if not self._paused_file.exists():
             return frozenset()
-        pairs = orjson.loads(read_private(self._paused_file, MAX_PAUSED_BYTES, forbid=0o022)[0])
-        return frozenset((str(tree), str(worker)) for tree, worker in pairs)
+        try:
+            pairs = orjson.loads(read_private(self._paused_file, MAX_PAUSED_BYTES, forbid=0o022)[0])
+            return frozenset((str(tree), str(worker)) for tree, worker in pairs)
+        except (ZClusterError, orjson.JSONDecodeError, TypeError, ValueError) as error:
+            self._engine.logger.error("%s cannot be read, so nothing is paused: %s", self._paused_file, error)
+            return frozenset()
 
 
 def _version(version: Version) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 Action = Callable[[], None]
-MAX_EVENTS = 30_000
+MAX_EVENTS = 90_000
 """Many times the events of a run: one that has more turns in a circle."""
 
 

@@ -255,6 +255,8 @@ class Hub:
     def pause(self, tree: str, worker: str, paused: bool, now: float) -> list[str]:
         """Let no pull of this tree (of this worker) begin, or let them begin again."""
         names = self.named(tree)
+        if paused and worker and worker not in self._sessions and worker not in self.known:
+            raise NoSuchNode(f"there is no worker {worker!r}", hint="`zcluster nodes` lists them")
         for name in names:
             if paused:
                 self.paused.add((name, worker))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from zcluster.files.channel import COALESCE_BYTES, FRAME, FREE, IN_SLOT, LARGE, MAX_BYTES, NOTE, PREFIX, SESSION, SLOT, Channel
-from zcluster.files.slots import COUNT, SLOT_BYTES, Slots, make_shared
+from zcluster.files.slots import COUNT, MIN_BYTES, SLOT_BYTES, Slots, make_shared
 
 
 class End:
@@ -211,5 +212,101 @@ def test_an_end_that_holds_hears_that_its_line_has_ended(fd: int) -> None:
         await until(lambda: channel.backlog_bytes > 0)
         raw.close()
         await until(lambda: bool(ends))
+
+    run(main)
+
+
+class Keeper(End):
+    """An end that keeps the views of what came."""
+
+    def __init__(self, sock: socket.socket, fd: int) -> None:
+        self.views: list[memoryview] = []
+        super().__init__(sock, fd, first=False)
+
+    def _frame(self, session: int, frame: memoryview) -> None:
+        self.views.append(frame)
+        self.frames.append((session, b""))
+
+
+async def filled(fd: int, frames: int) -> tuple[End, Keeper, Slots]:
+    """An end that has sent so many large frames, the one that has them all, and the slots of the first."""
+    sock, other = socket.socketpair()
+    slots = Slots(fd, first=True)
+    one, keeper = End(sock, fd, first=True), Keeper(other, fd)
+    one.channel._slots = slots
+    for number in range(frames):
+        one.channel.frame(number, bytes([number]) * MIN_BYTES)
+    await until(lambda: len(keeper.views) == frames)
+    return one, keeper, slots
+
+
+def test_without_a_free_slot_large_frames_go_by_the_socket(fd: int) -> None:
+    async def main() -> None:
+        one, keeper, slots = await filled(fd, COUNT + 2)
+        assert slots._free == []
+        assert sorted(view[0] for view in keeper.views) == list(range(COUNT + 2))
+        assert all(view == bytes([session]) * MIN_BYTES for (session, _), view in zip(keeper.frames, keeper.views, strict=True))
+        one.channel.close()
+        keeper.channel.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on another thread"])
+def test_a_slot_is_free_again_when_its_view_is_dropped(elsewhere: bool, fd: int) -> None:
+    async def main() -> None:
+        one, keeper, slots = await filled(fd, COUNT)
+        one.channel.note(kind="after")
+        await until(lambda: len(keeper.notes) == 1)
+        assert slots._free == [], "its view is still there"
+        if elsewhere:
+            thread = threading.Thread(target=keeper.views.clear)
+            thread.start()
+            thread.join()
+        else:
+            keeper.views.clear()
+        await until(lambda: len(slots._free) == COUNT)
+        one.channel.frame(1, b"x" * MIN_BYTES)
+        assert len(slots._free) == COUNT - 1
+        await until(lambda: len(keeper.views) == 1)
+        assert keeper.views == [b"x" * MIN_BYTES]
+        assert (one.ends, keeper.ends) == (0, 0)
+        one.channel.close()
+        keeper.channel.close()
+
+    run(main)
+
+
+def test_a_view_that_outlives_its_line_or_its_loop_is_dropped_in_peace(fd: int) -> None:
+    kept: list[memoryview] = []
+
+    async def main() -> None:
+        one, keeper, _ = await filled(fd, 2)
+        kept.append(keeper.views.pop())
+        keeper.channel.close()
+        keeper.views.clear()
+        await until(lambda: one.ends == 1)
+        assert keeper.channel.backlog_bytes == 0
+
+    run(main)
+    thread = threading.Thread(target=kept.clear)
+    thread.start()
+    thread.join()
+    assert kept == []
+
+
+def test_a_slot_that_is_freed_twice_ends_the_line(fd: int) -> None:
+    async def main() -> None:
+        sock, raw = socket.socketpair()
+        one = End(sock, fd, first=True)
+        one.channel.frame(1, bytes(MIN_BYTES))
+        (_, slot, _) = IN_SLOT.unpack(raw.recv(100)[PREFIX.size :])
+        free = PREFIX.pack(SLOT.size, FREE) + SLOT.pack(slot)
+        raw.sendall(free + PREFIX.pack(2, NOTE) + b"{}")
+        await until(lambda: one.notes == [{}])
+        assert one.ends == 0
+        raw.sendall(free)
+        await until(lambda: one.ends == 1)
+        raw.close()
 
     run(main)

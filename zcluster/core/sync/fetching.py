@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from zcluster.core.sync import bodies
@@ -54,7 +54,9 @@ class _Large:
 
     path: str
     entry: Entry
-    coarse: bool = False
+    begun: bool = False
+    coarse: bytes = b""
+    """Hashes of its chunks, once they have come."""
     runs: deque[tuple[int, int]] = field(default_factory=deque)
     """Of blocks whose hashes are still to be asked for."""
     asked: list[tuple[int, int]] = field(default_factory=list)
@@ -77,13 +79,15 @@ class Fetching:
         say: sends a message to the source.
         ended: called once: with None when all is staged that could be had, or with the error.
         pace: how fast contents may be asked for; None: as fast as the window lets.
+        here: paths where there is a file already.
     """
 
     def __init__(
         self, place: Place, version: int, wanted: list[tuple[str, Entry]], window_bytes: int, chunk_bytes: int, effects: Effects,
         last_id: int, say: Callable[[Fetch | Blocks, bytes], None], ended: Callable[[ZClusterError | None, float], None],
-        pace: Pace | None = None,
+        pace: Pace | None = None, here: Container[str] = (),
     ) -> None:  # fmt: skip
+        self._here = here
         self._place, self._tree, self._version = place, place[0], version
         self._lane = f"{place[0]}/{place[1]}"
         self._effects, self._say, self._ended = effects, say, ended
@@ -185,8 +189,8 @@ class Fetching:
         if len(body) != BLOCK_HASH_BYTES * sum(count for _, count in large.asked):
             raise PeerError(f"{len(body)} bytes of hashes, not what was asked for")
         if not large.coarse:
-            large.coarse = True
-            self._effects.do(self._lane, Coarse(self._place, large.path, bytes(body)), self._was_coarse)
+            large.coarse = bytes(body)
+            self._compare(large)
         else:
             action = Fine(self._place, large.path, large.asked, bytes(body))
             large.comparing += 1
@@ -270,8 +274,12 @@ class Fetching:
         if large is None:
             if self._waiting_large:
                 path, entry = self._waiting_large.popleft()
-                self._large = _Large(path, entry)
-                self._effects.do(self._lane, Begin(self._place, path, entry), self._was_begun)
+                begun = self._large = _Large(path, entry)
+                begin = Begin(self._place, path, entry)
+                self._effects.do(self._lane, begin, lambda result, now: self._was_begun(begun, result, now))
+                if path in self._here:
+                    # Its chunks will have to be compared: the source hashes them while this side begins.
+                    self._ask_coarse(begun)
             return
         if large.changed:
             if not large.open_fetches:
@@ -283,22 +291,33 @@ class Fetching:
             large.ending = True
             self._effects.do(self._lane, FinishLarge(self._place, large.path), self._was_finished)
 
-    def _was_begun(self, result: object, now: float) -> None:
-        large = self._large
-        if self._over or large is None:
+    def _was_begun(self, large: _Large, result: object, now: float) -> None:
+        if self._over or self._large is not large:
             return
         if (error := failed(result)) is not None:
             self._fail(error, now)
             return
         assert isinstance(result, Begun)
-        chunks = block_count(large.entry.size, CHUNK_BYTES)
+        large.begun = True
         if result.needs_hashes:
-            self._ask_hashes(large, CHUNK_BYTES, [(0, chunks)])
+            if large.coarse:
+                self._compare(large)
+            elif self._hashes_id == NONE:
+                self._ask_coarse(large)
             return
+        self._hashes_id = NONE
         size = large.entry.size
         large.ranges.extend((start, min(self._chunk_bytes, size - start)) for start in range(0, size, self._chunk_bytes))
         large.known = True
         self._go_on(now)
+
+    def _ask_coarse(self, large: _Large) -> None:
+        self._ask_hashes(large, CHUNK_BYTES, [(0, block_count(large.entry.size, CHUNK_BYTES))])
+
+    def _compare(self, large: _Large) -> None:
+        """Compare chunks, when both their hashes and the file's beginning are there."""
+        if large.begun and large.coarse:
+            self._effects.do(self._lane, Coarse(self._place, large.path, large.coarse), self._was_coarse)
 
     def _ask_hashes(self, large: _Large, block_bytes: int, runs: list[tuple[int, int]]) -> None:
         self._last_id += 1

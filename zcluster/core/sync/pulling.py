@@ -28,7 +28,7 @@ from zcluster.core.sync.effects import (
     Undo,
     failed,
 )  # fmt: skip
-from zcluster.core.sync.entry import Change
+from zcluster.core.sync.entry import FILE, Change, Entry, Manifest, decode_listing, parent
 from zcluster.core.sync.fetching import Fetching
 from zcluster.core.sync.intake import Intake
 from zcluster.core.sync.outcome import unplanned
@@ -249,7 +249,7 @@ class Pulling:
         self.answer_due_s = now + ANSWER_S
         self.fetching = Fetching(
             self._place, self.go.version, result.wanted, self._window_bytes, self._chunk_bytes, self._effects, self.last_id,
-            self._say, self._was_fetched, self._pace,
+            self._say, self._was_fetched, self._pace, _those_here(result.wanted, self._looked.mine, self._chunk_bytes),
         )  # fmt: skip
         self.fetching.start(now)
 
@@ -352,6 +352,17 @@ def _not_all(result: Committed) -> Broken:
     path, reason = result.errors[0]
     more = f" (and {len(result.errors) - 1} more)" if len(result.errors) > 1 else ""
     return Broken(ZClusterError(f"{path}: {reason}{more}", hint="what could be applied is applied"), result.looked)
+
+
+def _those_here(wanted: list[tuple[str, Entry]], mine: Manifest, chunk_bytes: int) -> frozenset[str]:
+    """The large files of ``wanted`` in whose places there are files now."""
+    found: set[str] = set()
+    for path, entry in wanted:
+        listing = mine.get(parent(path)) if entry.size > chunk_bytes else None
+        if listing is not None:
+            name = path.rpartition("/")[2]
+            found.update(path for one in decode_listing(listing) if one.name == name and one.kind == FILE)
+    return frozenset(found)
 
 
 def _ignore(result: object, now: float) -> None:

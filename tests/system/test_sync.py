@@ -291,7 +291,7 @@ def test_a_tree_concerns_the_workers_that_it_names(run: Callable[[str, Body], No
         await tree.current("worker-1")
         assert [row["worker"] for row in await tree.client.sync.status(tree.name)] == ["worker-1"]
         assert not tree.copy("worker-2").exists()
-        with pytest.raises(ZClusterError, match="no copy of a tree|no tree"):
+        with pytest.raises(ZClusterError, match=r"no copy of a tree|no tree"):
             await tree.client.sync.diff("worker-2", tree.name)
 
     run("one", body)
@@ -353,7 +353,7 @@ def test_status_diff_and_verify_say_how_a_copy_is(run: Callable[[str, Body], Non
         assert (await tree.row())["files_behind"] == 2
         await sync.resume(tree.name)
         await tree.current()
-        with pytest.raises(ZClusterError, match="no copy of a tree|no tree"):
+        with pytest.raises(ZClusterError, match=r"no copy of a tree|no tree"):
             await sync.status("no such tree")
 
     run("asked", body)

@@ -26,7 +26,7 @@ def entry(path: str, size: int) -> Entry:
 class In:
     """A fetching of these files (path: bytes), and the source's side of it."""
 
-    def __init__(self, files: dict[str, int], window: int = WINDOW, chunk: int = CHUNK) -> None:
+    def __init__(self, files: dict[str, int], window: int = WINDOW, chunk: int = CHUNK, here: tuple[str, ...] = ()) -> None:
         self.bench = Bench()
         self.asked: list[tuple[int, list[Piece]]] = []
         """FETCHes that are not answered."""
@@ -34,8 +34,9 @@ class In:
         self.ends: list[ZClusterError | None] = []
         wanted = [(path, entry(path, size)) for path, size in files.items()]
         self.it = Fetching(
-            PLACE, 7, wanted, window, chunk, self.bench.effects, LAST_ID, self._say, lambda error, now: self.ends.append(error)
-        )
+            PLACE, 7, wanted, window, chunk, self.bench.effects, LAST_ID, self._say,
+            lambda error, now: self.ends.append(error), here=here,
+        )  # fmt: skip
         self.it.start(0.0)
 
     def _say(self, message: Fetch | Blocks, body: bytes) -> None:
@@ -268,6 +269,34 @@ def test_a_large_file_is_asked_for_only_where_it_differs() -> None:
     assert [(piece.offset, piece.size) for piece in pieces] == [(CHUNK_BYTES, BLOCK_BYTES), (LARGE, 1)]
     fetching.bench.end(FinishLarge, None)
     assert fetching.ends == [None]
+
+
+def test_where_there_is_a_file_its_source_hashes_while_this_side_begins() -> None:
+    fetching = In({"big": LARGE}, here=("big",))
+    fetching.hash(fetching.question())
+    assert fetching.doing(Coarse) == 0, "it has not begun"
+    fetching.bench.end(Begin, Begun(True))
+    assert fetching.blocks == []
+    fetching.bench.end(Coarse, [])
+    assert fetching.doing(FinishLarge) == 1
+
+
+def test_hashes_that_are_not_needed_after_all_have_no_effect() -> None:
+    fetching = In({"big": LARGE}, here=("big",))
+    question = fetching.question()
+    fetching.bench.end(Begin, Begun(False))
+    assert fetching.asked
+    fetching.hash(question)
+    assert fetching.doing(Coarse) == 0
+
+
+def test_a_file_that_changed_before_this_side_has_begun_is_left() -> None:
+    fetching = In({"big": LARGE, "bigger": LARGE + 1}, here=("big",))
+    fetching.it.hashes(Hashes(tree="t", id=fetching.question().id, failed="it has changed"), b"", 0.0)
+    fetching.bench.end(Begin, Begun(True))
+    assert (fetching.it.changed, fetching.blocks) == (1, []), "the first one's beginning says nothing of the second one"
+    fetching.bench.end(Begin, Begun(True))
+    assert fetching.question().path == "bigger"
 
 
 def test_a_large_file_of_which_all_is_here_is_only_checked() -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from zcluster.core.sync import bodies
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Do, Effects, Place, Say, Tell
-from zcluster.core.sync.hub import Declared, Hub
+from zcluster.core.sync.hub import Hub
 from zcluster.core.sync.member import MASTER, Member
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from zcluster.config.sync import EXTRA
 from zcluster.core.sync.blocks import CHUNK_BYTES
-from zcluster.core.sync.hub import Declared
+from zcluster.core.sync.declared import Declared
 from zcluster.wire.trees import TreeInfo
 
 FRAME_ROOM_BYTES = 65_536

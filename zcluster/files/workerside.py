@@ -8,6 +8,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ class WorkerSide:
 
 
 def _diff(sink: Sink, classes: Classes) -> dict[str, Any]:
+    if not sink.rules.delete:
+        # Where nothing is deleted a copy may have whatever it has.
+        classes = replace(classes, extra=[], extra_valid=[*classes.extra_valid, *classes.extra])
     row: dict[str, Any] = {"tree": sink.place[0], "version": sink.version}
     more = 0
     for name in ("missing", "shared", "extra", "extra_valid"):

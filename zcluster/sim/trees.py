@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Effects, Place, Restore
 from zcluster.core.sync.entry import DIRECTORY, FILE, LINK, parent
-from zcluster.core.sync.hub import Declared, Hub
+from zcluster.core.sync.hub import Hub
 from zcluster.core.sync.member import Member
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
-from zcluster.errors import ZClusterError
+from zcluster.errors import UsageError, ZClusterError
 from zcluster.sim.scenario import Report
 from zcluster.sim.trees_disk import Node, SimTree
 from zcluster.sim.trees_hosts import MasterNode, WorkerNode
@@ -340,7 +342,7 @@ class TreeRun:
         if order == "now":
             process.event(lambda: _ignore(hub.look_now(tree, lambda now: None, process.now)))
         else:
-            process.event(lambda: _ignore(hub.confirm(tree, "", process.now)))
+            process.event(lambda: _confirm(hub, tree, process.now))
 
     def _hub(self, process: Process) -> Hub:
         assert isinstance(process.machine, Hub)
@@ -381,6 +383,11 @@ def _above(path: str) -> list[str]:
     """The directories above ``path``."""
     parts = path.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _confirm(hub: Hub, tree: str, now: float) -> None:
+    with suppress(UsageError):  # nothing is held
+        hub.confirm(tree, "", now)
 
 
 def _ignore(result: object) -> None:

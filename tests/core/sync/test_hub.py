@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from machines import Bench, looked, opened
 
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Open
-from zcluster.core.sync.hub import MAX_WRONG_BEATS, STALLED_S, Declared, Hub
+from zcluster.core.sync.hub import MAX_WRONG_BEATS, STALLED_S, Hub
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
+from zcluster.errors import NoSuchNode, UsageError
 from zcluster.wire.trees import Go, Order, Pull, Report, State, TreeInfo, TreeMessage, Trees
 
 FILES = {"a": "1"}
@@ -151,3 +154,17 @@ def test_who_is_paused_is_told_and_others_are_not() -> None:
     assert not made.is_paused("site", "web-2")
     made.pause("site", "", False, 1.0)
     assert not made.is_paused("site", "web-1")
+
+
+def test_what_is_not_held_cannot_be_confirmed() -> None:
+    """A confirmation that lay ready would let the next wipe through."""
+    bench = Bench()
+    made = hub(bench)
+    up(bench, made, 1, "web-1")
+    with pytest.raises(UsageError, match="nothing is held"):
+        made.confirm("site", "", 1.0)
+    with pytest.raises(NoSuchNode, match="'nobody'"):
+        made.confirm("site", "nobody", 1.0)
+    made.receive(1, Report(tree="site", state="held", target=4, reason="too much would go"), b"", 1.0)
+    assert made.confirm("site", "web-1", 2.0) == ["site"]
+    assert Order(tree="site", order="confirm") in bench.messages()

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from machines import BROKEN, Bench, looked, opened
 
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Open
-from zcluster.core.sync.hub import Declared, Hub
+from zcluster.core.sync.hub import Hub
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
 from zcluster.core.sync.status import status_rows, tree_rows
-from zcluster.errors import NoSuchTree
+from zcluster.errors import NoSuchNode, NoSuchTree
 from zcluster.wire.trees import Report, State, TreeInfo
 
 FILES = {"a": "1"}
@@ -131,7 +132,8 @@ def test_away_says_why_and_beats_all_other_reasons() -> None:
 def test_only_the_tree_and_the_worker_that_were_asked_for_are_told() -> None:
     hub = Master().hub
     assert {row["tree"] for row in status_rows(hub, "", "", 0.0, 0.0)} == {"site", "logs"}
-    assert status_rows(hub, "site", "nobody", 0.0, 0.0) == []
+    with pytest.raises(NoSuchNode):
+        status_rows(hub, "site", "nobody", 0.0, 0.0)
     with pytest.raises(NoSuchTree):
         status_rows(hub, "nowhere", "", 0.0, 0.0)
 

@@ -18,31 +18,18 @@ from dataclasses import dataclass
 import msgspec
 
 from zcluster.core.sync.bodies import held_digest
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Effects, Place
 from zcluster.core.sync.member import answer_of_source, question_of_sink
 from zcluster.core.sync.pacing import Pace
 from zcluster.core.sync.permits import Permits
 from zcluster.core.sync.sink import Sink, SinkLimits
 from zcluster.core.sync.source import Source, SourceLimits
-from zcluster.core.targets import select
-from zcluster.errors import NoSuchNode, NoSuchTree, PeerError, TooLarge
+from zcluster.errors import NoSuchNode, NoSuchTree, PeerError, TooLarge, UsageError
 from zcluster.wire.trees import Go, Hashes, Listing, Order, Parcel, Report, State, TreeInfo, TreeMessage, Trees
 
 MAX_WRONG_BEATS = 2
 STALLED_S = 60.0
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A tree of the configuration."""
-
-    info: TreeInfo
-    workers: str
-    """The target that it concerns."""
-    local: TreeInfo
-    """The rules as they hold at the master."""
-    keep: str = "per-worker"
-    """Of a tree that workers bring up: whether their files are put together (``merged``)."""
 
 
 @dataclass
@@ -106,7 +93,7 @@ class Hub:
 
     def session_up(self, session: int, name: str, now: float) -> None:
         """A worker has a session."""
-        trees = {tree: declared.info for tree, declared in self.declared.items() if self._concerns(declared, name)}
+        trees = {tree: declared.info for tree, declared in self.declared.items() if declared.concerns(name, self._master)}
         self.workers[session] = _Worker(name, trees)
         self._sessions[name] = session
         self.known.pop(name, None)
@@ -241,8 +228,17 @@ class Hub:
         return names
 
     def confirm(self, tree: str, worker: str, now: float) -> list[str]:
-        """What a guard holds is right."""
+        """What a guard holds is right.
+
+        Raises:
+            NoSuchTree, NoSuchNode: there is none of this name.
+            UsageError: nothing is held: to confirm what nobody has seen yet would be to switch the guard off.
+        """
         names = self.named(tree)
+        if worker:
+            self.check_worker(worker)
+        if not any(self._is_held(name, worker) for name in names):
+            raise UsageError(f"{', '.join(names)}: nothing is held", hint="`zcluster sync status` says what is, and why")
         for name in names:
             if name in self.sources:
                 self.sources[name].confirm(now)
@@ -252,11 +248,29 @@ class Hub:
         self._order(names, "confirm", worker)
         return names
 
+    def check_worker(self, worker: str) -> None:
+        """Refuse a name that no worker has.
+
+        Raises:
+            NoSuchNode: it is none's.
+        """
+        if worker not in self._sessions and worker not in self.known:
+            raise NoSuchNode(f"there is no worker {worker!r}", hint="`zcluster nodes` lists them")
+
+    def _is_held(self, tree: str, worker: str) -> bool:
+        """Whether a guard holds the tree: at the master, at a worker's copy of it, or at a worker's own."""
+        source = self.sources.get(tree)
+        if source is not None and source.held:
+            return True
+        told = [(place, report) for place, (report, _) in self.reports.items()]
+        told += [*self.own_reports.items(), *((place, sink.report(0.0)) for place, sink in self.sinks.items())]
+        return any(place[0] == tree and worker in ("", place[1]) and report.state == "held" for place, report in told)
+
     def pause(self, tree: str, worker: str, paused: bool, now: float) -> list[str]:
         """Let no pull of this tree (of this worker) begin, or let them begin again."""
         names = self.named(tree)
-        if paused and worker and worker not in self._sessions and worker not in self.known:
-            raise NoSuchNode(f"there is no worker {worker!r}", hint="`zcluster nodes` lists them")
+        if paused and worker:
+            self.check_worker(worker)
         for name in names:
             if paused:
                 self.paused.add((name, worker))
@@ -281,17 +295,10 @@ class Hub:
             raise NoSuchTree(f"there is no tree {tree!r}", hint=f"the trees are: {', '.join(self.declared) or 'none'}")
         return [tree] if tree else list(self.declared)
 
-    def _concerns(self, declared: Declared, worker: str) -> bool:
-        try:
-            return bool(select(declared.workers, [worker], self._master))
-        except NoSuchNode:
-            # A list may name others as well: each part has to match something there, but not this worker.
-            return any(_matches(part, worker) for part in declared.workers.split(","))
-
     def concerned(self, tree: str) -> list[str]:
         """Workers that this tree concerns, here or away."""
         names = {worker.name for worker in self.workers.values()} | set(self.known)
-        return sorted(name for name in names if self._concerns(self.declared[tree], name))
+        return sorted(name for name in names if self.declared[tree].concerns(name, self._master))
 
     def is_here(self, worker: str) -> bool:
         """Whether the worker has a session."""
@@ -381,10 +388,3 @@ class Hub:
             self.sinks[place].stalled(now)
         else:
             self.sources[place[0]].serving.end(session, now)
-
-
-def _matches(part: str, worker: str) -> bool:
-    try:
-        return bool(select(part.strip(), [worker], ""))
-    except NoSuchNode:
-        return False

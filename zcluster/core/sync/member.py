@@ -80,7 +80,7 @@ class Member:
         """The master can be reached. It says TREES next."""
         self._up = True
 
-    def session_down(self, session: int, now: float) -> None:
+    def session_down(self, session: int, now: float, reason: str = "") -> None:
         """The master is gone."""
         self._up = False
         for sink in self.sinks.values():

@@ -86,7 +86,7 @@ class Source:
         self._dirty: set[str] = set()
         self._everything = False
         self._looking = True
-        self._confirmed = False
+        self._confirmed = self._confirm_next = False
         self._cause, self._of = "change", 0
         self._restoring, self._restored = False, 0
         self._closed = False
@@ -133,8 +133,8 @@ class Source:
         self.hint(None, now)
 
     def confirm(self, now: float) -> None:
-        """Someone says that what the guard holds is right."""
-        self._confirmed = True
+        """Someone says that what the guard holds is right: it holds for the next look, whatever that finds, and no longer."""
+        self._confirm_next = True
         self.hint(None, now)
 
     def restoring(self) -> None:
@@ -251,6 +251,7 @@ class Source:
     def _look_again(self, now: float) -> None:
         dirty = None if self._everything else frozenset(self._dirty)
         self._everything, self._dirty, self._looking = False, set(), True
+        self._confirmed, self._confirm_next = self._confirmed or self._confirm_next, False
         self._looks += 1
         self._do(Look(self.place, dirty), self._was_looked)
 
@@ -360,7 +361,7 @@ class Source:
 
     def _rest(self, now: float) -> None:
         """The look is over: the next one waits a little, in proportion to what this one took."""
-        self._looking = False
+        self._looking = self._confirmed = False
         self._not_before_s = now + min(MAX_REST_S, max(MIN_REST_S, REST * (now - self._began_s)))
         ended = [then for look, then in self._waiting if look <= self._looks]
         self._waiting = [each for each in self._waiting if each[0] > self._looks]
@@ -371,6 +372,7 @@ class Source:
             self._look(now)
 
     def _hold(self, reason: str, now: float) -> None:
+        reason = reason.replace("`zcluster sync confirm`", f"`zcluster sync confirm {self.place[0]}`")
         if self.held != reason:
             self.held = reason
             self._effects.tell("tree_held", "warning", tree=self.place[0], reason=reason)

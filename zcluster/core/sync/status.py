@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from zcluster.core.sync.declared import Declared
 from zcluster.core.sync.effects import Place
-from zcluster.core.sync.hub import Declared, Hub
+from zcluster.core.sync.hub import Hub
 from zcluster.core.sync.source import Source
 from zcluster.wire.trees import Report
 
@@ -26,7 +27,10 @@ def status_rows(hub: Hub, tree: str, worker: str, now: float, wall_s: float) -> 
 
     Raises:
         NoSuchTree: no such tree is declared.
+        NoSuchNode: there is no such worker.
     """
+    if worker:
+        hub.check_worker(worker)
     rows: list[dict[str, Any]] = []
     for name in hub.named(tree):
         for each in hub.concerned(name):
@@ -85,7 +89,7 @@ def _state(hub: Hub, tree: str, worker: str, source: Source, report: Report) -> 
     if current and report.state == "current":
         return "current", report.reason
     if hub.is_paused(tree, worker) and report.state in ("waiting", "current", "paused"):
-        return "paused", "paused: `zcluster sync resume`"
+        return "paused", f"paused: `zcluster sync resume --tree {tree}`"
     if report.state == "current":
         return "waiting", f"version {source.version} has been announced to it"
     return report.state, report.reason or report.error or _why(report.state)
@@ -100,7 +104,7 @@ def _state_up(hub: Hub, tree: str, worker: str, report: Report, own: Report | No
     if report.state == "current":
         return "current", report.reason or _not_merged(hub, (tree, worker)) or _left_out(own)
     if hub.is_paused(tree, worker) and report.state in ("waiting", "paused"):
-        return "paused", "paused: `zcluster sync resume`"
+        return "paused", f"paused: `zcluster sync resume --tree {tree}`"
     return report.state, report.reason or report.error or _why(report.state)
 
 

@@ -131,7 +131,8 @@ class Sink(CopyState):
         self._diffs.append(then)
         self._start(now)
         if self.state not in (*BUSY, "opening"):
-            self._answer_diffs(ZClusterError(f"the tree cannot be compared: {self.reason or self.state}"), now)
+            kind = Unreachable if self._session is None else ZClusterError
+            self._answer_diffs(kind(f"the tree cannot be compared: {self.reason or self.state}"), now)
 
     def set_paused(self, paused: bool, now: float) -> None:
         """Begin no pull until it is set back. One that runs goes on."""

@@ -131,8 +131,8 @@ class Sink(CopyState):
         self._diffs.append(then)
         self._start(now)
         if self.state not in (*BUSY, "opening"):
-            kind = Unreachable if self._session is None else ZClusterError
-            self._answer_diffs(kind(f"the tree cannot be compared: {self.reason or self.state}"), now)
+            error = Unreachable if self._session is None else ZClusterError
+            self._answer_diffs(error(f"the tree cannot be compared: {self.reason or self.state}"), now)
 
     def set_paused(self, paused: bool, now: float) -> None:
         """Begin no pull until it is set back. One that runs goes on."""
@@ -172,12 +172,11 @@ class Sink(CopyState):
             # Its STATE was lost: what is applied now would be taken for too new, and pulled for ever.
             self.target = replace(self.target, version=message.version, epoch=message.epoch, root=message.root)
         self._began_s = now
-        pulling = Pulling(
+        pulling = self._pulling = Pulling(
             self.place, self.info, self.rules, self.limits.window_bytes, self.limits.chunk_bytes, self._effects, message,
             self.looked, (self.version, self.epoch, self.root), self._last_id, now, dry=self._dry, say=self._say,
             become=self._become, ended=self._ended, judge=self._distrust, clean=self.clean, pace=self._pace,
         )  # fmt: skip
-        self._pulling = pulling
         pulling.start(now)
 
     def answer(self, message: Listing | Parcel | Hashes, body: bytes | memoryview, now: float) -> None:

@@ -10,6 +10,7 @@ import zmq
 
 from zcluster.net.context import Socket, new_context
 from zcluster.net.reader import Alarm, Reader
+from zcluster.process.loop import new_loop
 
 Told = type[Any]
 
@@ -231,3 +232,23 @@ def test_an_alarm_fires_once_at_the_earliest_time_that_was_asked_for() -> None:
     alarm.set(131.0)
     clock.move(131.0)
     assert fired == [103.0, 131.0]
+
+
+def test_an_alarm_that_is_due_already_can_be_set_again_on_any_loop() -> None:
+    """uvloop's handle of what is due at once has no time to ask for."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        fired = asyncio.Event()
+        alarm = Alarm(loop, fired.set)
+        alarm.set(loop.time())
+        alarm.set(loop.time() - 1.0)
+        alarm.set(loop.time() + 100.0)
+        await fired.wait()
+
+    for make in (asyncio.new_event_loop, new_loop):
+        loop = make()
+        try:
+            loop.run_until_complete(main())
+        finally:
+            loop.close()

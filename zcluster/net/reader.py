@@ -83,7 +83,9 @@ class Alarm:
     def __init__(self, loop: asyncio.AbstractEventLoop, fire: Callable[[], None]) -> None:
         self._loop = loop
         self._fire = fire
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
+        self._when_s = 0.0
+        """Of the handle: uvloop gives one without a time for what is due already."""
 
     def set(self, when_s: float | None) -> None:
         """Fire at ``when_s`` on the loop's clock, or earlier if that was asked for; None changes nothing."""
@@ -91,10 +93,10 @@ class Alarm:
             return
         handle = self._handle
         if handle is not None:
-            if handle.when() <= when_s:
+            if self._when_s <= when_s:
                 return
             handle.cancel()
-        self._handle = self._loop.call_at(when_s, self._fired)
+        self._handle, self._when_s = self._loop.call_at(when_s, self._fired), when_s
 
     def cancel(self) -> None:
         """Never fire again, unless set again."""

@@ -186,7 +186,8 @@ def test_every_call_ends_when_its_worker_dies_or_stops(number: signal.Signals) -
             outcomes = await many_calls(client, "echo", "worker-2", events_2)
             assert sum(outcomes.values()) == CALLS
             assert set(outcomes) <= {"right", "NodeLost", "NodeUnavailable"}, f"it is for this node alone: {outcomes}"
-            assert outcomes["NodeLost"] > 0
+            # Which of the two depends on whether any was running there at that moment, or all were on their way.
+            assert outcomes["NodeLost"] + outcomes["NodeUnavailable"] > 0, outcomes
 
     asyncio.run(body())
 

@@ -22,10 +22,10 @@ from zcluster.wire.trees import State, TreeInfo
 
 RECHECK_S = 0.1
 """When directories are looked at in whole of which only some files were, or with files too young for their timestamps."""
-REST = 1.0
+REST = 2.0
 """After a version no look for this many times what the look and the version took."""
 MIN_REST_S = 0.002
-MAX_LOOKS = 4
+MAX_LOOKS = 2
 MAX_LOOKING_S = 0.05
 """So often, and so long, a burst of changes is followed before what was seen is published."""
 _UNKNOWN = (

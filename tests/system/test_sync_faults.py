@@ -345,7 +345,7 @@ def test_files_that_change_while_they_are_read(tmp_path: Path) -> None:
         tree = tree_of("t")
         write(tree.path, {"replaced": content(0), "shrinks": b"z" * 3_000_000})
         await tree.current()
-        first = (await tree.row())["version"]
+        first = (await tree.at_master())["version"]
         thread = threading.Thread(target=writing, args=(tree.path,))
         thread.start()
         try:
@@ -353,9 +353,10 @@ def test_files_that_change_while_they_are_read(tmp_path: Path) -> None:
             async def moved() -> bool:
                 found = contents(tree.copy(), "replaced") or b""
                 assert found == content(int(found[:8])), "a mixture"
-                return bool((await tree.row())["version"] > first + 5)
+                return bool((await tree.at_master())["version"] > first + 50)
 
-            await eventually(moved, "versions arrive meanwhile")
+            # Whether a copy gets any of them while each file is rewritten all the time is not promised.
+            await eventually(moved, "versions are published meanwhile")
         finally:
             stop.set()
             thread.join()

@@ -142,6 +142,52 @@ class NoSuchTree(ZClusterError):
     exit_code = EXIT_NO_MATCH
 
 
+class NoSuchAgent(ZClusterError):
+    """No agent has this id, or none matches."""
+
+    code = "no_such_agent"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchGroup(ZClusterError):
+    """There is no group of this name."""
+
+    code = "no_such_group"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchClient(ZClusterError):
+    """No client listens under this name."""
+
+    code = "no_such_client"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchLease(ZClusterError):
+    """The lease has ended, or never was."""
+
+    code = "no_such_lease"
+    exit_code = EXIT_NO_MATCH
+
+
+class Conflict(ZClusterError):
+    """What was expected does not hold (any more): somebody else was first. Nothing was changed."""
+
+    code = "conflict"
+
+
+class Compacted(ZClusterError):
+    """What changed so long ago is no longer known: read everything, and go on from there."""
+
+    code = "compacted"
+
+
+class StoreFailed(ZClusterError):
+    """The disk is full or broken: nothing was changed."""
+
+    code = "store_failed"
+
+
 class NoSuchFunction(ZClusterError):
     """No eligible node has a function of this name."""
 

@@ -7,10 +7,11 @@ from typing import Any, cast
 from zcluster.core.batch import Lanes
 from zcluster.core.peers import Identity, Peer
 from zcluster.core.treelink import FrameIn, Held, SessionDown, SessionUp, TreeLink
-from zcluster.wire import Results, Sealed, encode
+from zcluster.wire import Hello, Results, Sealed, encode
 from zcluster.wire.trees import Finish, Parcel
 
 FINISH = encode(Finish(tree="t", version=1))
+HELLO = Hello(versions=[1], instance="i")
 PARCEL = encode(Parcel(tree="t", id=1, raw_bytes=3, sizes=[3], last=True), [b"abc"])
 
 
@@ -28,36 +29,35 @@ class Session:
 
 def test_only_workers_are_told_of_in_order() -> None:
     link, one, client = TreeLink(), Session(1), Session(2, "client")
-    link.opened(one.peer)
-    link.opened(client.peer)
+    link.opened(one.peer, HELLO, 1.0)
+    link.opened(client.peer, HELLO, 1.0)
     for session in (one, client):
-        link.received(session.peer, FINISH)
+        link.received(session.peer, Finish(tree="t", version=1), FINISH, 0, 1.0)
         link.beat(session.peer, "digest")
     link.beat(one.peer, "")
-    link.closed(client.peer, "bye")
-    link.closed(one.peer, "lost")
-    link.received(one.peer, FINISH)
-    link.closed(one.peer, "again")
+    link.closed(client.peer, "bye", 2.0)
+    link.closed(one.peer, "lost", 2.0)
+    link.received(one.peer, Finish(tree="t", version=1), FINISH, 0, 1.0)
+    link.closed(one.peer, "again", 2.0)
     assert link.notices == [SessionUp(1, "web-1"), FrameIn(1, FINISH), Held(1, "digest"), SessionDown(1, "lost")]
 
 
 def test_a_process_that_starts_again_hears_of_the_open_sessions_only() -> None:
     link, one, other = TreeLink(), Session(1), Session(2)
-    link.opened(one.peer)
-    link.opened(other.peer)
-    link.closed(one.peer, "lost")
+    link.opened(one.peer, HELLO, 1.0)
+    link.opened(other.peer, HELLO, 1.0)
+    link.closed(one.peer, "lost", 2.0)
     assert link.again() == [SessionUp(2, "web-2")]
     assert link.notices == []
 
 
-def test_frames_go_to_their_session_or_nowhere() -> None:
+def test_a_session_is_found_until_it_is_over() -> None:
     link, one = TreeLink(), Session(1)
-    link.opened(one.peer)
-    assert link.queue(1, FINISH) is one.peer
-    assert link.queue(2, FINISH) is None
-    link.closed(one.peer, "lost")
-    assert link.queue(1, FINISH) is None
-    assert [message.frame for message, _ in one.lanes.take() if isinstance(message, Sealed)] == [FINISH]
+    link.opened(one.peer, HELLO, 1.0)
+    assert link.peer(1) is one.peer
+    assert link.peer(2) is None
+    link.closed(one.peer, "lost", 2.0)
+    assert link.peer(1) is None
 
 
 def test_control_of_trees_goes_first_and_bulk_last_and_both_are_counted() -> None:

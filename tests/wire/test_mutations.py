@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zcluster.core.master import TREE_NUMBERS, Master, MasterLimits
+from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Fan, Identity
 from zcluster.core.treelink import FrameIn
 from zcluster.errors import PeerError
@@ -116,7 +116,7 @@ def check_books(master: Master) -> None:
     assert dispatch.gate.used_bytes >= 0
     for notice in master.trees.notices:
         if isinstance(notice, FrameIn):
-            assert decode(notice.frame, LIMITS)[0].kind in TREE_NUMBERS
+            assert decode(notice.frame, LIMITS)[0].kind in master.trees.kinds
     master.trees.notices.clear()
     for node in nodes:
         assert sum(node.by_caller.values()) == len(node.running)

@@ -21,7 +21,6 @@ import orjson
 
 from zcluster import __version__
 from zcluster.brokers.cluster_functions import cluster_functions
-from zcluster.brokers.front import Front, FrontKeys
 from zcluster.brokers.limits import machine_limits
 from zcluster.brokers.records import Records
 from zcluster.brokers.trees import MasterTrees
@@ -34,6 +33,7 @@ from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, InvalidKey, PeerError, ZClusterError
 from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
 from zcluster.net.context import new_context
+from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
 from zcluster.process import Lifetime, OneProcess, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Hello, Message, WireLimits, decode

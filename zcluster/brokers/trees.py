@@ -23,6 +23,7 @@ from zcluster.core.treelink import FrameIn, Held, Notice, SessionDown, SessionUp
 from zcluster.dapi.function import Function, function
 from zcluster.errors import UsageError
 from zcluster.files.host import SyncProcess
+from zcluster.wire import Sealed
 
 TreeName = Annotated[str, msgspec.Meta(max_length=64)]
 WorkerName = Annotated[str, msgspec.Meta(max_length=64)]
@@ -99,8 +100,10 @@ class MasterTrees:
             self._pass(notice)
 
     def sync_frame(self, session: int, frame: memoryview) -> None:
-        self._machine.tree_frame(session, frame)
-        self._wake()
+        peer = self._machine.trees.peer(session)
+        if peer is not None:
+            self._machine.tell(peer, Sealed(frame))
+            self._wake()
 
     def sync_held(self, digest: str) -> None:
         """A master holds no copies that it would have to tell of."""

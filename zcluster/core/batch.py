@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from zcluster.wire import Cancel, Credit, Grant, Message, Sealed
-from zcluster.wire.trees import BULK_KINDS
+from zcluster.wire import LATE_KINDS, Cancel, Credit, Grant, Message, Sealed
 
 MAX_MEMBERS = 96
 """Members of one message: enough to make what a message costs small, few enough that the next process begins on the
@@ -127,7 +126,7 @@ class Lanes(Generic[G]):
         self.bulk: deque[tuple[Message, Body]] = deque()
         self.bulk_bytes = 0
         self.trees: list[Message] = []
-        """Bulk of file sync: it has credit of its own, and goes last."""
+        """Encoded bulk (file sync, tables, rows): it has credit of its own, and goes last."""
         self.tree_bytes = 0
         self.returned: list[Outgoing] = []
         self.returned_bytes = 0
@@ -176,8 +175,8 @@ class Lanes(Generic[G]):
         self.bulk_bytes += len(data)
 
     def add_tree(self, frame: Sealed) -> None:
-        """Queue a frame of file sync."""
-        (self.trees if frame.kind in BULK_KINDS else self.control).append(frame)
+        """Queue a frame that is encoded already."""
+        (self.trees if frame.kind in LATE_KINDS else self.control).append(frame)
         self.tree_bytes += len(frame.frame)
 
     def take(self) -> list[Outgoing]:
@@ -202,7 +201,7 @@ class Lanes(Generic[G]):
 
 def _is_control(message: Message) -> bool:
     kind = message.kind
-    return kind < FIRST_BATCH_KIND or (kind >= FIRST_TREE_KIND and kind not in BULK_KINDS)
+    return kind < FIRST_BATCH_KIND or (kind >= FIRST_TREE_KIND and kind not in LATE_KINDS)
 
 
 def _size(message: Message, bodies: list[Body]) -> int:

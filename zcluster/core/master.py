@@ -12,15 +12,16 @@ Events in: connections' messages, their ends, the ring's changes, time. Out: mes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from zcluster.core.admission import Admission
-from zcluster.core.batch import Outgoing
+from zcluster.core.attachments import Attachment, Attachments
+from zcluster.core.batch import Body, Outgoing
 from zcluster.core.counters import Counters
-from zcluster.core.dispatch import Dispatch, QueueLimits
+from zcluster.core.dispatch import Dispatch
 from zcluster.core.flow import Flow
+from zcluster.core.limits import MasterLimits
 from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request, Route
-from zcluster.core.roster import NODE_ROLES, Roster, SessionLimits
+from zcluster.core.roster import NODE_ROLES, Roster
 from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
 from zcluster.wire import (
@@ -30,7 +31,6 @@ from zcluster.wire import (
     Beat,
     Bye,
     Cancel,
-    Catalog,
     Chunk,
     Credit,
     Hello,
@@ -38,27 +38,14 @@ from zcluster.wire import (
     Refusal,
     Requests,
     Results,
+    Sealed,
     Welcome,
+    encode,
 )
-from zcluster.wire.trees import TREE_KINDS
 
 RATE_EVERY_S = 1.0
 BLOCKED_MAX_S = 60.0
 """How long a peer may take nothing of what is sent to it before its session ends."""
-TREE_NUMBERS = frozenset(cls.kind for cls in TREE_KINDS)
-
-
-@dataclass(frozen=True)
-class MasterLimits:
-    """All bounds of a master in one value."""
-
-    session: SessionLimits = field(default_factory=SessionLimits)
-    queue: QueueLimits = field(default_factory=QueueLimits)
-    body_bytes: int = 67_108_864
-    inline_bytes: int = 65_536
-    window_bytes: int = 1_048_576
-    outbox_bytes: int = 67_108_864
-    transfer_bytes: int = 268_435_456
 
 
 class Master:
@@ -83,7 +70,9 @@ class Master:
         self._may_send = may_send
         self._kinds_of_role: dict[str, frozenset[int]] = {}
         self.roster = Roster(limits.session, self.counters, self.note, self._gone)
+        self.attached = Attachments()
         self.trees = TreeLink()
+        self.attach(self.trees)
         self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters)
         self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
         self.admission = Admission(
@@ -100,7 +89,7 @@ class Master:
         self._lost: dict[Node, str] = {}
         """Nodes whose session ended in this turn, with the reason."""
         self._catalog_changed = False
-        self._catalog_told = self._catalog()
+        self._catalog_told = self.dispatch.functions.catalog()
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -211,11 +200,20 @@ class Master:
             self._dispatch(now)
         return out
 
-    def tree_frame(self, session: int, frame: bytes | bytearray | memoryview) -> None:
-        """The sync process has a frame for ``session``; without that session it is dropped."""
-        peer = self.trees.queue(session, frame)
-        if peer is not None:
+    def attach(self, part: Attachment) -> None:
+        """Let ``part`` speak on the sessions, those that are opened from now on."""
+        self.attached.add(part)
+
+    def tell(self, peer: Peer, message: Message, body: Body = b"") -> None:
+        """Send ``message`` of an attached part's kind to ``peer``, in the next turn. Nothing when its session is over."""
+        if self.roster.peers.get(peer.route) is peer:
+            peer.lanes.add_tree(message if type(message) is Sealed else Sealed(encode(message, (body,))))
             self.dispatch.touched[peer] = None
+
+    def end(self, peer: Peer, error: ZClusterError, now: float) -> None:
+        """End the session of ``peer``, which is told why."""
+        self.roster.farewells[peer.route] = Bye(code=error.code, message=error.message, hint=error.hint)
+        self.roster.leave(peer, error.message, now)
 
     def unblock(self, route: Route) -> None:
         """The driver can send to ``route`` again."""
@@ -246,8 +244,12 @@ class Master:
 
     def _handle(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         node = peer.node
-        if message.kind in TREE_NUMBERS:
-            self.trees.received(peer, data)
+        part = self.attached.by_kind.get(message.kind)
+        if part is not None:
+            try:
+                part.received(peer, message, data, offset, now)
+            except ZClusterError as error:
+                self._refuse(peer, message, error)
             return
         match message:
             case Requests():
@@ -305,16 +307,16 @@ class Master:
             self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
             return
         self._say(peer, self._welcome(peer))
-        self.trees.opened(peer)
+        self.attached.opened(peer, hello, now)
         if peer.node is not None:
             self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)
             self._catalog_changed = True
         else:
-            self._say(peer, self._catalog())
+            self._say(peer, self.dispatch.functions.catalog())
 
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
-        self.trees.closed(peer, reason)
+        self.attached.closed(peer, reason, now)
         for entry in list(peer.requests.values()):
             self.dispatch.cancel(entry)
         if peer.lanes.bulk_bytes:
@@ -367,12 +369,9 @@ class Master:
             chunk_bytes=limits.session.chunk_bytes, window_bytes=limits.window_bytes,
         )  # fmt: skip
 
-    def _catalog(self) -> Catalog:
-        return self.dispatch.functions.catalog()
-
     def _tell_catalog(self) -> None:
         self._catalog_changed = False
-        catalog = self._catalog()
+        catalog = self.dispatch.functions.catalog()
         if catalog == self._catalog_told:
             return
         self._catalog_told = catalog

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zcluster.core.peers import Peer
-from zcluster.wire import Sealed
+from zcluster.wire import Hello, Message
+from zcluster.wire.trees import TREE_KINDS
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,21 @@ Notice = SessionUp | SessionDown | Held | FrameIn
 
 
 class TreeLink:
-    """What the sync process is to know, in order, and the way back."""
+    """What the sync process is to know, in order, and the way back. It is attached to the machine of sessions."""
+
+    kinds = frozenset(cls.kind for cls in TREE_KINDS)
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
         self._peers: dict[int, Peer] = {}
 
-    def opened(self, peer: Peer) -> None:
+    def opened(self, peer: Peer, hello: Hello, now: float) -> None:
         """A session was opened."""
         if peer.identity.role == "worker":
             self._peers[peer.no] = peer
             self.notices.append(SessionUp(peer.no, peer.identity.name))
 
-    def closed(self, peer: Peer, reason: str) -> None:
+    def closed(self, peer: Peer, reason: str, now: float) -> None:
         """A session has ended."""
         if self._peers.pop(peer.no, None) is not None:
             self.notices.append(SessionDown(peer.no, reason))
@@ -77,15 +80,11 @@ class TreeLink:
         if peer.no in self._peers and digest:
             self.notices.append(Held(peer.no, digest))
 
-    def received(self, peer: Peer, frame: bytes) -> None:
+    def received(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         """A frame of file sync came."""
         if peer.no in self._peers:
-            self.notices.append(FrameIn(peer.no, frame))
+            self.notices.append(FrameIn(peer.no, data))
 
-    def queue(self, session: int, frame: bytes | bytearray | memoryview) -> Peer | None:
-        """Queue a frame for the session; returns its peer, or None when it is over."""
-        peer = self._peers.get(session)
-        if peer is None:
-            return None
-        peer.lanes.add_tree(Sealed(frame))
-        return peer
+    def peer(self, session: int) -> Peer | None:
+        """The peer of a worker's session, or None when it is over."""
+        return self._peers.get(session)

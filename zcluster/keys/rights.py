@@ -24,19 +24,23 @@ KINDS: frozenset[str] = frozenset(
     {"hello", "welcome", "catalog", "beat", "bye", "cancel", "credit", "chunk"}
     | {"requests", "replies", "work", "results", "refusal"}
     | {"trees", "state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish", "order"}
+    | {"head", "changes", "ask", "page"}
+    | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note"}
 )
 """The kinds of messages, by name."""
 
 _SESSION = frozenset({"hello", "beat", "bye"})
-_CALLER = _SESSION | {"cancel", "credit", "chunk", "requests"}
+_CALLER = _SESSION | {"cancel", "credit", "chunk", "requests", "listen"}
 _NODE = _SESSION | {"credit", "chunk", "results"}
 _TREES = frozenset({"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"})
 """File sync: a worker is the source of some trees and the sink of others."""
 
+_WORKER = _NODE | _TREES | {"ask", "rows", "metrics", "carry"}
+
 SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"admin": _CALLER, "client": _CALLER, "worker": _NODE | _TREES, "master": _NODE, "agent": _SESSION}
+    {"admin": _CALLER, "client": _CALLER, "worker": _WORKER, "master": _NODE, "agent": _SESSION | {"keep", "grab"}}
 )
-"""What a peer of each role may send to a master. The other kinds only a master sends."""
+"""What a peer of each role may send to a node. The other kinds only a master, or an agent's node, sends."""
 
 _CALLS: Mapping[str, frozenset[str]] = MappingProxyType(
     {

@@ -3,6 +3,7 @@
 from zcluster.wire.frames import PREFIX_BYTES, VERSION, VERSIONS, Frame, WireLimits, decode, encode, frame_of
 from zcluster.wire.messages import (
     KINDS,
+    LATE_KINDS,
     Beat,
     Bye,
     Cancel,
@@ -30,6 +31,7 @@ from zcluster.wire.messages import (
 
 __all__ = [
     "KINDS",
+    "LATE_KINDS",
     "PREFIX_BYTES",
     "VERSION",
     "VERSIONS",

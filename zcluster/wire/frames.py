@@ -28,7 +28,7 @@ from zcluster.errors import PeerError, UnsupportedVersion
 from zcluster.wire.messages import (
     KINDS,
     MAX_ID,
-    Chunk,
+    TAKES_ALL,
     Message,
     Replies,
     RequestFlag,
@@ -38,7 +38,6 @@ from zcluster.wire.messages import (
     Status,
     Work,
 )
-from zcluster.wire.trees import BODY_KINDS as TREE_BODY_KINDS
 
 MAGIC = 0x5A
 VERSION = 1
@@ -54,8 +53,6 @@ MAX_MEMBERS = 4096
 REQUEST_KINDS = frozenset({Requests.kind, Work.kind})
 RESULT_KINDS = frozenset({Results.kind, Replies.kind})
 BATCH_KINDS = REQUEST_KINDS | RESULT_KINDS
-TAKES_ALL = TREE_BODY_KINDS | {Chunk.kind}
-"""Kinds whose body is all that follows the header."""
 
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}

@@ -16,8 +16,10 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
+from zcluster.wire.agents import AGENT_BODIES, AGENT_BULK, AGENT_KINDS, AgentMessage
+from zcluster.wire.tables import TABLE_BODIES, TABLE_BULK, TABLE_KINDS, TableMessage
+from zcluster.wire.trees import BODY_KINDS, BULK_KINDS, TREE_KINDS, TreeMessage
 from zcluster.wire.trees import MAX_ID as MAX_ID
-from zcluster.wire.trees import TREE_KINDS, TreeMessage
 
 Id = Annotated[int, Meta(ge=0, le=MAX_ID)]
 RequestId = Annotated[int, Meta(ge=1, le=MAX_ID)]
@@ -92,6 +94,10 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Random text of this process: tells a reconnection from a second process with the same key."""
     slots: Annotated[int, Meta(ge=0, le=65536)] = 0
     functions: Annotated[list[FunctionInfo], Meta(max_length=4096)] = []
+    epoch: Id = 0
+    """Agent: the number of this session, larger than of each before; the newest session of an agent holds it."""
+    door: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=16)] = []
+    """Worker: the addresses at which agents and clients may connect to it."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -275,10 +281,16 @@ class Sealed:
 BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
-Message = BusMessage | TreeMessage | Sealed
+Message = BusMessage | TreeMessage | TableMessage | AgentMessage | Sealed
 
 _BUS_KINDS: tuple[type[BusMessage], ...] = (
     Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk,
 )  # fmt: skip
-KINDS: dict[int, type[BusMessage] | type[TreeMessage]] = {cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS)}
+KINDS: dict[int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage]] = {
+    cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS)
+}
 """The class of each kind number."""
+LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK
+"""Kinds beyond the bus's own that go by the bulk lane; the others of them are control."""
+TAKES_ALL = BODY_KINDS | TABLE_BODIES | AGENT_BODIES | {Chunk.kind}
+"""Kinds whose body is all that follows the header."""

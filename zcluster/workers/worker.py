@@ -33,6 +33,7 @@ from zcluster.net.reader import Alarm
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Refusal, Welcome, WireLimits
 from zcluster.workers.trees import WorkerTrees
+from zcluster.workers.uplink import Uplink
 
 _random = secrets.SystemRandom()
 
@@ -78,6 +79,7 @@ class Worker:
         self._alarm = Alarm(loop, self._due)
         self._trees = WorkerTrees(key_file.name, self._loaded, self._wake, self._logger)
         self._functions.update(self._trees.functions())
+        self.uplink = Uplink(self._wake)
         self._node = NodeEnd(
             key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
@@ -113,12 +115,14 @@ class Worker:
         self._welcome = welcome
         self._node.apply(self._agreed())
         self._trees.link_up(welcome)
+        self.uplink.link_up(welcome)
         if self._ready is not None:
             self._ready(welcome)
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
         self._node.session_lost()
         self._trees.link_down()
+        self.uplink.link_down()
         level = logging.WARNING if was_up else logging.INFO
         self._logger.log(level, str(error), extra={"fields": {"retry_s": round(retry_s, 3)}})
 
@@ -126,13 +130,14 @@ class Worker:
         self._error = error
         self._node.session_lost()
         self._trees.link_down()
+        self.uplink.link_down()
         self._logger.error(str(error))
         self._lifetime.stop()
 
     def link_message(self, message: Message, data: bytes, offset: int) -> None:
         if isinstance(message, Refusal):
             self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
-        if self._trees.receive(message, data):
+        if self._trees.receive(message, data) or self.uplink.receive(message, data, offset):
             return
         self._node.receive(message, data, offset)
         if self._node.busy:
@@ -142,7 +147,7 @@ class Worker:
         return msgspec.structs.replace(self._node.beat(), trees=self._trees.held)
 
     def link_take(self) -> list[Outgoing]:
-        return self._trees.take(self._node.take())
+        return self._trees.take(self.uplink.take(self._node.take()))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

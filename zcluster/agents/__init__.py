@@ -1,0 +1,1 @@
+"""The agent: a light daemon on a monitored host."""

@@ -101,6 +101,9 @@ class Store(Protocol):
     async def get(self, key: str) -> Entry | None:
         """The entry at ``key``."""
 
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """The entries of those of ``keys`` (at most MAX_PAGE) that exist, read at one moment."""
+
     async def scan(self, prefix: str, *, after: str = "", limit: int = MAX_PAGE) -> Listing:
         """The keys that begin with ``prefix`` and come after ``after``, at most ``limit``."""
 

@@ -174,12 +174,16 @@ class Conflict(ZClusterError):
     """What was expected does not hold (any more): somebody else was first. Nothing was changed."""
 
     code = "conflict"
+    key: str = ""
+    """Of the store, the one whose expectation does not hold; only where it is raised."""
 
 
 class Compacted(ZClusterError):
     """What changed so long ago is no longer known: read everything, and go on from there."""
 
     code = "compacted"
+    oldest: int = 0
+    """From which revision on changes are known; only where it is raised."""
 
 
 class StoreFailed(ZClusterError):

@@ -6,7 +6,9 @@ Rules kept here:
 - what a call has returned is durable; what is waiting when a commit begins goes with it (group commit);
 - the changes after a revision can be asked for, until they are compacted; then the answer is Compacted, never a gap;
 - a lease ends by itself at its time, and with it all keys that were put under it, as one change;
-- keys are at most MAX_KEY_CHARS, values MAX_VALUE_BYTES, operations of one commit MAX_OPS.
+- an operation comes after those before it: of two on the same key the last one counts, and the key changes once;
+- keys are at most MAX_KEY_CHARS without control characters, values MAX_VALUE_BYTES, operations of one commit MAX_OPS
+  and MAX_COMMIT_BYTES, a page MAX_PAGE entries and about MAX_PAGE_BYTES.
 
 Every backend passes the same tests (tests/store/contract.py).
 """
@@ -20,7 +22,17 @@ from typing import Protocol
 MAX_KEY_CHARS = 512
 MAX_VALUE_BYTES = 1_048_576
 MAX_OPS = 10_000
+MAX_COMMIT_BYTES = 64 * 1024 * 1024
+"""Of the keys and values of one commit."""
 MAX_PAGE = 10_000
+MAX_PAGE_BYTES = 16 * 1024 * 1024
+"""A page ends after the entry that makes it this large, whatever its limit."""
+MAX_TTL_S = 366 * 86_400.0
+MAX_LEASES = 100_000
+KEEP_CHANGES = 100_000
+"""About so many changes are kept."""
+KEEP_CHANGES_BYTES = 256 * 1024 * 1024
+"""And at most about so many bytes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +117,7 @@ class Store(Protocol):
         """The entries of those of ``keys`` (at most MAX_PAGE) that exist, read at one moment."""
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = MAX_PAGE) -> Listing:
-        """The keys that begin with ``prefix`` and come after ``after``, at most ``limit``."""
+        """The keys that begin with ``prefix`` and come after ``after``, at most ``limit`` and about MAX_PAGE_BYTES."""
 
     async def apply(self, ops: Sequence[Put | Delete], *, expect: Sequence[Expect] = ()) -> int:
         """Commit; returns the store's revision afterwards.
@@ -114,16 +126,21 @@ class Store(Protocol):
             Conflict: an expectation does not hold; nothing was done. Its ``key`` says which.
             StoreFailed: the disk is full or broken; nothing was done.
             UsageError: beyond a limit. NoSuchLease: a lease that has ended.
+            Busy: more waits for the disk than may wait.
         """
 
     async def grant(self, ttl_s: float) -> Lease:
-        """A lease that ends ``ttl_s`` seconds from now unless it is kept alive."""
+        """A lease that ends ``ttl_s`` seconds from now unless it is kept alive. A store that is opened again lets each lease
+        last its ``ttl_s`` from then: none ends early. Raises UsageError beyond MAX_TTL_S, Busy beyond MAX_LEASES."""
 
     async def keep_alive(self, lease: int) -> None:
         """Let the lease last its ttl_s from now. Raises NoSuchLease."""
 
     async def revoke(self, lease: int) -> None:
         """End the lease now. Raises NoSuchLease."""
+
+    async def expire(self) -> None:
+        """End the leases whose time has come, each as a commit of its own. The store does this by itself."""
 
     async def changes(self, prefix: str, after: int, *, limit: int = MAX_PAGE) -> tuple[list[Change], int]:
         """The changes to keys under ``prefix`` with a revision after ``after``, oldest first, at most about ``limit`` but whole
@@ -134,12 +151,12 @@ class Store(Protocol):
         """
 
     def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[list[Change], int]]:
-        """As ``changes``, again and again as they happen."""
+        """As ``changes``, again and again as they happen; only when there are some. Ends when the store is closed."""
 
     async def digests(self, prefix: str) -> tuple[list[bytes], int]:
         """The BUCKETS digests (16 bytes each) of the keys under ``prefix``, and the store's revision. A bucket's digest is the
         XOR of xxh3_128(key, 0 byte, value) of its keys; it is kept with each commit, not counted each time, for the prefixes
-        that the store was opened with."""
+        that the store was opened with. Raises UsageError for others."""
 
     async def bucket(self, prefix: str, number: int) -> Listing:
         """All entries of one bucket."""

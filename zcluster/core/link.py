@@ -5,6 +5,7 @@ Rules kept here:
 - a beat leaves each heartbeat interval while the link is up;
 - reconnection is ours: after the n-th failure in a row it waits between 0 and min(max, base * 2^n) seconds
   (full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so a herd spreads out;
+- an address may be a master's or a node's: while its key is not known, the next of the possible ones is tried at once;
 - two answers end it for good: a newer session of this key (``session_replaced``) and an unsupported version.
   A refused key does not: the key may be admitted in a moment.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zcluster.core.doors import Candidate, Places
 from zcluster.errors import SessionReplaced, Unreachable, UnsupportedVersion, ZClusterError, error_from_dict
 from zcluster.wire import Beat, Bye, Hello, Message, Refusal, Welcome
 
@@ -37,9 +39,10 @@ class LinkPolicy:
 
 @dataclass(frozen=True)
 class Connect:
-    """Make a fresh connection to ``address``; drop the old one."""
+    """Make a fresh connection to ``address``; drop the old one. ``public`` is the key expected there, empty for the master's."""
 
     address: str
+    public: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,23 @@ Effect = Connect | Say | Up | Down | Ended
 
 
 class Link:
-    """The machine. Call :meth:`start`, then feed it; each call returns the effects to perform."""
+    """The machine. Call :meth:`start`, then feed it; each call returns the effects to perform.
 
-    def __init__(self, hello: Hello, addresses: Sequence[str], policy: LinkPolicy) -> None:
+    Args:
+        addresses: where to go, at least one; :func:`zcluster.core.doors.candidates` makes them when they may be of several nodes.
+    """
+
+    def __init__(self, hello: Hello, addresses: Sequence[str | Candidate], policy: LinkPolicy) -> None:
         self.hello = hello
         self.state = "down"
         """``down``, ``greeting`` (connecting, HELLO sent), ``up`` or ``ended``."""
         self.welcome: Welcome | None = None
         self.beat = Beat()
         """What the next heartbeat says; the owner keeps it current."""
-        self._addresses = list(addresses)
+        self.places = Places(addresses)
+        """Where it is, or goes."""
+        self._later: Places | None = None
         self._policy = policy
-        self._attempt = 0
         self._failures = 0
         self._deadline_s: float | None = None
         self._beat_due_s = 0.0
@@ -116,11 +124,17 @@ class Link:
                 return self._lost(error, now, jitter)
         return []
 
-    def disconnected(self, error: ZClusterError, now: float, jitter: float) -> list[Effect]:
-        """The connection broke, or could not be made."""
+    def disconnected(self, error: ZClusterError, now: float, jitter: float, *, stranger: bool = False) -> list[Effect]:
+        """The connection broke, or could not be made. ``stranger``: the other side's key may be another than the expected."""
+        if self.state == "greeting" and stranger and self.places.another_key():
+            return self._connect(now)
         if self.state in ("greeting", "up"):
             return self._lost(error, now, jitter)
         return []
+
+    def go_on_with(self, addresses: Sequence[str | Candidate]) -> None:
+        """When this session or attempt has ended, go to these addresses, the first of them first."""
+        self._later = Places(addresses)
 
     def close(self) -> list[Effect]:
         """Leave: says BYE when there is someone to say it to."""
@@ -140,17 +154,18 @@ class Link:
         if self._deadline_s is None or now < self._deadline_s:
             return []
         if self.state == "greeting":
-            address = self._addresses[self._attempt % len(self._addresses)]
+            address = self.places.now.address
             return self._lost(Unreachable(f"no answer from {address} in {self._policy.hello_timeout_s:g} s"), now, jitter)
         return self._connect(now)
 
     def _connect(self, now: float) -> list[Effect]:
         self.state = "greeting"
         self._deadline_s = now + self._policy.hello_timeout_s
-        return [Connect(self._addresses[self._attempt % len(self._addresses)]), Say(self.hello)]
+        return [Connect(*self.places.now), Say(self.hello)]
 
     def _welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
         self.state, self.welcome, self._deadline_s, self._failures = "up", welcome, None, 0
+        self.places.worked()
         self._beat_due_s = now + welcome.heartbeat_s
         return [Up(welcome)]
 
@@ -173,7 +188,10 @@ class Link:
         ceiling_s = min(self._policy.reconnect_max_s, self._policy.reconnect_base_s * 2 ** min(self._failures, MAX_DOUBLINGS))
         retry_s = jitter * ceiling_s
         self._failures += 1
-        self._attempt += 1
+        if self._later is not None:
+            self.places, self._later = self._later, None
+        else:
+            self.places.next()
         self._deadline_s = now + retry_s
         return [Down(error, was_up, retry_s)]
 

@@ -27,6 +27,8 @@ from zcluster.wire.frames import KIND_AT
 from zcluster.wire.trees import BULK_KINDS
 
 TURN = 64
+KEY_IS_RIGHT = (int(zmq.EVENT_CLOSED), int(zmq.EVENT_HANDSHAKE_FAILED_AUTH))
+"""Ends of an attempt that say nothing against the expected key: nobody listens there, or the other side refuses ours."""
 LAST_WORDS_MS = 500
 """How long the last messages of a link that closes may take to leave (the context's end waits for them)."""
 
@@ -66,7 +68,8 @@ class LinkDriver:
         self._context = context
         self._link = link
         self._owner = owner
-        self._keys = (secret.encode(), public.encode(), master_public.encode())
+        self._keys = (secret.encode(), public.encode())
+        self._master_public = master_public
         self._jitter = jitter
         self._bulk = bulk
         self._logger = logger
@@ -121,7 +124,7 @@ class LinkDriver:
             for effect in effects:
                 match effect:
                     case Connect():
-                        if not self._connect(effect.address):
+                        if not self._connect(effect.address, effect.public or self._master_public):
                             return
                     case Say():
                         message = self._owner.link_beat() if isinstance(effect.message, Beat) else effect.message
@@ -138,12 +141,14 @@ class LinkDriver:
             # Whatever went wrong, the next attempt or beat is due when the machine says.
             self._alarm.set(self._link.next_deadline())
 
-    def _connect(self, address: str) -> bool:
+    def _connect(self, address: str, server: str) -> bool:
         """A fresh connection; false when even the sockets could not be made (the machine has then been told)."""
         self._drop()
         self._address, self._secured = address, False
         try:
-            socket = client_socket(self._context, zmq.DEALER, *self._keys, max_bytes=self._limits.frame_bytes)
+            socket = client_socket(
+                self._context, zmq.DEALER, *self._keys, server=server.encode(), max_bytes=self._limits.frame_bytes
+            )
             self._socket = socket
             self._pair = watch(self._context, socket, LINK_EVENTS)
             socket.connect(address)
@@ -273,8 +278,9 @@ class LinkDriver:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._secured = True
             else:
-                error = self._reason(event)
-                self._perform(self._link.disconnected(error, self._loop.time(), self._jitter()))
+                stranger = not self._secured and event not in KEY_IS_RIGHT
+                now = self._loop.time()
+                self._perform(self._link.disconnected(self._reason(event), now, self._jitter(), stranger=stranger))
         return False
 
     def _reason(self, event: int) -> ZClusterError:

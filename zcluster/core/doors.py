@@ -1,0 +1,123 @@
+"""Which addresses a client or agent tries, with which key it expects there, and in what order.
+
+Rules kept here:
+- a connection trusts exactly one key: an address whose key is not known is tried with each key that is, one after the other;
+- ``NAME@ADDRESS`` names the node, so that one key is tried; an address that the key file lists for a node is that node's;
+- another key is tried at once, because the other side has answered; another address waits its turn, as after any failure;
+- the key that was right is tried first the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zcluster.errors import UsageError
+
+MASTER = "master"
+"""Names the master in ``NAME@ADDRESS``, whatever its own name is."""
+MAX_NODES = 256
+"""Nodes that a key file knows, and with it how many keys are tried at one address."""
+
+
+class Candidate(NamedTuple):
+    """An address, and the public key (Z85) that is expected there; empty: the master's."""
+
+    address: str
+    public: str = ""
+
+
+@dataclass(frozen=True)
+class KnownNode:
+    """A node whose key is known: its name, its public key (Z85), and the addresses that are known to be its."""
+
+    name: str
+    public: str
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KnownKeys:
+    """The keys that a client or agent trusts: the master's (public key, Z85), and those of nodes with doors."""
+
+    master: str
+    nodes: tuple[KnownNode, ...] = ()
+
+
+def split_node(text: str) -> tuple[str, str]:
+    """``NAME@ADDRESS`` as (name, address); the name of a bare address is empty."""
+    name, at, address = text.rpartition("@")
+    return (name, address) if at else ("", text)
+
+
+def candidates(addresses: Sequence[str], keys: KnownKeys) -> list[Candidate]:
+    """What to try, in order: for each of ``addresses`` (``ADDRESS`` or ``NAME@ADDRESS``) the keys that may be its.
+
+    A bare address that a node of ``keys`` lists is tried with that node's key alone; any other with the master's key, and then
+    with each known node's.
+
+    Raises:
+        UsageError: a NAME is none of the nodes whose key is known.
+    """
+    by_name = {node.name: node.public for node in keys.nodes[:MAX_NODES]}
+    by_address = {address: node.public for node in keys.nodes[:MAX_NODES] for address in node.addresses}
+    found: list[Candidate] = []
+    for text in addresses:
+        name, address = split_node(text)
+        if name:
+            public = by_name.get(name, keys.master if name == MASTER else "")
+            if not public:
+                raise UsageError(
+                    f"the key file knows no node {name[:80]!r}, so nothing proves that it is the right one",
+                    hint="add [nodes.NAME] with its public key there, or make a new key on the master: zcluster keys new",
+                )
+            found.append(Candidate(address, public))
+        elif address in by_address:
+            found.append(Candidate(address, by_address[address]))
+        else:
+            found += [Candidate(address, public) for public in dict.fromkeys([keys.master, *by_name.values()])]
+    return list(dict.fromkeys(found))
+
+
+class Places:
+    """Where a link goes: the addresses in turn, and at each the keys that may be its.
+
+    Args:
+        choices: at least one; those of one address belong together, wherever they are.
+    """
+
+    def __init__(self, choices: Iterable[Candidate | str]) -> None:
+        self._keys: dict[str, list[str]] = {}
+        for choice in choices:
+            address, public = (choice, "") if isinstance(choice, str) else choice
+            keys = self._keys.setdefault(address, [])
+            if public not in keys:
+                keys.append(public)
+        self._addresses = list(self._keys)
+        self._at = 0
+        self._key = 0
+
+    @property
+    def now(self) -> Candidate:
+        """What is tried now."""
+        address = self._addresses[self._at]
+        return Candidate(address, self._keys[address][self._key])
+
+    def worked(self) -> None:
+        """A session was opened here: this key is the right one."""
+        keys = self._keys[self._addresses[self._at]]
+        keys.insert(0, keys.pop(self._key))
+        self._key = 0
+
+    def another_key(self) -> bool:
+        """Take the next key of this address, which is to be tried at once; false when there is none."""
+        if self._key + 1 >= len(self._keys[self._addresses[self._at]]):
+            return False
+        self._key += 1
+        return True
+
+    def next(self) -> None:
+        """Go on to the next address, after a failure or the end of a session."""
+        self._key = 0
+        self._at = (self._at + 1) % len(self._addresses)

@@ -153,3 +153,30 @@ def test_what_reaches_a_closed_link_is_ignored(late: Bye | Welcome | Beat) -> No
     assert link.received(late, 1.0, 0.5) == []
     assert link.disconnected(Unreachable("x"), 1.0, 0.5) == []
     assert (link.state, link.next_deadline()) == ("ended", None)
+
+
+def test_the_owner_may_set_another_pace_for_the_session_that_is_open() -> None:
+    link = up()
+    link.pace(10.0, 2, 4.0, 0.0)
+    assert link.next_deadline() == 4.0
+    assert link.handle_deadline(4.0, 0.5) == [Say(Beat())]
+    assert link.next_deadline() == 14.0
+    link.heard(14.0)
+    assert link.handle_deadline(14.0, 0.5) == [Say(Beat())]
+    link.handle_deadline(24.0, 0.5)
+    [down] = link.handle_deadline(34.0, 0.5)
+    assert isinstance(down, Down)
+    link.handle_deadline(100.0, 0.5)
+    link.received(WELCOME, 100.0, 0.5)
+    assert link.next_deadline() == 101.0
+
+
+def test_it_goes_where_it_is_redirected_to() -> None:
+    link = up(("a", "b"))
+    link.redirect(["c"])
+    assert link.move(5.0) == [Connect("c"), Say(HELLO)]
+    assert link.state == "greeting"
+    link.disconnected(Unreachable("no"), 5.0, 0.0)
+    assert link.handle_deadline(5.0, 0.0) == [Connect("c"), Say(HELLO)]
+    link.close()
+    assert link.move(6.0) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from zcluster.nodes import sampling
@@ -42,7 +43,7 @@ def test_what_the_host_does_not_tell_is_left_out(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(sampling, "FILE_COUNTS", tmp_path / "none")
     sampler = Sampler(tmp_path / "gone")
     assert set(sampler.sample(["disk", "files", "memory"])) == {"memory"}
-    monkeypatch.setattr(sampling.psutil, "net_io_counters", lambda: None)
+    monkeypatch.setattr(psutil, "net_io_counters", lambda: None)
     assert sampler.sample(["network"]) == {}
 
 
@@ -60,7 +61,7 @@ def test_two_looks_at_once_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return float(len(looks))
 
     clock = Clock()
-    monkeypatch.setattr(sampling.psutil, "cpu_percent", percent)
+    monkeypatch.setattr(psutil, "cpu_percent", percent)
     sampler = Sampler(tmp_path, clock=clock)
     clock.now = MIN_SAMPLE_S
     assert sampler.sample(["cpu"])["cpu"]["percent"] == 2.0

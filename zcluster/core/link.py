@@ -2,7 +2,7 @@
 
 Rules kept here:
 - the link is up from WELCOME to the first of: BYE, a broken connection, silence of the master for a lease;
-- a beat leaves each heartbeat interval while the link is up;
+- a beat leaves each heartbeat interval while the link is up: the master's, or the pace that the owner set;
 - reconnection is ours: after the n-th failure in a row it waits between 0 and min(max, base * 2^n) seconds
   (full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so a herd spreads out;
 - an address may be a master's or a node's: while its key is not known, the next of the possible ones is tried at once;
@@ -99,6 +99,8 @@ class Link:
         self._failures = 0
         self._deadline_s: float | None = None
         self._beat_due_s = 0.0
+        self._heartbeat_s = 0.0
+        self._lease_s = 0.0
         self._last_seen_s = 0.0
 
     def start(self, now: float) -> list[Effect]:
@@ -132,9 +134,18 @@ class Link:
             return self._lost(error, now, jitter)
         return []
 
-    def go_on_with(self, addresses: Sequence[str | Candidate]) -> None:
-        """When this session or attempt has ended, go to these addresses, the first of them first."""
+    def pace(self, heartbeat_s: float, lease_heartbeats: int, first_s: float, now: float) -> None:
+        """Beat at this pace in the session that is open, the first time in ``first_s``; silence of so many beats ends it."""
+        self._heartbeat_s, self._lease_s = heartbeat_s, heartbeat_s * lease_heartbeats
+        self._beat_due_s = now + first_s
+
+    def redirect(self, addresses: Sequence[str | Candidate]) -> None:
+        """Attempts from now on go to these addresses, the first one first."""
         self._later = Places(addresses)
+
+    def move(self, now: float) -> list[Effect]:
+        """Leave the session or the attempt that there is, and connect at once; nothing once it has ended."""
+        return [] if self.state == "ended" else self._connect(now)
 
     def close(self) -> list[Effect]:
         """Leave: says BYE when there is someone to say it to."""
@@ -159,6 +170,8 @@ class Link:
         return self._connect(now)
 
     def _connect(self, now: float) -> list[Effect]:
+        if self._later is not None:
+            self.places, self._later = self._later, None
         self.state = "greeting"
         self._deadline_s = now + self._policy.hello_timeout_s
         return [Connect(*self.places.now), Say(self.hello)]
@@ -166,31 +179,27 @@ class Link:
     def _welcomed(self, welcome: Welcome, now: float) -> list[Effect]:
         self.state, self.welcome, self._deadline_s, self._failures = "up", welcome, None, 0
         self.places.worked()
-        self._beat_due_s = now + welcome.heartbeat_s
+        self.pace(welcome.heartbeat_s, welcome.lease_heartbeats, welcome.heartbeat_s, now)
         return [Up(welcome)]
 
     def _handle_up(self, now: float, jitter: float) -> list[Effect]:
-        assert self.welcome is not None
         if now >= self._lease_end_s():
             silence = f"the master was silent for {now - self._last_seen_s:.1f} s"
             return self._lost(Unreachable(silence), now, jitter)
         if now >= self._beat_due_s:
-            self._beat_due_s = now + self.welcome.heartbeat_s
+            self._beat_due_s = now + self._heartbeat_s
             return [Say(self.beat)]
         return []
 
     def _lease_end_s(self) -> float:
-        assert self.welcome is not None
-        return self._last_seen_s + self.welcome.heartbeat_s * self.welcome.lease_heartbeats
+        return self._last_seen_s + self._lease_s
 
     def _lost(self, error: ZClusterError, now: float, jitter: float) -> list[Effect]:
         was_up, self.state = self.state == "up", "down"
         ceiling_s = min(self._policy.reconnect_max_s, self._policy.reconnect_base_s * 2 ** min(self._failures, MAX_DOUBLINGS))
         retry_s = jitter * ceiling_s
         self._failures += 1
-        if self._later is not None:
-            self.places, self._later = self._later, None
-        else:
+        if self._later is None:
             self.places.next()
         self._deadline_s = now + retry_s
         return [Down(error, was_up, retry_s)]

@@ -21,7 +21,7 @@ from zcluster.core.dispatch import Dispatch
 from zcluster.core.flow import Flow
 from zcluster.core.limits import MasterLimits
 from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request, Route
-from zcluster.core.roster import NODE_ROLES, Roster
+from zcluster.core.roster import AGENT_ROLE, NODE_ROLES, Roster
 from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
 from zcluster.wire import (
@@ -312,7 +312,7 @@ class Master:
             self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)
             self._catalog_changed = True
-        else:
+        elif Requests.kind in kinds:
             self._say(peer, self.dispatch.functions.catalog())
 
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
@@ -361,12 +361,13 @@ class Master:
         return known
 
     def _welcome(self, peer: Peer) -> Welcome:
-        limits = self.limits
+        limits, session = self.limits, self.limits.session
+        heartbeat_s = session.agent_heartbeat_s if peer.identity.role == AGENT_ROLE else session.heartbeat_s
         return Welcome(
             version=VERSION, session=peer.no, name=peer.identity.name, role=peer.identity.role, cluster=self.cluster,
-            master=self.name, epoch=self.epoch, software=self.software, heartbeat_s=limits.session.heartbeat_s,
-            lease_heartbeats=limits.session.lease_heartbeats, body_bytes=limits.body_bytes, inline_bytes=limits.inline_bytes,
-            chunk_bytes=limits.session.chunk_bytes, window_bytes=limits.window_bytes,
+            master=self.name, epoch=self.epoch, software=self.software, heartbeat_s=heartbeat_s,
+            lease_heartbeats=session.lease_heartbeats, body_bytes=limits.body_bytes, inline_bytes=limits.inline_bytes,
+            chunk_bytes=session.chunk_bytes, window_bytes=limits.window_bytes,
         )  # fmt: skip
 
     def _tell_catalog(self) -> None:
@@ -376,7 +377,7 @@ class Master:
             return
         self._catalog_told = catalog
         for peer in self.roster.peers.values():
-            if peer.node is None:
+            if peer.node is None and Requests.kind in peer.kinds:
                 self._say(peer, catalog)
 
     def _refuse(self, peer: Peer, message: Message, error: ZClusterError) -> None:

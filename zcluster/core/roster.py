@@ -6,6 +6,7 @@ Rules kept here:
   have several sessions, up to a limit, because their programs share a key;
 - sessions are numbered and a number is never used again;
 - any message renews the lease; silence of two intervals makes a node ``silent``, of ``lease_heartbeats`` ends it: ``dead``;
+- agents are many and say something once in their interval: their leases are longer (``agent_heartbeat_s``);
 - a lease ends only here; what ends with it is done by the callback ``on_gone``.
 """
 
@@ -22,6 +23,7 @@ from zcluster.errors import Busy, SessionReplaced, ZClusterError
 from zcluster.wire import Beat, Bye, Hello, Message, Replies, Work
 
 NODE_ROLES = frozenset({"worker", "master"})
+AGENT_ROLE = "agent"
 SHARED_ROLES = frozenset({"client", "admin"})
 SILENT_AFTER_HEARTBEATS = 2
 
@@ -36,6 +38,8 @@ class SessionLimits:
     max_sessions_per_key: int = 256
     max_nodes: int = 20_000
     chunk_bytes: int = 262_144
+    agent_heartbeat_s: float = 10.0
+    """What an agent's WELCOME says: a node with 5,000 agents cannot hear each of them every second."""
 
 
 class Roster:
@@ -159,9 +163,10 @@ class Roster:
         interval_s = self.limits.heartbeat_s
         self._sweep_due_s = now + interval_s / 10
         silent_s, lease_s = interval_s * SILENT_AFTER_HEARTBEATS, interval_s * self.limits.lease_heartbeats
+        agent_lease_s = self.limits.agent_heartbeat_s * self.limits.lease_heartbeats
         for peer in list(self.peers.values()):
             silence_s = now - peer.last_seen_s
-            if silence_s < silent_s:
+            if silence_s < silent_s or (silence_s < agent_lease_s and peer.identity.role == AGENT_ROLE):
                 continue
             if silence_s >= lease_s:
                 self._counters.add("lease_ended")

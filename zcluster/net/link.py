@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
@@ -22,7 +22,7 @@ from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
-from zcluster.wire import Beat, Frame, Message, Welcome, WireLimits, decode, frame_of
+from zcluster.wire import Beat, Bye, Frame, Message, Welcome, WireLimits, decode, frame_of
 from zcluster.wire.frames import KIND_AT
 from zcluster.wire.trees import BULK_KINDS
 
@@ -49,6 +49,8 @@ class LinkDriver:
 
     Args:
         bulk: gets the bulk frames of file sync, unopened and without a copy; without it they go the way of all others.
+        monitored: whether broken connections are seen at once. A monitor takes two sockets and two descriptors more; without
+            it the end of a connection is noticed by silence.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LinkDriver:
         logger: logging.Logger,
         wire_limits: WireLimits | None = None,
         bulk: Callable[[memoryview], None] | None = None,
+        monitored: bool = True,
     ) -> None:
         self._context = context
         self._link = link
@@ -72,6 +75,7 @@ class LinkDriver:
         self._master_public = master_public
         self._jitter = jitter
         self._bulk = bulk
+        self._monitored = monitored
         self._logger = logger
         self._limits = wire_limits if wire_limits is not None else WireLimits()
         self._loop = asyncio.get_running_loop()
@@ -94,6 +98,23 @@ class LinkDriver:
     def start(self) -> None:
         """Begin to connect."""
         self._perform(self._link.start(self._loop.time()))
+
+    def redirect(self, addresses: Sequence[str], master_public: str) -> None:
+        """Attempts from now on go to ``addresses``, where this key proves who answers."""
+        self._master_public = master_public
+        self._link.redirect(addresses)
+
+    def pace(self, heartbeat_s: float, lease_heartbeats: int, first_s: float) -> None:
+        """Beat at this pace in the session that is open (see Link.pace)."""
+        self._link.pace(heartbeat_s, lease_heartbeats, first_s, self._loop.time())
+        self._alarm.set(self._link.next_deadline())
+
+    def move(self) -> None:
+        """Say BYE where there is a session, and connect at once to where :meth:`redirect` says."""
+        if self.up:
+            self.say(Bye())
+            self._drop(LAST_WORDS_MS)
+        self._perform(self._link.move(self._loop.time()))
 
     def close(self) -> None:
         """Say BYE if there is a session, and close the sockets."""
@@ -150,10 +171,11 @@ class LinkDriver:
                 self._context, zmq.DEALER, *self._keys, server=server.encode(), max_bytes=self._limits.frame_bytes
             )
             self._socket = socket
-            self._pair = watch(self._context, socket, LINK_EVENTS)
+            pair = self._pair = watch(self._context, socket, LINK_EVENTS) if self._monitored else None
             socket.connect(address)
             self._reader = Reader(self._loop, socket, self._turn, self._writable)
-            self._monitor = Reader(self._loop, self._pair, self._monitor_turn)
+            if pair is not None:
+                self._monitor = Reader(self._loop, pair, self._monitor_turn)
         except zmq.ZMQError as error:
             for made in (self._socket, self._pair):
                 if made is not None and not made.closed:
@@ -167,7 +189,7 @@ class LinkDriver:
         reader, monitor, socket = self._reader, self._monitor, self._socket
         self._reader = self._monitor = self._socket = self._pair = None
         self._unsent.clear()
-        if socket is not None:
+        if socket is not None and self._monitored:
             socket.disable_monitor()
         if reader is not None:
             reader.close(linger_ms)

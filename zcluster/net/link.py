@@ -17,6 +17,7 @@ from typing import Protocol
 import zmq
 
 from zcluster.core.batch import Outgoing
+from zcluster.core.doors import Candidate
 from zcluster.core.link import SESSION_KINDS, Connect, Down, Effect, Ended, Link, Say, Up
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
@@ -99,9 +100,8 @@ class LinkDriver:
         """Begin to connect."""
         self._perform(self._link.start(self._loop.time()))
 
-    def redirect(self, addresses: Sequence[str], master_public: str) -> None:
-        """Attempts from now on go to ``addresses``, where this key proves who answers."""
-        self._master_public = master_public
+    def redirect(self, addresses: Sequence[str | Candidate]) -> None:
+        """Attempts from now on go to ``addresses``, the first one first."""
         self._link.redirect(addresses)
 
     def pace(self, heartbeat_s: float, lease_heartbeats: int, first_s: float) -> None:
@@ -110,7 +110,7 @@ class LinkDriver:
         self._alarm.set(self._link.next_deadline())
 
     def move(self) -> None:
-        """Say BYE where there is a session, and connect at once to where :meth:`redirect` says."""
+        """Say BYE where there is a session, and connect at once to where :meth:`redirect` says; no ``link_down`` is told."""
         if self.up:
             self.say(Bye())
             self._drop(LAST_WORDS_MS)

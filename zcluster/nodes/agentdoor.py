@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from zcluster.config import Loaded
@@ -32,8 +32,6 @@ from zcluster.wire.agents import Door, Doors, Grab, Keep, Settings, Shared
 
 METRICS_EVERY_S = 60.0
 PIECE_BYTES = 65_536
-CACHE_BYTES = 8_388_608
-"""Of shared files, so that a thousand agents that fetch one file do not read it a thousand times."""
 DOORS_EVERY_S = 1.0
 """How old the frame may be that tells of the doors: agents that join at once get the same."""
 TURN = 64
@@ -47,14 +45,17 @@ IN_ORDER = frozenset({"left", "its key was revoked"})
 class AgentSettings(Protocol):
     """What agents are to have, by groups and live configuration."""
 
-    async def of(self, agent_id: str) -> Settings:
-        """The settings of one agent."""
+    async def of(self, agent: str, /) -> Settings:
+        """The settings of one agent, whose changes are told from now on."""
 
-    async def file(self, digest: str) -> bytes | None:
+    async def file(self, digest: str, /) -> bytes | None:
         """A shared file of any group."""
 
-    def on_change(self, changed: Callable[[frozenset[str] | None], None]) -> None:
-        """Call ``changed`` with the ids of agents whose settings may be others now, None for all."""
+    def on_change(self, callback: Callable[[Sequence[str] | None], None], /) -> None:
+        """Call it with the ids of agents whose settings may be others now, None for all."""
+
+    def forget(self, agent: str, /) -> None:
+        """The agent has left: nothing more is told of it."""
 
 
 class _Session:
@@ -94,7 +95,6 @@ class AgentDoor:
         self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, desk.logger, taken)
         self._unsettled: dict[str, None] = {}
         self._grabs: OrderedDict[str, Grab] = OrderedDict()
-        self._files: OrderedDict[str, bytes] = OrderedDict()
         self._wanted = asyncio.Event()
         self._grabbed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -196,6 +196,7 @@ class AgentDoor:
         if session is None or session.peer is not peer:
             return
         del self._sessions[id_]
+        self._settings.forget(id_)
         if session.metrics:
             self._rows.set(id_, {"metrics": session.metrics}, seen=False)
         if reason in IN_ORDER:
@@ -285,9 +286,10 @@ class AgentDoor:
 
     # -- settings and files -----------------------------------------------------------------------------------------
 
-    def _settings_changed(self, ids: frozenset[str] | None) -> None:
-        for id_ in list(self._sessions) if ids is None else ids & self._sessions.keys():
-            self._want(id_)
+    def _settings_changed(self, ids: Sequence[str] | None) -> None:
+        for id_ in list(self._sessions) if ids is None else ids:
+            if id_ in self._sessions:
+                self._want(id_)
 
     def _want(self, id_: str) -> None:
         self._unsettled[id_] = None
@@ -344,21 +346,8 @@ class AgentDoor:
         return session is not None and digest in session.files
 
     async def _file(self, digest: str) -> bytes | None:
-        data = self._files.get(digest)
-        if data is not None:
-            self._files.move_to_end(digest)
-            return data
         try:
-            data = await self._settings.file(digest)
+            return await self._settings.file(digest)
         except ZClusterError as error:
             self._desk.logger.warning("a shared file cannot be read: %s", error)
             return None
-        if data is not None:
-            self._files[digest] = data
-            while _size(self._files.values()) > CACHE_BYTES and len(self._files) > 1:
-                self._files.popitem(last=False)
-        return data
-
-
-def _size(parts: Iterable[bytes]) -> int:
-    return sum(map(len, parts))

@@ -114,6 +114,8 @@ class Rows(Struct, frozen=True, kw_only=True, omit_defaults=True):
     base: Count
     upto: Count
     count: Annotated[int, Meta(ge=0, le=65_536)]
+    more: bool = False
+    """Whether others follow at once; false: with these the master has all that there is."""
     encoding: Encoding = 0
     raw_bytes: RawBytes
 
@@ -139,8 +141,13 @@ class AgentOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``remove``: forget it and end its session."""
     id: AgentId
     epoch: Count = 0
+    """Of the claim that decided: what this node holds by a newer one stays. 0 with ``remove``: whatever it holds."""
+    held: Literal["session", "report"] = "session"
+    """``drop``: how the claim with ``epoch`` is held."""
     node: NodeName = ""
+    """``move``: where to. ``drop``: whose that claim is; empty: this node's own, which was refused."""
     row: dict[str, Any] = {}
+    """``adopt``: its fields."""
 
 
 class AgentOrders(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import xxhash
 
@@ -43,6 +44,6 @@ def check_prefixes(prefixes: Sequence[str]) -> None:
         check_key(prefix)
     # In order, a prefix of others comes directly before the first of them.
     ordered = sorted(prefixes)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in pairwise(ordered):
         if other.startswith(one):
             raise UsageError(f"the digests of {one} would contain those of {other}")

@@ -46,6 +46,14 @@ def check_prefix(prefix: str) -> None:
         raise UsageError(f"the key {prefix!r} has a control character")
 
 
+def check_keys(keys: Sequence[str]) -> None:
+    """Raises UsageError unless ``keys`` may be asked for at once."""
+    if len(keys) > MAX_PAGE:
+        raise TooLarge(f"{len(keys)} keys at once (at most {MAX_PAGE})")
+    for key in keys:
+        check_key(key)
+
+
 def check_ops(ops: Sequence[Put | Delete], expect: Sequence[Expect]) -> int:
     """How many bytes a commit of ``ops`` has; raises UsageError unless they may be one."""
     if len(ops) > MAX_OPS or len(expect) > MAX_OPS:
@@ -74,6 +82,12 @@ def check_limit(limit: int) -> None:
     """Raises UsageError unless a page may have ``limit`` entries."""
     if not 1 <= limit <= MAX_PAGE:
         raise UsageError(f"a page has 1 to {MAX_PAGE} entries, not {limit}")
+
+
+def check_revision(revision: int) -> None:
+    """Raises UsageError unless a store could be at ``revision``."""
+    if not 0 <= revision < 2**63:
+        raise UsageError(f"{revision} is no revision")
 
 
 def check_ttl(ttl_s: float) -> None:

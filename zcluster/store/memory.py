@@ -30,7 +30,16 @@ from zcluster.store.interface import (
     Put,
 )
 from zcluster.store.leases import Leases
-from zcluster.store.limits import check_bucket, check_key, check_limit, check_ops, check_prefix, check_ttl
+from zcluster.store.limits import (
+    check_bucket,
+    check_key,
+    check_keys,
+    check_limit,
+    check_ops,
+    check_prefix,
+    check_revision,
+    check_ttl,
+)
 from zcluster.store.waking import Waking
 from zcluster.wire.tables import BUCKETS
 
@@ -44,8 +53,8 @@ class MemoryStore:
         check_prefixes(digests)
         self.id = secrets.token_hex(16)
         self._entries: dict[str, Entry] = {}
-        self._keys: list[str] = []
-        """In order."""
+        self._ordered: list[str] | None = None
+        """The keys in order, once somebody asked."""
         self._commits: deque[list[Change]] = deque()
         self._kept = 0
         self._kept_bytes = 0
@@ -66,6 +75,11 @@ class MemoryStore:
         check_key(key)
         return self._entries.get(key)
 
+    async def get_many(self, keys: Sequence[str]) -> dict[str, Entry]:
+        self._check_open()
+        check_keys(keys)
+        return {key: self._entries[key] for key in keys if key in self._entries}
+
     async def scan(self, prefix: str, *, after: str = "", limit: int = MAX_PAGE) -> Listing:
         self._check_open()
         check_prefix(prefix)
@@ -73,8 +87,9 @@ class MemoryStore:
         check_limit(limit)
         found: list[Entry] = []
         size = 0
-        start = bisect.bisect_left(self._keys, prefix) if after < prefix else bisect.bisect_right(self._keys, after)
-        for key in self._keys[start:]:
+        keys = self._keys()
+        start = bisect.bisect_left(keys, prefix) if after < prefix else bisect.bisect_right(keys, after)
+        for key in keys[start:]:
             if not key.startswith(prefix):
                 break
             if len(found) == limit or size >= MAX_PAGE_BYTES:
@@ -119,6 +134,7 @@ class MemoryStore:
         self._check_open()
         check_prefix(prefix)
         check_limit(limit)
+        check_revision(after)
         if after < self._forgotten:
             raise compacted(after, self._forgotten)
         found: list[Change] = []
@@ -126,14 +142,15 @@ class MemoryStore:
         for commit in self._commits:
             if commit[0].revision <= after:
                 continue
-            if len(found) >= limit or size >= MAX_PAGE_BYTES:
-                return found, commit[0].revision - 1
             some = [change for change in commit if change.key.startswith(prefix)]
+            if some and (len(found) >= limit or size >= MAX_PAGE_BYTES):
+                return found, found[-1].revision
             found += some
             size += sum(change_bytes(change) for change in some)
         return found, self._waking.revision
 
     async def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[list[Change], int]]:
+        check_revision(after)
         while await self._waking.after(after):
             changes, after = await self.changes(prefix, after)
             if changes:
@@ -147,7 +164,7 @@ class MemoryStore:
         self._check_open()
         self._counted(prefix)
         check_bucket(number)
-        keys = [key for key in self._keys if key.startswith(prefix) and bucket_of(key) == number]
+        keys = [key for key in self._keys() if key.startswith(prefix) and bucket_of(key) == number]
         return Listing([self._entries[key] for key in keys], self._waking.revision, more=False)
 
     async def compact(self, keep: int) -> None:
@@ -162,6 +179,11 @@ class MemoryStore:
         if self._waking.closed:
             raise closed()
 
+    def _keys(self) -> list[str]:
+        if self._ordered is None:
+            self._ordered = sorted(self._entries)
+        return self._ordered
+
     def _counted(self, prefix: str) -> list[int]:
         digests = self._digests.get(prefix)
         if digests is None:
@@ -175,7 +197,7 @@ class MemoryStore:
         commit = sorted((change for change in changes if change is not None), key=lambda change: change.key)
         if not commit:
             return self._waking.revision
-        self._keys = sorted(self._entries)
+        self._ordered = None
         self._commits.append(commit)
         self._kept += len(commit)
         self._kept_bytes += sum(map(change_bytes, commit))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zcluster.store.interface import Store
-from zcluster.store.memory import MemoryStore
+from zcluster.store.sqlite import SqliteStore
 
 
 async def open_store(path: Path, *, digests: Sequence[str] = (), clock: Callable[[], float] = time.monotonic) -> Store:
@@ -17,4 +17,4 @@ async def open_store(path: Path, *, digests: Sequence[str] = (), clock: Callable
         StoreFailed: it cannot be read or made.
         Busy: another process has it open.
     """
-    return MemoryStore(digests, clock=clock)
+    return await SqliteStore.open(path, digests=digests, clock=clock)

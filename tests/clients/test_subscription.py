@@ -8,11 +8,12 @@ import logging
 import pytest
 import zmq
 
-from zcluster.clients import subscription as module
-from zcluster.clients.subscription import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, Subscription
+from zcluster.clients.subscription import Subscription
 from zcluster.keys import KeyFile, generate
+from zcluster.net import subscriber as module
 from zcluster.net.context import new_context, server_socket
 from zcluster.net.reader import Reader
+from zcluster.net.subscriber import HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
 from zcluster.net.zap import Zap
 
 PATIENCE_S = 60.0
@@ -125,8 +126,10 @@ def test_both_ends_are_looked_after() -> None:
     async def main() -> None:
         publisher = Publisher()
         async with Subscription(key_file(publisher, publisher.port), TOPIC) as events:
-            assert events._socket is not None
-            options = [events._socket.getsockopt(each) for each in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL)]
+            assert events.subscriber is not None
+            socket = events.subscriber.socket
+            assert socket is not None
+            options = [socket.getsockopt(each) for each in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL)]
             assert options == [HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TIMEOUT_MS]
         publisher.close()
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import zstandard
 
+from tests.golden.samples_agents import SAMPLES as AGENT_SAMPLES
 from zcluster.core.sync.entry import Change, Entry, checked_listing, content_digest, encode_listing, listing_digest
 from zcluster.errors import PeerError
 from zcluster.wire import (
@@ -45,9 +46,10 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.messages import MAX_ID, RequestFlag
+from zcluster.wire.agents import Carry, Rows, Shared
+from zcluster.wire.messages import MAX_ID, TAKES_ALL, RequestFlag
+from zcluster.wire.tables import Ask, Changes, Page
 from zcluster.wire.trees import (
-    BODY_KINDS,
     ZSTD,
     Blocks,
     Fetch,
@@ -105,6 +107,7 @@ Sample = tuple[str, Message, list[bytes]]
 
 SAMPLES: list[Sample] = [
     ("a client's", Hello(versions=[1], software="example 1.0", instance="a1b2c3"), []),
+    ("an agent's", Hello(versions=[1], software="0.1.0", instance="a1b2c4", epoch=1792000000123), []),
     (
         "a worker's, every field set",
         Hello(
@@ -112,6 +115,7 @@ SAMPLES: list[Sample] = [
             software="0.1.0",
             instance="0011223344556677",
             slots=512,
+            door=["tcp://10.0.0.7:7580"],
             functions=[
                 FunctionInfo(name="echo"),
                 FunctionInfo(
@@ -258,6 +262,7 @@ SAMPLES: list[Sample] = [
     ("the source broke the protocol", Finish(tree="site", version=7, code="protocol_error", message="wrong digest"), []),
     ("look again", Order(tree="site", order="now"), []),
     ("go on although it is held", Order(tree="site", order="confirm"), []),
+    *AGENT_SAMPLES,
 ]  # fmt: skip
 
 
@@ -282,11 +287,15 @@ def described(sample: Sample) -> str:
 def shown(message: Message, body: bytes) -> str:
     """A body for a reader: MessagePack as Python would write it, other bytes as text or in hexadecimal."""
     match message:
-        case Hashes() | Parcel(encoding=1) | Listing(encoding=1):
+        case Hashes() | Carry() | Parcel(encoding=1) | Listing(encoding=1):
             return readable(body)
+        case Changes(encoding=1) | Page(encoding=1) | Rows(encoding=1):
+            return readable(body)
+        case Ask():
+            return f"{len(body)} bytes, the digests of all buckets"
         case List() | Listing() | Fetch():
             return readable(msgspec.msgpack.decode(body))
-        case Parcel():
+        case Parcel() | Shared():
             return repr(body.decode())
     return body.decode()
 
@@ -400,7 +409,7 @@ def test_the_listings_of_the_samples_are_proven_by_the_root_of_their_state() -> 
 def test_what_the_samples_say_of_their_bodies_is_so() -> None:
     for _, message, bodies in SAMPLES:
         body = b"".join(bodies)
-        assert not body or message.kind in BODY_KINDS or message.kind < Trees.kind
+        assert not body or message.kind in TAKES_ALL or message.kind < Trees.kind
         if isinstance(message, Listing | Parcel):
             raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 20) if message.encoding == ZSTD else body
             assert len(raw) == message.raw_bytes
@@ -408,10 +417,10 @@ def test_what_the_samples_say_of_their_bodies_is_so() -> None:
                 assert sum(size for size in message.sizes if size > 0) == message.raw_bytes
 
 
-def test_the_samples_use_every_field_of_the_messages_of_trees() -> None:
+def test_the_samples_use_every_field_of_the_messages() -> None:
     """A field that no sample sets could change its name unseen."""
     for cls in [*[cls for kind, cls in KINDS.items() if kind >= Trees.kind], TreeInfo]:
-        found = [TREE_INFO] if cls is TreeInfo else [message for message, _ in samples_of(cls)]
+        found: list[Any] = [TREE_INFO] if cls is TreeInfo else [message for message, _ in samples_of(cls)]
         unset = [
             field.name
             for field in msgspec.structs.fields(cls)

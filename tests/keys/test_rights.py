@@ -7,18 +7,25 @@ import itertools
 import pytest
 
 from zcluster.errors import InvalidKey
-from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send
+from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send, may_send_at_door
 
-CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests"}
+CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen"}
 NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
 TREES = {"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"}
-MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": NODE | TREES, "master": NODE, "agent": {"hello", "beat", "bye"}}
+WORKER = NODE | TREES | {"ask", "rows", "metrics", "carry"}
+AGENT = {"hello", "beat", "bye", "keep", "grab"}
+MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": WORKER, "master": NODE, "agent": AGENT}
 MAY_CALL = {"admin": {"client", "admin"}, "client": {"client"}, "worker": set(), "agent": set(), "master": {"client", "admin"}}
 
 
 @pytest.mark.parametrize(("role", "kind"), list(itertools.product(ROLES, sorted(KINDS))))
 def test_what_a_role_may_send(role: str, kind: str) -> None:
     assert may_send(role, kind) == (kind in MAY_SEND[role])
+
+
+@pytest.mark.parametrize(("role", "kind"), list(itertools.product(ROLES, sorted(KINDS))))
+def test_at_a_workers_door_only_agents_speak(role: str, kind: str) -> None:
+    assert may_send_at_door(role, kind) == (role == "agent" and kind in AGENT)
 
 
 @pytest.mark.parametrize(("role", "function_role"), list(itertools.product(ROLES, FUNCTION_ROLES)))

@@ -43,6 +43,10 @@ def values(annotation: Any, meta: msgspec.Meta | None = None) -> st.SearchStrate
         return values(args[0], args[1])
     if origin is typing.Literal:
         return st.sampled_from(args)
+    if annotation is Any:
+        return st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.lists(st.booleans(), max_size=2))
+    if origin is dict:
+        return st.dictionaries(values(args[0]), values(args[1]), max_size=3)
     if origin is tuple:
         return st.tuples(*map(values, args))
     if origin is list:

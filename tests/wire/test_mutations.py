@@ -40,7 +40,7 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.frames import PREFIX, TAKES_ALL
+from zcluster.wire.frames import BATCH_KINDS, PREFIX, TAKES_ALL
 from zcluster.wire.messages import RequestFlag
 
 LIMITS = WireLimits()
@@ -180,7 +180,7 @@ def fitting(kind: int, header: bytes) -> int:
         message: Any = msgspec.json.decode(header, type=KINDS[kind])
     except msgspec.DecodeError:
         return 0
-    groups = getattr(message, "groups", [])
+    groups = getattr(message, "groups", []) if kind in BATCH_KINDS else []
     size = sum(sum(group.sizes) for group in groups if not is_large(group)) if groups else 8 * (kind in TAKES_ALL)
     return size if size <= 1 << 16 else 0
 

@@ -101,17 +101,20 @@ def put(text: str) -> None:
     sys.stdout.flush()
 
 
-def listing(items: Sequence[Item], *, next_cursor: str | None = None) -> dict[str, Any]:
-    """The envelope of a list."""
-    return {"schema": SCHEMA, "items": list(items), "total": len(items), "next": next_cursor}
+def listing(items: Sequence[Item], *, total: int | None = None, next_cursor: str | None = None) -> dict[str, Any]:
+    """The envelope of a list; ``total`` is how many there are in all when this is a page of them."""
+    return {"schema": SCHEMA, "items": list(items), "total": len(items) if total is None else total, "next": next_cursor}
 
 
-def emit_list(items: Sequence[Item], columns: Sequence[Column], output: str | None, *, name_key: str = "name") -> None:
+def emit_list(
+    items: Sequence[Item], columns: Sequence[Column], output: str | None, *, name_key: str = "name", total: int | None = None,
+    next_cursor: str | None = None,
+) -> None:  # fmt: skip
     """Print a list in the format ``output`` (None means table)."""
     if output == "json":
-        put(json_text(listing(items), pretty=on_terminal()))
+        put(json_text(listing(items, total=total, next_cursor=next_cursor), pretty=on_terminal()))
     elif output == "yaml":
-        put(block_style(listing(items)))
+        put(block_style(listing(items, total=total, next_cursor=next_cursor)))
     elif output == "ndjson":
         for item in items:
             put(json_text(item))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
+from zcluster.core.locating import Locate, Parking, check_target, names_agents
 from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.targets import ANY, MASTER, globs_in, is_single, select
 from zcluster.core.verdicts import no_such_function
@@ -57,6 +58,7 @@ class Admission:
         self._dispatch = dispatch
         self._may_call = may_call
         self._count = counters.add
+        self.parking = Parking(dispatch)
         self._globs = 0
         self._selections = 0
         """How many were looked up for the message at hand."""
@@ -73,7 +75,9 @@ class Admission:
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
             deadline_s = now + min(timeout_s, self._dispatch.limits.max_timeout_s)
             count = len(group.sizes)
-            if (
+            if error is None and names_agents(group.target):
+                offset = self._admit_located(peer, group, data, offset, deadline_s, now)
+            elif (
                 error is None and not group.flags & PER_REQUEST and group.first_id > peer.last_id
                 and self._too_much(peer, sum(group.sizes), count) is None
             ):  # fmt: skip
@@ -98,6 +102,56 @@ class Admission:
         peer.last_id = id_ - 1
         peer.requests.update(zip(range(group.first_id, id_), requests, strict=True))
         dispatch.enqueue_run(requests, queue, now)
+        return offset
+
+    def located(self, locate: Locate, found: list[str] | ZClusterError) -> None:
+        """The book's answer: the names of the nodes, or why there is none."""
+        for request in self.parking.take(locate):
+            try:
+                nodes = self._found(request, found)
+            except ZClusterError as error:
+                self._dispatch.answer_error(request, error)
+                continue
+            if request.group.flags & RequestFlag.FAN_OUT:
+                self._fan_out(request, nodes)
+            else:
+                self._dispatch.enqueue(request, nodes[0])
+
+    def _found(self, request: Request, found: list[str] | ZClusterError) -> list[Node]:
+        if isinstance(found, ZClusterError):
+            raise found
+        nodes = [self.nodes[name] for name in found if name in self.nodes]
+        if not nodes:
+            where = f"{request.group.target} is at {', '.join(found[:3])}, which this master does not know"
+            raise NodeUnavailable(where, hint="`zcluster nodes` shows the nodes there are")
+        if request.group.flags & RequestFlag.FAN_OUT:
+            return nodes
+        return [self._available(nodes[0], request.group.function)]
+
+    def _admit_located(
+        self, peer: Peer, group: RequestGroup, data: bytes, offset: int, deadline_s: float, now: float
+    ) -> int:
+        """Requests for where an agent is: they wait for the book's answer."""
+        waiting: list[Request] = []
+        large = group.flags & RequestFlag.LARGE
+        for index, size in enumerate(group.sizes):
+            end = offset if large else offset + size
+            id_ = group.first_id + index
+            if id_ <= peer.last_id:
+                self._count("duplicate_request")
+            else:
+                peer.last_id = id_
+                request = Request(peer, id_, group, data[offset:end], size, deadline_s, now)
+                peer.requests[id_] = request
+                error = self._too_much(peer, len(request.body), len(waiting) + 1)
+                if error is None:
+                    waiting.append(request)
+                else:
+                    self._count("busy")
+                    self._dispatch.answer_error(request, error)
+            offset = end
+        if waiting:
+            self.parking.wait(group.target, waiting)
         return offset
 
     def _admit_each(
@@ -179,6 +233,9 @@ class Admission:
 
     def _nodes(self, group: RequestGroup, now: float) -> list[Node] | None:
         target, fan_out = group.target, group.flags & RequestFlag.FAN_OUT
+        if names_agents(target):
+            check_target(target, bool(fan_out))
+            return None
         if target == ANY:
             if not self._dispatch.functions.providers.get(group.function) and now >= self.grace_until_s:
                 raise no_such_function(group.function, "")

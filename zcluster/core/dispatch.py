@@ -66,12 +66,23 @@ class Dispatch(Answers):
         if request.fan is not None:
             request.fan.by_leg.pop(request.leg, None)
         request.node = node
+        self.park(request, queue, front=front)
+
+    def park(self, request: Request, queue: FairQueue[Request], *, front: bool = False) -> None:
+        """Let ``request`` wait in ``queue``, with its deadline."""
         request.queue = queue
         queue.push(request, front=front)
         self._wheel.add(request.deadline_s, request)
         request.caller.waiting += 1
         self.waiting += 1
         self.waiting_bytes += len(request.body)
+
+    def unpark(self, request: Request) -> None:
+        """``request`` waits no longer where it did."""
+        assert request.queue is not None
+        request.queue.remove(request)
+        self._unqueued(request)
+        self._wheel.remove(request.deadline_s, request)
 
     def enqueue_run(self, requests: list[Request], queue: FairQueue[Request], now: float) -> None:
         """Put requests of one group into ``queue`` (see queue_of), to which they were made.

@@ -26,8 +26,8 @@ _GLOB = frozenset("*?[")
 
 
 def is_single(target: str) -> bool:
-    """Whether ``target`` means exactly one node: ``any``, ``master`` or a plain name."""
-    return target != ALL and "," not in target and not _is_glob(target)
+    """Whether ``target`` means exactly one node: ``any``, ``master``, ``agent:ID`` or a plain name."""
+    return target != ALL and "," not in target and not _is_glob(target) and not target.startswith("group:")
 
 
 def select(target: str, names: Iterable[str], master: str) -> list[str]:

@@ -12,7 +12,7 @@ from zcluster.keys.homes import InitialisedHome, init_home, new_key, own_key, wo
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
 from zcluster.keys.private import make_private_dir
-from zcluster.keys.rights import FUNCTION_ROLES, KINDS, ROLES, SENDS, check_role, may_call, may_send
+from zcluster.keys.rights import FUNCTION_ROLES, KINDS, ROLES, SENDS, check_role, may_call, may_send, may_send_at_door
 from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
 from zcluster.keys.ringfile import Entry, Revoked
 
@@ -38,6 +38,7 @@ __all__ = [
     "make_private_dir",
     "may_call",
     "may_send",
+    "may_send_at_door",
     "new_key",
     "own_key",
     "public_of",

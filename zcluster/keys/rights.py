@@ -58,6 +58,11 @@ def may_send(role: str, kind: str) -> bool:
     return kind in SENDS.get(role, ())
 
 
+def may_send_at_door(role: str, kind: str) -> bool:
+    """Whether a key of ``role`` may send ``kind`` to a worker itself: agents may, clients are carried to the master."""
+    return role == "agent" and may_send(role, kind)
+
+
 def may_call(caller_role: str, function_role: str) -> bool:
     """Whether a key of ``caller_role`` may call a function that asks for ``function_role``."""
     return function_role in _CALLS.get(caller_role, ())

@@ -1,0 +1,137 @@
+"""What programs report of agents at this node: ``agents.report``, and with it the bulk import.
+
+Rules kept here:
+- a report is what a program says, not a session: it never takes an agent that a live session holds (``foreign``);
+- a bad row is told by its place and its reason, and the good ones are kept;
+- a row that says nothing new changes nothing, so that reporting the same again costs no byte on the wire;
+- at most MAX_ROWS rows a call; a caller with more makes several.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from zcluster.config import Loaded
+from zcluster.core.agents.ownership import LIVE
+from zcluster.core.agents.row import Row, check_row
+from zcluster.core.peers import Event
+from zcluster.dapi.function import Function, function
+from zcluster.errors import TooLarge, ZClusterError
+from zcluster.nodes.desk import Desk
+from zcluster.store.book import RowText
+
+MAX_ROWS = 10_000
+MAX_TOLD = 1_000
+"""How many refused rows one answer lists; the others are counted."""
+
+Refused = dict[str, Any]
+
+
+class AgentReports:
+    """The part of a node that takes reports.
+
+    Args:
+        alive: on a master, the nodes that have a session; without it this is a worker, whose book holds its own agents only.
+        changed: called when the book has something new for the master.
+    """
+
+    def __init__(self, desk: Desk, alive: Callable[[], frozenset[str]] | None, changed: Callable[[], None]) -> None:
+        self._desk, self._alive, self._changed = desk, alive, changed
+
+    def functions(self) -> dict[str, Function]:
+        @function("agents.report", idempotent=True)
+        async def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            """Say what is known of agents at this node: rows with id, name, address, version, os, status, labels, metrics.
+
+            The answer counts what was taken, and lists the rows that were not: index, id, code, message.
+            """
+            return await self._report(rows)
+
+        return {"agents.report": Function(report, own_errors=True)}
+
+    async def start(self) -> None:
+        """Nothing to do before somebody reports."""
+
+    def apply(self, loaded: Loaded) -> None:
+        """Nothing of the configuration concerns it."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    async def _report(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if len(rows) > MAX_ROWS:
+            raise TooLarge(f"{len(rows)} rows in one report, at most {MAX_ROWS} are taken", hint="report them in several calls")
+        refused: list[Refused] = []
+        checked = self._checked(rows, refused)
+        known = await self._desk.book.get_many([row.id for _, row in checked])
+        now_s = self._desk.wall_s()
+        wanted: list[tuple[int, Row]] = []
+        for index, row in checked:
+            mine = known.get(row.id)
+            if mine is not None and mine.node == self._desk.name and mine.held == "session" and mine.status in LIVE:
+                refused.append(_refusal(index, row.id, "foreign", "a live session of the agent holds it"))
+            else:
+                wanted.append((index, self._settled(row, mine, now_s)))
+        if self._alive is None:
+            if wanted:
+                await self._desk.book.put([row for _, row in wanted])
+        else:
+            await self._take(wanted, self._alive(), refused)
+        if wanted:
+            self._changed()
+        if refused:
+            self._desk.note(Event("agent_report_refused", {"rows": len(rows), "refused": len(refused)}, "warning"))
+        refused.sort(key=lambda each: each["index"])
+        taken = len(rows) - len(refused)
+        return {"taken": taken, "refused": refused[:MAX_TOLD], "refused_count": len(refused)}
+
+    def _checked(self, rows: list[dict[str, Any]], refused: list[Refused]) -> list[tuple[int, Row]]:
+        """The rows that are rows; of an id that comes twice the last."""
+        found: dict[str, tuple[int, Row]] = {}
+        for index, fields in enumerate(rows):
+            try:
+                row = check_row(fields)
+            except ZClusterError as error:
+                refused.append(_refusal(index, str(fields.get("id", ""))[:128], error.code, str(error)))
+                continue
+            found[row.id] = (index, row)
+        return list(found.values())
+
+    def _settled(self, row: Row, mine: Row | None, now_s: float) -> Row:
+        """The row as this node's book is to have it."""
+        row.node, row.held = self._desk.name, "report"
+        ours = mine is not None and mine.node == self._desk.name and mine.held == "report" and mine.status != "removed"
+        if mine is not None:
+            row.first_seen, row.groups = mine.first_seen, mine.groups
+        row.epoch = mine.epoch if mine is not None and ours else int(now_s * 1000)
+        if mine is not None and ours and not row.last_seen:
+            row.last_seen = mine.last_seen
+            if row == mine:
+                return row
+        row.first_seen = row.first_seen or now_s
+        row.last_seen = row.last_seen or now_s
+        return row
+
+    async def _take(self, wanted: Sequence[tuple[int, Row]], alive: frozenset[str], refused: list[Refused]) -> None:
+        """The master's own reports go by the same rules as those of its workers."""
+        texts = [_text(row) for _, row in wanted]
+        took = await self._desk.book.take(self._desk.name, secrets.token_hex(8), 0, 1, texts, alive)
+        reasons = dict(took.refused)
+        for index, row in wanted:
+            if row.id in reasons:
+                refused.append(_refusal(index, row.id, reasons[row.id], "another node holds this agent"))
+
+
+def _text(row: Row) -> RowText:
+    fields = msgspec.structs.asdict(row)
+    for name in ("id", "node", "groups", "epoch", "held"):
+        del fields[name]
+    return [row.id, "put", row.epoch, row.held, fields]
+
+
+def _refusal(index: int, id_: str, code: str, message: str) -> Refused:
+    return {"index": index, "id": id_, "code": code, "message": message}

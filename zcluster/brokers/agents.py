@@ -6,19 +6,18 @@ Rules kept here:
 - unpacking is done by a thread, and committing by the book's: the loop only passes chunks on, TOGETHER of them at a time so that
   they may share a commit;
 - a node whose lease is over has no active agents; it brings everything that matters again when it is back;
-- what is to be told to a node without a session is kept for it, MAX_KEPT agents of it at most.
+- what is to be told to a node without a session is kept for it until it is back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from zcluster.config import Loaded
-from zcluster.core.agents.orders import MAX_ORDERS
+from zcluster.core.agents.orders import MAX_ORDERS, Kept, orders_after
 from zcluster.core.agents.rowcodec import WireRow, unpack_rows
 from zcluster.core.agents.taking import Chunk, Taking, Telling
 from zcluster.core.counters import Counters
@@ -35,7 +34,6 @@ TOGETHER = 4
 """Chunks that are with the book at a time."""
 INLINE_BYTES = 16_384
 """What unpacks to less is unpacked on the loop."""
-MAX_KEPT = 10_000
 MAX_REFUSED = 20
 """Refused rows that one TAKEN names."""
 RETRY_S = 1.0
@@ -60,7 +58,7 @@ class MasterAgents:
         self._greet: dict[int, None] = {}
         """Sessions that have not been told yet what is known of them."""
         self._cursors: dict[str, Cursor] = {}
-        self._kept: dict[str, OrderedDict[str, AgentOrder]] = {}
+        self._kept = Kept()
         self._gone: dict[str, None] = {}
         self._woken = asyncio.Event()
         self._room = asyncio.Semaphore(TOGETHER)
@@ -100,13 +98,7 @@ class MasterAgents:
             return
         session = self.taking.session_of(node)
         if session is None or session in self._greet:
-            kept = self._kept.setdefault(node, OrderedDict())
-            for order in orders:
-                kept[order.id] = order
-                kept.move_to_end(order.id)
-            while len(kept) > MAX_KEPT:
-                kept.popitem(last=False)
-                self.counters.add("orders_lost")
+            self.counters.add("orders_lost", self._kept.add(node, orders))
         else:
             self._tell_orders(self._peers[session], orders)
 
@@ -174,9 +166,7 @@ class MasterAgents:
             cursor = await self._book.cursor(name)
             if self._greet.pop(session, 0) is None:
                 self._cursors[name] = cursor
-                kept = self._kept.pop(name, None)
-                if kept is not None:
-                    self._tell_orders(peer, list(kept.values()))
+                self._tell_orders(peer, self._kept.take(name))
                 self._tell(peer, Taken(source=cursor.source, upto=cursor.upto))
 
     async def _disconnect_gone(self) -> None:
@@ -244,7 +234,7 @@ class MasterAgents:
             return
         self.counters.add("chunks_taken")
         self.counters.add("rows_taken", took.taken)
-        for to, orders in orders_after(node, took, rows).items():
+        for to, orders in orders_after(node, took.drop, took.moved, rows).items():
             self.order(to, orders)
         if took.refused:
             self.counters.add("rows_refused", len(took.refused))
@@ -283,23 +273,6 @@ class MasterAgents:
     def _lease_s(self) -> float:
         session = self._desk.loaded().settings.session
         return session.heartbeat_s * session.lease_heartbeats
-
-
-def orders_after(node: str, took: Took, rows: list[WireRow]) -> dict[str, list[AgentOrder]]:
-    """Who is to drop what after a chunk of ``node``: it, what was refused; the nodes before it, what moved."""
-    orders: dict[str, list[AgentOrder]] = {}
-    if not took.drop and not took.moved:
-        return orders
-    claims = {row[0]: row for row in rows}
-    for id_ in took.drop:
-        orders.setdefault(node, []).append(_drop(id_, claims[id_], ""))
-    for id_, before, _ in took.moved:
-        orders.setdefault(before, []).append(_drop(id_, claims[id_], node))
-    return orders
-
-
-def _drop(id_: str, claim: WireRow, node: str) -> AgentOrder:
-    return AgentOrder(op="drop", id=id_, epoch=claim[2], held="report" if claim[3] == "report" else "session", node=node)
 
 
 def _named(refused: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -3,22 +3,29 @@
 Rules kept here:
 - an order is about the claim that decided it; what the node holds by a newer claim stays, and goes up by itself;
 - a live session is given up only to a newer session; a report of an agent that a session holds elsewhere is given up always;
-- who adopts an agent has no session of it yet: it is never active by that.
+- who adopts an agent has no session of it yet: it is never active by that;
+- of what is kept for a node that is away, the newest order of each agent counts, and the oldest goes first.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from zcluster.core.agents.row import Row
+from zcluster.core.agents.rowcodec import WireRow
 from zcluster.errors import PeerError
 from zcluster.wire.agents import AgentOrder
 
 MAX_ORDERS = 1000
 """Orders of one AGENTORDERS."""
+MAX_KEPT = 10_000
+"""Agents for which orders to one node are kept."""
 LIVE = ("active", "silent")
+Orders = dict[str, list[AgentOrder]]
+"""By the name of the node that they are for."""
 
 
 def keeps(row: Row, order: AgentOrder) -> bool:
@@ -30,6 +37,13 @@ def keeps(row: Row, order: AgentOrder) -> bool:
     if row.held == "report":
         return order.held == "report" and row.epoch > order.epoch
     return row.epoch > order.epoch or (row.status in LIVE and order.held == "report")
+
+
+def ends(epoch: int, order: AgentOrder) -> bool:
+    """Whether the live session with the number ``epoch`` ends by ``order`` (``drop`` or ``remove``)."""
+    if order.op == "remove" and order.epoch == 0:
+        return True
+    return (order.op == "remove" or order.held == "session") and epoch <= order.epoch
 
 
 def adopted(row: Row | None, order: AgentOrder, node: str) -> Row | None:
@@ -60,3 +74,40 @@ def without_repeats(orders: Sequence[AgentOrder]) -> Iterable[list[AgentOrder]]:
         run[order.id] = order
     if run:
         yield list(run.values())
+
+
+class Kept:
+    """Orders for nodes that are away."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[str, OrderedDict[str, AgentOrder]] = {}
+
+    def add(self, node: str, orders: Iterable[AgentOrder]) -> int:
+        """Keep ``orders`` for ``node``; returns how many older ones had to go."""
+        kept = self._by_node.setdefault(node, OrderedDict())
+        for order in orders:
+            kept[order.id] = order
+            kept.move_to_end(order.id)
+        lost = max(0, len(kept) - MAX_KEPT)
+        for _ in range(lost):
+            kept.popitem(last=False)
+        return lost
+
+    def take(self, node: str) -> list[AgentOrder]:
+        """What ``node`` is to be told now."""
+        return list(self._by_node.pop(node, {}).values())
+
+
+def orders_after(node: str, drop: Iterable[str], moved: Iterable[tuple[str, str, str]], rows: Sequence[WireRow]) -> Orders:
+    """Who is to drop what after the chunk ``rows`` of ``node``: it, what was refused; the nodes before it, what moved."""
+    orders: Orders = {}
+    claims = {row[0]: row for row in rows}
+    for id_ in drop:
+        orders.setdefault(node, []).append(_drop(id_, claims[id_], ""))
+    for id_, before, _ in moved:
+        orders.setdefault(before, []).append(_drop(id_, claims[id_], node))
+    return orders
+
+
+def _drop(id_: str, claim: WireRow, node: str) -> AgentOrder:
+    return AgentOrder(op="drop", id=id_, epoch=claim[2], held="report" if claim[3] == "report" else "session", node=node)

@@ -97,7 +97,7 @@ def test_other_addresses_hold_from_the_next_attempt_on() -> None:
     link = link_of("tcp://a:1")
     link.start(0.0)
     link.received(WELCOME, 0.0, 1.0)
-    link.go_on_with([Candidate("tcp://c:1", "K2"), Candidate("tcp://d:1", "K1")])
+    link.redirect([Candidate("tcp://c:1", "K2"), Candidate("tcp://d:1", "K1")])
     assert link.places.now == Candidate("tcp://a:1", "M")
     link.disconnected(GONE, 1.0, 0.0)
     assert link.handle_deadline(1.0, 0.0) == [Connect("tcp://c:1", "K2"), Say(HELLO)]

@@ -64,10 +64,13 @@ def master(
 @click.option("--key", type=FILE, metavar="FILE", help="Key file of this worker. [default: worker.key, or the one in the home]")
 @click.option("--name", metavar="NAME", help="Name of this node; without --key it also says which key: keys/NAME.key.")
 @click.option("--master", multiple=True, metavar="tcp://HOST:PORT", help="Address of a master, instead of the key file's.")
+@click.option("--door", metavar="tcp://HOST:PORT", help="Where to take agents and clients. [default: no door]")
 @click.option("--functions", multiple=True, metavar="MODULE", help="Module or .py file with functions (may be repeated).")
 @common_options
 @click.pass_obj
-def worker(state: State, key: Path | None, name: str | None, master: tuple[str, ...], functions: tuple[str, ...]) -> int:
+def worker(
+    state: State, key: Path | None, name: str | None, master: tuple[str, ...], door: str | None, functions: tuple[str, ...]
+) -> int:
     """Run a worker with the key file that it was given.
 
     SIGTERM drains and ends it, SIGHUP reads the configuration again.
@@ -75,7 +78,9 @@ def worker(state: State, key: Path | None, name: str | None, master: tuple[str, 
     from zcluster.keys import KeyFile, worker_key_path
     from zcluster.workers.worker import serve
 
-    flags = {"node.name": name, "worker.key": key, "worker.master": master, "functions.modules": functions}
+    flags = {
+        "node.name": name, "worker.key": key, "worker.master": master, "worker.door": door, "functions.modules": functions,
+    }  # fmt: skip
     loaded = settings(state, flags)
     wanted = loaded.settings.node.name
     path = Path(loaded.settings.worker.key) if loaded.settings.worker.key else worker_key_path(loaded.home, wanted)

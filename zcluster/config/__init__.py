@@ -8,7 +8,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from zcluster.config.addresses import Address, Advertised, advertised, parse_address
+from zcluster.config.addresses import Address, Advertised, advertised, advertised_door, parse_address
 from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.load import Loaded, Origin, Reloaded, Row, load, reload, rows
 from zcluster.config.names import MAX_NAME_CHARS, RESERVED_NAMES, name_fault, nearest
@@ -64,6 +64,7 @@ __all__ = [
     "WorkerSettings",
     "absolute",
     "advertised",
+    "advertised_door",
     "default_home",
     "format_bytes",
     "home_conflict",

@@ -93,6 +93,21 @@ def advertised(bind: str, publish: str, advertise: Sequence[str], hostname: str)
     return Advertised(tuple(_unique(targets)), tuple(_unique(publishers)))
 
 
+def advertised_door(bind: str, port: int, advertise: Sequence[str], hostname: str) -> tuple[str, ...]:
+    """The addresses of a worker's door that others are told.
+
+    Args:
+        bind: the address bound. port: the port that was bound.
+        advertise: addresses that the operator configured, instead of those derived from ``bind``.
+        hostname: this machine's name.
+
+    Raises:
+        ConfigError: an address is malformed.
+    """
+    targets = [parse_address(text) for text in advertise]
+    return tuple(_unique(targets or [Address(host, port) for host in _hosts(parse_address(bind, bind=True).host, hostname)]))
+
+
 def _hosts(host: str, hostname: str) -> list[str]:
     if host not in WILDCARD_HOSTS:
         return [host]

@@ -89,6 +89,22 @@ class WorkerSettings:
             optional=True,
         ),
     )
+    door: str = field(
+        default="",
+        metadata=about(
+            "bind",
+            "Address where this worker takes agents and clients, such as tcp://0.0.0.0:7580. Empty: it has no door.",
+            optional=True,
+        ),
+    )
+    advertise: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "addresses",
+            "Addresses of this worker's door that agents are told, the preferred one first. "
+            "Empty: derived from worker.door, where a wildcard becomes this host's name and loopback.",
+        ),
+    )
     slots: int = field(
         default=512,
         metadata=about("integer", "Requests that run at once on this worker.", unit="requests", low=1, high=65536),

@@ -1,10 +1,11 @@
-"""Which addresses a client or agent tries, with which key it expects there, and in what order.
+"""Doors of nodes: which addresses a client or agent tries with which key, and what everybody is told of the doors there are.
 
 Rules kept here:
 - a connection trusts exactly one key: an address whose key is not known is tried with each key that is, one after the other;
 - ``NAME@ADDRESS`` names the node, so that one key is tried; an address that the key file lists for a node is that node's;
 - another key is tried at once, because the other side has answered; another address waits its turn, as after any failure;
-- the key that was right is tried first the next time.
+- the key that was right is tried first the next time;
+- everybody is told when doors come and go, but not each time an agent does.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zcluster.errors import UsageError
+from zcluster.wire.agents import Door
 
 MASTER = "master"
 """Names the master in ``NAME@ADDRESS``, whatever its own name is."""
 MAX_NODES = 256
 """Nodes that a key file knows, and with it how many keys are tried at one address."""
+MAX_DOORS = 1024
+"""Doors in one message (wire/agents.py)."""
+MAX_DOORS_BYTES = 131_072
+"""What the doors in one DOORS message take, about."""
+DOOR_BYTES = 160
+"""What a door takes beside its addresses."""
+FEW_AGENTS = 16
+"""A difference of so many agents is not worth a message to everybody."""
 
 
 class Candidate(NamedTuple):
@@ -121,3 +131,22 @@ class Places:
         """Go on to the next address, after a failure or the end of a session."""
         self._key = 0
         self._at = (self._at + 1) % len(self._addresses)
+
+
+def fitting(doors: Iterable[Door]) -> list[Door]:
+    """As many of ``doors`` as one message holds, those with the fewest agents; in the order of their names."""
+    chosen: list[Door] = []
+    left = MAX_DOORS_BYTES
+    for door in sorted(doors, key=lambda door: (door.agents, door.node)):
+        left -= DOOR_BYTES + sum(len(address) + 3 for address in door.addresses)
+        if left < 0 or len(chosen) >= MAX_DOORS:
+            break
+        chosen.append(door)
+    return sorted(chosen, key=lambda door: door.node)
+
+
+def worth_telling(told: Sequence[Door], now: Sequence[Door]) -> bool:
+    """Whether ``now`` differs from what was ``told`` by more than a few agents: then everybody hears of it."""
+    if [(door.node, door.public, door.addresses) for door in told] != [(door.node, door.public, door.addresses) for door in now]:
+        return True
+    return any(abs(old.agents - new.agents) > max(FEW_AGENTS, old.agents // 4) for old, new in zip(told, now, strict=True))

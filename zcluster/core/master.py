@@ -367,7 +367,7 @@ class Master:
             version=VERSION, session=peer.no, name=peer.identity.name, role=peer.identity.role, cluster=self.cluster,
             master=self.name, epoch=self.epoch, software=self.software, heartbeat_s=heartbeat_s,
             lease_heartbeats=session.lease_heartbeats, body_bytes=limits.body_bytes, inline_bytes=limits.inline_bytes,
-            chunk_bytes=session.chunk_bytes, window_bytes=limits.window_bytes,
+            chunk_bytes=session.chunk_bytes, window_bytes=limits.window_bytes, frame_bytes=limits.frame_bytes,
         )  # fmt: skip
 
     def _tell_catalog(self) -> None:

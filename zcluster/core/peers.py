@@ -37,8 +37,8 @@ class Node:
     """A master or worker, whether it is here or not."""
 
     __slots__ = (
-        "by_caller", "cpu_percent", "functions", "last_seen_s", "load", "memory_percent", "name", "peer", "queue",
-        "reason", "role", "running", "since_s", "slots", "state", "version",
+        "agents", "by_caller", "cpu_percent", "door", "functions", "last_seen_s", "load", "memory_percent", "name", "peer",
+        "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -59,6 +59,10 @@ class Node:
         self.queue: FairQueue[Request] = FairQueue()
         self.running: dict[int, Request] = {}
         self.by_caller: dict[int, int] = {}
+        self.door: tuple[str, ...] = ()
+        """Where agents and clients may connect to it, as it says itself."""
+        self.agents = 0
+        """How many agents have a session at its door, as it says itself."""
 
     @property
     def usable(self) -> bool:

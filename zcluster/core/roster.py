@@ -132,6 +132,7 @@ class Roster:
             node.load, node.cpu_percent, node.memory_percent = beat.load, beat.cpu_percent, beat.memory_percent
             if beat.slots is not None:
                 node.slots = beat.slots
+            node.agents = beat.agents
 
     def drop_keys(self, admitted: Callable[[Identity], bool], now: float) -> list[Peer]:
         """End the sessions whose key is no longer admitted; returns them."""
@@ -208,6 +209,7 @@ class Roster:
             node = self.nodes[name] = Node(name, role, "joining", now)
         peer.node, node.peer = node, peer
         node.role, node.slots, node.version = role, hello.slots, hello.software
+        node.door, node.agents = tuple(hello.door), 0
         node.functions = {info.name: info for info in hello.functions}
         node.last_seen_s = now
         self.set_state(node, "ready", "", now)

@@ -1,4 +1,5 @@
-"""The master's sockets: ROUTER for sessions, XPUB for broadcasts, ZAP for admission, a monitor for lost connections.
+"""A node's sockets for others: ROUTER for sessions, XPUB for broadcasts (a master's only), ZAP for admission, a monitor for lost
+connections.
 
 Rules kept here:
 - who sent a message is its connection's User-Id (the public key that ZAP admitted), read anew for each message;
@@ -46,18 +47,23 @@ class Owner(Protocol):
 
 @dataclass(frozen=True)
 class FrontKeys:
-    """The master's pair, Z85."""
+    """The node's own pair, Z85."""
 
     public: str
     secret: str
 
 
 class Front:
-    """The sockets of a master, bound."""
+    """The sockets of a master or of a worker's door, bound.
+
+    Args:
+        publish: where to publish; empty: nothing is published.
+        setting: names the setting of ``bind``, for who has to choose another.
+    """
 
     def __init__(
         self, context: zmq.Context[Socket], owner: Owner, keys: FrontKeys, bind: str, publish: str, frame_bytes: int,
-        logger: logging.Logger,
+        logger: logging.Logger, setting: str = "master.bind",
     ) -> None:  # fmt: skip
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -72,19 +78,26 @@ class Front:
         pair = (keys.secret.encode(), keys.public.encode())
         self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES)
+        self._publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES) if publish else None
         self._pair = watch(context, self._router, SERVER_EVENTS)
         try:
-            _bind(self._router, bind, "master.bind")
-            _bind(self._publisher, publish, "master.publish")
+            _bind(self._router, bind, setting)
+            if self._publisher is not None:
+                _bind(self._publisher, publish, "master.publish")
         except UsageError:
             for socket in (self._router, self._publisher, self._pair):
-                socket.close(linger=0)
+                if socket is not None:
+                    socket.close(linger=0)
             self._zap.close()
             raise
         self._router_reader = Reader(loop, self._router, self._turn)
-        self._publisher_reader = Reader(loop, self._publisher, self._subscriptions)
+        self._publisher_reader = Reader(loop, self._publisher, self._subscriptions) if self._publisher is not None else None
         self._monitor = Reader(loop, self._pair, self._ends)
+
+    @property
+    def port(self) -> int:
+        """The port at which sessions are taken, the system's choice where ``bind`` leaves it open."""
+        return int(self._router.getsockopt(zmq.LAST_ENDPOINT).decode().rpartition(":")[2].rstrip("\0"))  # type: ignore[union-attr]
 
     def send(self, route: bytes, message: Message, bodies: list[Body]) -> bool:
         """Send; false when the peer's pipe is full: the message is kept and goes first, the caller keeps the rest."""
@@ -103,8 +116,9 @@ class Front:
 
     def publish(self, topic: bytes, body: bytes) -> None:
         """Send to everyone who subscribed; a subscriber that does not read loses messages (and sees the gap)."""
-        self._publisher.send_multipart([topic, body], NOBLOCK)
-        self._publisher_reader.look_again()
+        if self._publisher is not None and self._publisher_reader is not None:
+            self._publisher.send_multipart([topic, body], NOBLOCK)
+            self._publisher_reader.look_again()
 
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""
@@ -113,7 +127,8 @@ class Front:
         self._router.disable_monitor()
         self._monitor.close()
         self._router_reader.close(linger_ms)
-        self._publisher_reader.close(linger_ms)
+        if self._publisher_reader is not None:
+            self._publisher_reader.close(linger_ms)
         self._zap.close()
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -184,9 +199,10 @@ class Front:
         return False
 
     def _subscriptions(self) -> bool:
-        for _ in range(TURN):
+        publisher = self._publisher
+        for _ in range(TURN if publisher is not None else 0):
             try:
-                self._publisher.recv(NOBLOCK)
+                publisher.recv(NOBLOCK)
             except zmq.Again:
                 return False
         return True

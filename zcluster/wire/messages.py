@@ -118,6 +118,8 @@ class Welcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     inline_bytes: Size
     chunk_bytes: Annotated[int, Meta(ge=1024, le=MAX_ID)]
     window_bytes: Annotated[int, Meta(ge=1024, le=MAX_ID)]
+    frame_bytes: Size = 0
+    """The largest frame that is taken; 0: not told."""
 
 
 class Beat(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -133,6 +135,8 @@ class Beat(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trees: Annotated[str, Meta(max_length=64)] = ""
     """Worker: one digest over the roots of all its trees, so that an idle cluster needs nothing else to know that nothing
     differs."""
+    agents: Size = 0
+    """Worker: how many agents have a session at its door."""
 
 
 class Bye(Struct, frozen=True, kw_only=True, omit_defaults=True):

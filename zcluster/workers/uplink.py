@@ -40,6 +40,8 @@ class Uplink:
         self._bulk: list[Outgoing] = []
         self.welcome: Welcome | None = None
         """What the master said of the session that is open; None without one."""
+        self.bulk_bytes = 0
+        """How much bulk waits for the next turn that has room."""
 
     def attach(self, part: UplinkPart) -> None:
         """Let ``part`` speak with the master."""
@@ -49,7 +51,11 @@ class Uplink:
     def say(self, message: Message, body: Body = b"") -> None:
         """Send ``message``, when there is a session."""
         if self.welcome is not None:
-            (self._bulk if message.kind in LATE_KINDS else self._control).append((message, [body]))
+            if message.kind in LATE_KINDS:
+                self._bulk.append((message, [body]))
+                self.bulk_bytes += len(body)
+            else:
+                self._control.append((message, [body]))
             self._wake()
 
     def link_up(self, welcome: Welcome) -> None:
@@ -59,7 +65,7 @@ class Uplink:
 
     def link_down(self) -> None:
         self.welcome = None
-        self._control, self._bulk = [], []
+        self._control, self._bulk, self.bulk_bytes = [], [], 0
         for part in self._parts:
             part.link_down()
 
@@ -76,5 +82,5 @@ class Uplink:
         if not self._control and not self._bulk:
             return outgoing
         control, bulk = self._control, self._bulk
-        self._control, self._bulk = [], []
+        self._control, self._bulk, self.bulk_bytes = [], [], 0
         return [*control, *outgoing, *bulk]

@@ -1,0 +1,206 @@
+"""What the master does for workers' doors: it writes the ring into the store, from where they copy it, and tells of all doors.
+
+Rules kept here:
+- the table ``ring/`` says what the ring says, no more: keys that are out leave it before others come in;
+- what a worker says of its addresses is checked before others are told;
+- doors are looked at once in LOOK_S; who is told hears only what is worth it (core/doors.py), and everything when it comes;
+- a store that fails is tried again, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from zcluster.config import Loaded, advertised, parse_address
+from zcluster.core.doors import fitting, worth_telling
+from zcluster.core.master import Master
+from zcluster.core.peers import Peer
+from zcluster.dapi.function import Function
+from zcluster.errors import ConfigError, ZClusterError
+from zcluster.keys import Ring
+from zcluster.nodes.desk import Desk
+from zcluster.nodes.directory import Directory
+from zcluster.store.interface import MAX_OPS, Delete, Put
+from zcluster.wire import Hello, Message, Sealed, encode
+from zcluster.wire.agents import Door, Doors
+
+RING = "ring/"
+"""Of the table's keys; behind it is a public key."""
+LOOK_S = 1.0
+RETRY_S = 1.0
+
+
+def changes_of(ring: dict[str, bytes], written: dict[str, bytes]) -> list[Put | Delete]:
+    """What makes ``written`` the same as ``ring``: what goes first, then what comes or is another."""
+    gone: list[Put | Delete] = [Delete(key) for key in written.keys() - ring.keys()]
+    return gone + [Put(key, value) for key, value in ring.items() if written.get(key) != value]
+
+
+class RingTable:
+    """A part: the ring as a table of the store."""
+
+    def __init__(self, desk: Desk, ring: Ring) -> None:
+        self._desk = desk
+        self._ring = ring
+        self._written: dict[str, bytes] | None = None
+        """What the table holds; None: it is to be read."""
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def functions(self) -> dict[str, Function]:
+        """None: ``zcluster keys`` changes the ring's file."""
+        return {}
+
+    async def start(self) -> None:
+        """Begin with what the ring says now."""
+        self._task = asyncio.ensure_future(self._run())
+
+    def ring_changed(self) -> None:
+        """The ring is another."""
+        self._changed.set()
+
+    def apply(self, loaded: Loaded) -> None:
+        """Nothing of the configuration file is used here."""
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._write()
+            except ZClusterError as error:
+                self._written = None
+                self._desk.logger.error("the ring was not written for the workers' doors, it is tried again: %s", error)
+                self._changed.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _write(self) -> None:
+        store = self._desk.store
+        if self._written is None:
+            self._written = await self._read()
+        said = {
+            f"{RING}{entry.public}": orjson.dumps({"name": entry.name, "role": entry.role})
+            for entry in self._ring.entries.values()
+        }
+        ops = changes_of(said, self._written)
+        for begin in range(0, len(ops), MAX_OPS):
+            await store.apply(ops[begin : begin + MAX_OPS])
+        self._written = said
+
+    async def _read(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        after, more = "", True
+        while more:
+            listing = await self._desk.store.scan(RING, after=after)
+            found.update((entry.key, entry.value) for entry in listing.entries)
+            more = listing.more
+            after = listing.entries[-1].key if listing.entries else after
+        return found
+
+
+class MasterDoors:
+    """A part, and an attachment of the sessions: the directory of doors, and who is told of it."""
+
+    kinds: frozenset[int] = frozenset()
+
+    def __init__(self, desk: Desk, machine: Master, ring: Ring) -> None:
+        self._desk = desk
+        self._machine = machine
+        self._ring = ring
+        self.directory = Directory()
+        self._workers: dict[Peer, None] = {}
+        self._frame: Sealed | None = None
+        self._told: list[Door] = []
+        self._mine: tuple[str, ...] = ()
+        self._task: asyncio.Task[None] | None = None
+
+    def functions(self) -> dict[str, Function]:
+        """None: ``cluster.nodes`` tells of doors."""
+        return {}
+
+    async def start(self) -> None:
+        """Look at the doors from now on."""
+        self.apply(self._desk.loaded())
+        self._machine.attach(self)
+        self._look()
+        self._task = asyncio.ensure_future(self._run())
+
+    def apply(self, loaded: Loaded) -> None:
+        """The master's own addresses may be others."""
+        told = loaded.settings.master
+        try:
+            self._mine = advertised(told.bind, told.publish, told.advertise, socket.gethostname()).addresses
+        except ConfigError:
+            self._mine = ()  # the port is the system's choice: nobody else can know it
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- an attachment ----------------------------------------------------------------------------------------------
+
+    def opened(self, peer: Peer, hello: Hello, now: float) -> None:
+        """A worker with a door is told the doors at once."""
+        if peer.node is not None and hello.door:
+            self._workers[peer] = None
+            if self._frame is not None:
+                self._machine.tell(peer, self._frame)
+
+    def closed(self, peer: Peer, reason: str, now: float) -> None:
+        """It is told no more."""
+        self._workers.pop(peer, None)
+
+    def received(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
+        """Nobody says anything of this kind."""
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._look()
+
+    def _look(self) -> None:
+        doors = fitting(self._doors())
+        if self._frame is not None and not worth_telling(self._told, doors):
+            self.directory.set(doors, tell=False)
+            return
+        self._frame, self._told = Sealed(encode(Doors(doors=doors))), doors
+        self.directory.set(doors)
+        for peer in self._workers:
+            self._machine.tell(peer, self._frame)
+        self._desk.wake()
+
+    def _doors(self) -> Iterable[Door]:
+        agents = sum(1 for peer in self._machine.roster.peers.values() if peer.identity.role == "agent")
+        mine = self._ring.entries.get(self._desk.name)
+        if mine is not None and self._mine:
+            yield Door(node=mine.name, public=mine.public, addresses=list(self._mine), agents=agents)
+        for node in self._machine.roster.nodes.values():
+            peer = node.peer
+            if peer is not None and not peer.draining and node.door:
+                addresses = [address for address in node.door if _is_address(address)]
+                if addresses:
+                    yield Door(node=node.name, public=peer.identity.key, addresses=addresses, agents=node.agents)
+
+
+def _is_address(text: Any) -> bool:
+    try:
+        parse_address(text)
+    except ConfigError:
+        return False
+    return True

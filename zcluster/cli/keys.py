@@ -14,7 +14,7 @@ import click
 
 from zcluster.cli.connect import settings
 from zcluster.cli.groups import Group
-from zcluster.cli.options import FILE, State, common_options, output_option
+from zcluster.cli.options import State, common_options, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
 from zcluster.errors import InvalidKey, UsageError
 from zcluster.keys.rights import ROLES
@@ -32,6 +32,8 @@ COLUMNS = (
     Column("created_at", "CREATED"),
     Column("public", "PUBLIC", wide=True),
 )
+
+ANY_FILE = click.Path(path_type=Path)
 
 role_option = click.option("--role", type=click.Choice(ROLES), required=True, help="What the key's owner may do.")
 
@@ -88,13 +90,21 @@ def init(state: State, cluster: str | None, name: str | None) -> None:
 
 
 @keys.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @role_option
-@click.option("--out", type=FILE, metavar="FILE", help="The key file to write. [default: keys/NAME.key in the home]")
+@click.option(
+    "--out", type=ANY_FILE, metavar="FILE",
+    help="The key file to write; with --count the directory. [default: keys/NAME.key in the home]",
+)  # fmt: skip
+@click.option(
+    "--count", type=click.IntRange(1, 50_000), metavar="N",
+    help="Make N keys at once, called PREFIX00001 and so on (for simulated agents).",
+)  # fmt: skip
+@click.option("--prefix", metavar="PREFIX", help="With --count: what their names begin with.")
 @output_option
 @common_options
 @click.pass_obj
-def new(state: State, name: str, role: str, out: Path | None) -> None:
+def new(state: State, name: str | None, role: str, out: Path | None, count: int | None, prefix: str | None) -> None:
     """Make the key NAME, admit it, and write its key file.
 
     The file holds all its owner needs (its pair, the master's public key, the addresses) and has mode 0600.
@@ -102,12 +112,27 @@ def new(state: State, name: str, role: str, out: Path | None) -> None:
     """
     from zcluster.keys import fingerprint, new_key
 
+    if count is not None or prefix is not None:
+        _new_many(state, name, role, out, count, prefix)
+        return
+    if name is None:
+        raise UsageError("missing argument 'NAME'", hint="zcluster keys new NAME --role ROLE")
     key_file, path = new_key(_home(state), name, role, out)
     public = key_file.pair.public
     item = {"name": name, "role": role, "file": str(path), "fingerprint": fingerprint(public), "public": public}
     emit_object(item, state.output, lines=pairs(list(item.items())[:4]))
     if role == "worker":
         say(f"start it with: zcluster worker --key {path}")
+
+
+def _new_many(state: State, name: str | None, role: str, out: Path | None, count: int | None, prefix: str | None) -> None:
+    from zcluster.keys import new_keys
+
+    if name is not None or out is None or not count or not prefix:
+        raise UsageError("many keys need --count, --prefix and --out, and no NAME", hint="--count 100 --prefix sim- --out DIR")
+    files = new_keys(_home(state), prefix, count, role, out)
+    item = {"count": len(files), "role": role, "first": files[0].stem, "last": files[-1].stem, "directory": str(out)}
+    emit_object(item, state.output, lines=pairs(list(item.items())))
 
 
 @keys.command(cls=PublicKeyCommand)

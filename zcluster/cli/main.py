@@ -32,11 +32,13 @@ COMMANDS = {
     "Run": {
         "master": Entry("zcluster.cli.daemons:master", "Run the master of a cluster; the first start makes its home."),
         "worker": Entry("zcluster.cli.daemons:worker", "Run a worker with the key file that it was given."),
+        "agent": Entry("zcluster.cli.agent:agent", "Run the agent of a host: it is alive, it measures, it gets its groups."),
         "demo": Entry("zcluster.cli.demo:demo", "Start a small cluster on this machine and show what it does."),
     },
     "Use": {
         "dapi": Entry("zcluster.cli.dapi:dapi", "Call functions on nodes; list and describe them."),
         "sync": Entry("zcluster.cli.sync:sync", "See how the trees are on every worker; look now, pause, confirm, roll back."),
+        "agents": Entry("zcluster.cli.agents:agents", "List, show, count, import, move and remove agents."),
         "nodes": Entry("zcluster.cli.nodes:nodes", "List the nodes, their state and their load."),
         "status": Entry("zcluster.cli.nodes:status", "Say in a few lines how the cluster is."),
     },

@@ -8,7 +8,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from zcluster.keys.homes import InitialisedHome, init_home, new_key, own_key, worker_key_path
+from zcluster.keys.homes import InitialisedHome, init_home, new_key, new_keys, own_key, worker_key_path
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
 from zcluster.keys.private import make_private_dir
@@ -40,6 +40,7 @@ __all__ = [
     "may_send",
     "may_send_at_door",
     "new_key",
+    "new_keys",
     "own_key",
     "public_of",
     "worker_key_path",

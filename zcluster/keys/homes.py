@@ -21,7 +21,7 @@ from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import generate
 from zcluster.keys.private import locked, make_private_dir, sweep, write_new
 from zcluster.keys.rights import check_role
-from zcluster.keys.ring import Ring
+from zcluster.keys.ring import NewKey, Ring
 from zcluster.keys.ringfile import Entry
 
 ADMIN = "admin"
@@ -123,6 +123,36 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
         ring.take_back(entry)
         raise
     return key_file, path
+
+
+def new_keys(home: Home | Path, prefix: str, count: int, role: str, directory: Path) -> list[Path]:
+    """Make ``count`` keys called PREFIX00001 and so on, admit them in one change, and write their key files into ``directory``.
+
+    Raises:
+        InvalidKey: as of :func:`new_key`; no key is admitted then, and no file is left.
+        Busy: another process kept the ring locked.
+    """
+    home = Home.of(home)
+    master = _read_master(home)
+    check_role(role)
+    names = [f"{prefix}{number:05d}" for number in range(1, count + 1)]
+    fault = next(filter(None, map(name_fault, names)), "")
+    if fault:
+        raise InvalidKey(fault)
+    make_private_dir(directory)
+    made = {directory / f"{name}.key": replace(master, name=name, role=role, pair=generate()) for name in names}
+    written: list[Path] = []
+    try:
+        for path, key_file in made.items():
+            key_file.write(path)
+            written.append(path)
+        Ring(home.ring_file).add_many([NewKey(key.name, role, key.pair.public) for key in made.values()])
+    except BaseException:
+        # a file whose key is not admitted is worth nothing
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return written
 
 
 def own_key(home: Home | Path, entry: Entry) -> Path | None:

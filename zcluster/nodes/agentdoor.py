@@ -314,7 +314,10 @@ class AgentDoor:
             asyncio.get_running_loop().call_later(RETRY_S, self._want, id_)
             return
         session = self._sessions.get(id_)
-        if session is None or session.told == settings.digest:
+        if session is None:
+            self._settings.forget(id_)
+            return
+        if session.told == settings.digest:
             return
         session.told, session.files = settings.digest, {file.digest: file.size for file in settings.files}
         self._desk.sessions.tell(session.peer, settings)

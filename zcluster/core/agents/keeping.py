@@ -144,13 +144,21 @@ class NodeChoice:
             self._proven[self._tried[0]] = (node, self._tried[1])
         self._queue = []
 
-    def lost(self, node: str) -> None:
-        """The session with ``node`` ended: the others come first, and the next join may be settled anew."""
+    def leave(self, node: str) -> bool:
+        """The session with ``node`` has ended or is about to: the others come first, and the next join may be settled anew.
+        Whether there are others."""
         self._lost, self._settled, self._queue = node, False, []
+        return any(self._node_of(text) != node for text in self._given)
 
     def learn(self, doors: Sequence[Door]) -> None:
         """The doors that there are, as a node told them."""
         self._doors = {door.node: door for door in doors[:MAX_DOORS]}
+
+    def add(self, doors: Sequence[Door]) -> None:
+        """Some of the doors that there are."""
+        for door in doors:
+            if door.node in self._doors or len(self._doors) < MAX_DOORS:
+                self._doors[door.node] = door
 
     def settle(self, node: str) -> bool:
         """After a join at ``node``: whether to move to another of the given nodes, which :meth:`next` then gives. At most once

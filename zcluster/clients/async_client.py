@@ -25,6 +25,7 @@ from typing import Any
 
 import orjson
 
+from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.checks import (
     check_idempotent,
     check_priority,
@@ -35,7 +36,9 @@ from zcluster.clients.checks import (
     checked_timeout,
     refuse_not_finite,
 )
+from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.link import ClientLink
+from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.result import Result
 from zcluster.clients.sync import AsyncSync
 from zcluster.config import Home, default_home, parse_address
@@ -270,6 +273,21 @@ class AsyncClient:
     def sync(self) -> AsyncSync:
         """File sync: the state of the trees, and what can be done about it."""
         return AsyncSync(self)
+
+    @property
+    def agents(self) -> AsyncAgents:
+        """The agents: what is known of them, and what can be done about them."""
+        return AsyncAgents(self)
+
+    @property
+    def groups(self) -> AsyncGroups:
+        """The groups of agents: which there are, who is in them, and their shared files."""
+        return AsyncGroups(self)
+
+    @property
+    def config(self) -> AsyncConfig:
+        """The live configuration of nodes, groups and agents."""
+        return AsyncConfig(self)
 
     async def subscribe_nodes(self) -> AsyncIterator[dict[str, Any]]:
         """Changes of nodes' states as the master publishes them: node, role, state, reason, sequence, at_s.

@@ -15,7 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from zcluster.clients.agents import Agents
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
+from zcluster.clients.groups import Groups
+from zcluster.clients.liveconfig import Config
 from zcluster.clients.result import Result
 from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
@@ -127,6 +130,21 @@ class Client:
     def sync(self) -> Sync:
         """See AsyncClient.sync."""
         return Sync(self._client.sync, self._run, self._iterate)
+
+    @property
+    def agents(self) -> Agents:
+        """See AsyncClient.agents."""
+        return Agents(self._client.agents, self._run, self._iterate)
+
+    @property
+    def groups(self) -> Groups:
+        """See AsyncClient.groups."""
+        return Groups(self._client.groups, self._run)
+
+    @property
+    def config(self) -> Config:
+        """See AsyncClient.config."""
+        return Config(self._client.config, self._run, self._iterate)
 
     def subscribe_nodes(self) -> Iterator[dict[str, Any]]:
         """See AsyncClient.subscribe_nodes."""

@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass, field
 
 from zcluster.core.batch import Body
-from zcluster.core.tables.bodies import Item, prefix_of, read_body
+from zcluster.core.tables.bodies import Item, read_body
 from zcluster.core.tables.copy import Copy
 from zcluster.core.tables.digests import bucket_digests, bucket_of, split_digests
+from zcluster.core.tables.names import prefix_of
 from zcluster.core.tables.source import Part, Source, pack_changes, pack_page
 from zcluster.core.tables.state import CopyState, Effect, Replace, Save, Tell, read_state, state_bytes
 from zcluster.wire.tables import Ask, Changes, Head, Page

@@ -32,11 +32,6 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Annotated[list[tuple[Count, Key, msgspec.Raw]], Meta(max_length=MAX_ITEMS)])
 
 
-def prefix_of(table: str) -> str:
-    """Where the keys of ``table`` are, in the store of the master and of each worker."""
-    return f"{table}/"
-
-
 def item_bytes(item: Item) -> int:
     """About how many bytes ``item`` takes in a body."""
     return ITEM_BYTES + len(item[1]) + (len(item[2]) if item[2] is not None else 4)

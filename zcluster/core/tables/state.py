@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from zcluster.core.tables.bodies import prefix_of
 from zcluster.wire.tables import Ask
 
 _ENCODER = msgspec.json.Encoder()
@@ -114,7 +113,3 @@ class Noted:
 
 
 Effect = Save | Replace | Tell | Noted
-
-__all__ = [
-    "CopyState", "Effect", "Noted", "Op", "Replace", "Save", "Tell", "prefix_of", "read_state", "state_bytes", "state_key",
-]  # fmt: skip

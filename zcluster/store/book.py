@@ -28,14 +28,17 @@ class Cursor:
     upto: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Took:
     """What became of a chunk."""
 
     cursor: Cursor
+    """Up to where the worker's book is taken now; as before when the chunk did not follow."""
     taken: int = 0
+    """Rows that were accepted."""
     refused: list[tuple[str, str]] = field(default_factory=list)
-    """Ids and reasons: ``late``, ``foreign``, ``invalid``."""
+    """Ids and reasons: ``late``, ``foreign``, ``invalid`` (an id that is none: cut). A ``gone`` of another node's agent is no
+    claim, and not among them."""
     drop: list[str] = field(default_factory=list)
     """Ids that the worker is to be told to drop: they are another node's."""
     moved: list[tuple[str, str, str]] = field(default_factory=list)
@@ -54,54 +57,81 @@ class Found:
 
 
 class AgentBook(Protocol):
-    """The agents of a node."""
+    """The agents of a node.
+
+    Every call may raise StoreFailed (the disk is full or broken, or the book is closed; nothing was done) and Busy (too much
+    waits). At most MAX_ROWS (book_limits.py) rows or ids in one call; rows and fields by the rules of core/agents/row.py.
+    """
 
     id: str
     """Random text of this book (``source`` of its chunks)."""
 
     async def put(self, rows: Sequence[Row]) -> int:
-        """Write rows as they are (insert or replace); returns the last change number."""
+        """Write rows as they are (insert or replace); but a row without groups keeps those that the book knows for it. Returns
+        the last change number. A change of nothing but groups, first_seen and last_seen is written, and gets no number: it
+        does not go up by itself."""
 
     async def update(self, changes: Sequence[tuple[str, dict[str, Any]]]) -> int:
-        """Set some fields of rows that exist; ids that do not are left out. Returns the last change number."""
+        """Set some fields of rows that exist; ids that do not are left out. Returns the last change number (see put)."""
 
-    async def get(self, id_: str) -> Row | None: ...
+    async def get(self, id_: str) -> Row | None:
+        """The row, with its groups (``["default"]`` when there are none); removed rows too."""
 
-    async def get_many(self, ids: Sequence[str]) -> dict[str, Row]: ...
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Row]:
+        """Those of the rows that there are, in the order of ``ids``."""
 
     async def changed(self, after: int, limit: int) -> tuple[list[Row], int, bool]:
         """The rows whose newest change is after ``after``, in that order; the number up to which they are complete; whether
         there are more. A removed row is there with status ``removed`` until it is purged."""
 
-    async def take(self, node: str, source: str, base: int, upto: int, rows: list[RowText], alive: frozenset[str]) -> Took:
+    async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
         """The master takes a chunk of ``node``'s book, by the rules of core/agents/ownership.py; ``alive`` are the nodes that
-        have a session. A chunk that does not begin at the cursor changes nothing and tells the cursor."""
+        have a session. A chunk that does not begin at the cursor (or, of another source, at 0) changes nothing and tells the
+        cursor. With the first chunk of another source, what was live at the node is disconnected until it is reported again.
+        The earliest first_seen and the latest last_seen are kept."""
 
-    async def cursor(self, node: str) -> Cursor: ...
+    async def cursor(self, node: str) -> Cursor:
+        """Up to where ``node``'s book is taken."""
 
     async def find(
         self, where: Condition | None = None, *, select: Sequence[str] | None = None, sort: str = "id", limit: int = 100,
         cursor: str = "", count: bool = False,
-    ) -> Found: ...  # fmt: skip
+    ) -> Found:  # fmt: skip
+        """A page of the rows that meet ``where`` (core/agents/filter.py; removed rows too, unless it says otherwise), as
+        dictionaries of exactly the fields of ``select`` (``os.platform``, ``labels.site`` under these names; None: all fields).
+        ``sort``: a field, ``-field`` for descending; the id decides between equals. ``count``: how many there are in all.
+
+        Raises:
+            UsageError: an unknown field, a limit beyond 10,000, a cursor of another order. TimedOut: beyond 20 s.
+        """
 
     async def count(self, where: Condition | None = None, *, by: str = "") -> dict[str, int]:
-        """How many rows, by the values of the column ``by`` (empty: one number under the key "")."""
+        """How many rows, by the values of the field ``by`` (empty: one number under the key ""; by ``groups`` an agent counts
+        for each of its groups)."""
 
     async def nodes_of(self, ids: Sequence[str]) -> dict[str, str]:
-        """The nodes that hold these agents."""
+        """The nodes that hold these agents; without those that no node holds or that are removed."""
 
     async def nodes_of_group(self, group: str) -> list[str]:
-        """The nodes that hold agents of the group."""
+        """The nodes that hold agents of the group (not removed), in order."""
 
     async def set_groups(self, groups: Sequence[tuple[str, Sequence[str]]], revision: int) -> None:
-        """The groups of agents, as of this revision of the store (kept beside them, see groups_revision)."""
+        """The groups of agents, as of this revision of the store (kept beside them, see groups_revision); none: default. Kept
+        for agents that have no row yet, too."""
 
-    async def groups_revision(self) -> int: ...
+    async def groups_revision(self) -> int:
+        """The revision of the last set_groups; 0 before."""
 
     async def node_gone(self, node: str, now: float) -> int:
-        """The node is dead: its active and silent agents are disconnected. Returns how many."""
+        """The node is dead: its active and silent agents are disconnected; the active ones it heard until about ``now``.
+        Returns how many."""
+
+    async def node_back(self, node: str) -> int:
+        """The node was not dead after all, or is there again with the same book: what node_gone has disconnected and nobody has
+        reported since is as it was before. What changed there meanwhile comes in its chunks. Returns how many."""
 
     async def purge(self, ids: Sequence[str]) -> int:
-        """Forget rows for good."""
+        """Forget rows for good, without a change number; the groups of the agents stay known. Returns how many there were."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End. What was acknowledged is on disk already."""

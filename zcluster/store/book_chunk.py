@@ -1,0 +1,155 @@
+"""Chunks of rows that a worker sent, checked.
+
+Rules kept here:
+- a chunk follows the cursor of its worker, or begins a book that is not known: anything else changes nothing;
+- a row that is broken is refused alone, the others are taken; a field that is unknown is left out: newer nodes say more;
+- each row is checked by the rules of core/agents/row.py. Most are plain ASCII without escapes: for them the types and bounds
+  are enough, because a control character in JSON is either escaped or not ASCII.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from msgspec import Meta, Struct
+
+from zcluster.core.agents.row import (
+    ID,
+    MAX_EPOCH,
+    MAX_LABEL_KEY_CHARS,
+    MAX_LABEL_VALUE_CHARS,
+    MAX_LABELS,
+    MAX_METRICS_BYTES,
+    MAX_OS_BYTES,
+    MAX_TEXT_CHARS,
+    MAX_TIME_S,
+    Held,
+    Row,
+    Status,
+    check_row,
+)
+from zcluster.errors import UsageError
+from zcluster.store.book import Cursor, RowText
+
+Time = Annotated[float, Meta(ge=0, le=MAX_TIME_S)]
+Epoch = Annotated[int, Meta(ge=0, le=MAX_EPOCH)]
+LabelKey = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_KEY_CHARS, pattern="^[^ =]+$")]
+LabelValue = Annotated[str, Meta(max_length=MAX_LABEL_VALUE_CHARS)]
+
+
+class Fields(Struct):
+    """The fields of a row that a worker says. What it says of node and groups does not count."""
+
+    name: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["name"])] = ""
+    address: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["address"])] = ""
+    version: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["version"])] = ""
+    os: dict[str, Any] = {}
+    status: Status = "never"
+    first_seen: Time = 0.0
+    last_seen: Time = 0.0
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] = {}
+    metrics: dict[str, Any] = {}
+    config: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["config"])] = ""
+    tree: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["tree"])] = ""
+
+
+SAID = Fields.__struct_fields__
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A chunk's rows in order, the last word of each agent only."""
+
+    put: list[Row] = field(default_factory=list)
+    gone: list[tuple[str, int]] = field(default_factory=list)
+    """Ids and epochs of agents that were removed at the worker."""
+    invalid: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Said(Struct, array_like=True):
+    """One row as it came."""
+
+    id: str
+    op: str
+    epoch: Epoch
+    held: Held
+    fields: Fields
+
+
+def follows(cursor: Cursor, source: str, base: int, upto: int) -> bool:
+    """Whether a chunk is the next one."""
+    if not source or upto < base:
+        return False
+    return base == (cursor.upto if source == cursor.source else 0)
+
+
+def chunk_rows(rows: Sequence[RowText], node: str) -> Chunk:
+    """The rows that ``node`` sent."""
+    chunk = Chunk()
+    said = quick_rows(rows)
+    if said is None:
+        for row in _last_words(rows):
+            _add_slowly(chunk, row, node)
+        return chunk
+    for one in said:
+        if one.op == "gone":
+            chunk.gone.append((one.id, one.epoch))
+        else:
+            fields = {name: getattr(one.fields, name) for name in SAID}
+            chunk.put.append(Row(id=one.id, node=node, epoch=one.epoch, held=one.held, **fields))
+    return chunk
+
+
+def quick_rows(rows: Sequence[RowText]) -> list[Said] | None:
+    """The rows, if all of them are plainly right and each agent is there once; None: each has to be looked at."""
+    try:
+        said = msgspec.convert(rows, list[Said])
+        encoded = orjson.dumps(rows, option=orjson.OPT_STRICT_INTEGER)
+    except (msgspec.ValidationError, TypeError, RecursionError):
+        return None
+    if not encoded.isascii() or b"\\" in encoded or b"\x7f" in encoded:
+        return None
+    match = ID.fullmatch
+    if not all(match(one.id) for one in said) or len({one.id for one in said}) != len(said):
+        return None
+    if any(one.op != "put" and one.op != "gone" for one in said):
+        return None
+    return said if all(_objects_fit(one.fields) for one in said) else None
+
+
+def _objects_fit(fields: Fields) -> bool:
+    os, metrics = fields.os, fields.metrics
+    if os and (type(os.get("platform", "")) is not str or len(orjson.dumps(os)) > MAX_OS_BYTES):
+        return False
+    return not metrics or len(orjson.dumps(metrics)) <= MAX_METRICS_BYTES
+
+
+def _last_words(rows: Sequence[RowText]) -> list[RowText]:
+    last: dict[Any, RowText] = {}
+    for place, row in enumerate(rows):
+        id_ = row[0] if len(row) == 5 and isinstance(row[0], str) else place
+        last.pop(id_, None)
+        last[id_] = row
+    return list(last.values())
+
+
+def _add_slowly(chunk: Chunk, row: RowText, node: str) -> None:
+    id_ = row[0] if row and isinstance(row[0], str) else ""
+    try:
+        if len(row) != 5 or row[1] not in ("put", "gone") or not isinstance(row[4], dict):
+            raise UsageError("it is no row")
+        fields = {name: value for name, value in row[4].items() if name in SAID}
+        made = check_row({**fields, "id": id_, "epoch": row[2], "held": row[3]})
+    except UsageError:
+        # With its place cut: an id that is none is anything.
+        chunk.invalid.append((id_[:128], "invalid"))
+        return
+    if row[1] == "gone":
+        chunk.gone.append((made.id, made.epoch))
+    else:
+        made.node = node
+        chunk.put.append(made)

@@ -25,7 +25,6 @@ from zcluster.agents.shared import SharedFiles
 from zcluster.agents.state import AgentState
 from zcluster.core.agents.keeping import LEASE_BEATS, Facts, Keeper, NodeChoice, beats_of, next_epoch
 from zcluster.core.batch import Outgoing
-from zcluster.core.doors import KnownKeys
 from zcluster.core.link import Link, LinkPolicy
 from zcluster.errors import ZClusterError
 from zcluster.keys import KeyFile
@@ -81,7 +80,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._keeper = Keeper()
         self._orders = Orders(files, state, around.logger, self._grab, self._say_now)
-        keys = KnownKeys(key_file.master_public)
+        keys = key_file.known
         given = list(told.nodes) or list(key_file.addresses)
         self._choice = NodeChoice(given, keys, key_file.addresses, around.draw, state.kept.doors)
         self._address = ""

@@ -150,8 +150,8 @@ def connection_options(command: F) -> F:
     command = click.option(
         "--master",
         multiple=True,
-        metavar="tcp://HOST:PORT",
-        help="Address of a master, instead of the ones in the key file (may be repeated).",
+        metavar="[NAME@]tcp://HOST:PORT",
+        help="Address of a master or of a worker's door, instead of those in the key file (may be repeated).",
     )(command)
     return click.option(
         "--key",

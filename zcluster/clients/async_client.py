@@ -43,6 +43,7 @@ from zcluster.clients.result import Result
 from zcluster.clients.sync import AsyncSync
 from zcluster.config import Home, default_home, parse_address
 from zcluster.core.calls import Call, decode_error
+from zcluster.core.doors import Candidate, candidates, split_node
 from zcluster.core.link import LinkPolicy
 from zcluster.errors import InvalidArguments, UsageError, ZClusterError
 from zcluster.keys import KeyFile
@@ -64,7 +65,8 @@ class AsyncClient:
     Args:
         home: a master's home on this machine; its admin key is used.
         key: a key file (as ``zcluster keys new`` writes it); it holds all that is needed.
-        master: address or addresses, instead of those in the key file; an empty list counts as none given.
+        master: address or addresses of masters or of workers' doors, instead of those in the key file; ``NAME@tcp://HOST:PORT``
+            names the node. An empty list counts as none given.
         timeout: default deadline of calls, in seconds.
 
     With neither home nor key: ``ZCLUSTER_KEY``, else ``ZCLUSTER_HOME`` or the default home.
@@ -107,7 +109,8 @@ class AsyncClient:
         key_file = KeyFile.read(path)
         key_file.check_user(path, "client", CLIENT_ROLES)
         self.key_file = key_file
-        addresses = [parse_address(address).text for address in self._masters] or list(key_file.addresses)
+        given = [_address(text) for text in self._masters]
+        addresses = candidates(given, key_file.known) if given else [Candidate(address) for address in key_file.addresses]
         self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
         try:
             await link.opened(self._timeout_s)
@@ -364,6 +367,12 @@ class _Queue:
 
 def _not_json(function: str, error: Exception) -> InvalidArguments:
     return InvalidArguments(f"{function}: the arguments are not JSON: {error}")
+
+
+def _address(text: str) -> str:
+    """``[NAME@]ADDRESS``, checked."""
+    name, address = split_node(text)
+    return f"{name}@{parse_address(address).text}" if name else parse_address(address).text
 
 
 def _key_path(home: Path | None, key: Path | None) -> Path:

@@ -17,6 +17,7 @@ from typing import Protocol
 from zcluster import __version__
 from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls, decode_error
+from zcluster.core.doors import Candidate
 from zcluster.core.link import Link, LinkPolicy
 from zcluster.errors import (
     NotAllowed,
@@ -64,7 +65,7 @@ class Sink(Protocol):
 class ClientLink:
     """One client's session, kept open."""
 
-    def __init__(self, key_file: KeyFile, addresses: Sequence[str], policy: LinkPolicy, logger: logging.Logger) -> None:
+    def __init__(self, key_file: KeyFile, addresses: Sequence[str | Candidate], policy: LinkPolicy, logger: logging.Logger) -> None:
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
         self._logger = logger

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zcluster.config import Home, name_fault, template
+from zcluster.core.doors import MAX_NODES, KnownNode
 from zcluster.errors import InvalidKey, NoSuchKey
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import generate
@@ -28,6 +29,9 @@ ADMIN = "admin"
 """Name and role of the key that local commands use."""
 
 DEFAULT_MASTER_NAME = "master"
+
+DOOR_ROLES = ("admin", "client", "agent")
+"""The roles whose keys may be used at a worker's door: their files know the workers' keys."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,9 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
     path = home.key_file(name) if out is None else out
     if path.is_symlink() or path.exists():
         raise InvalidKey(f"{path} exists already", hint="move it away or choose another file; nothing was changed")
-    key_file = replace(master, name=name, role=role, pair=generate())
     ring = Ring(home.ring_file)
+    nodes = _workers(ring) if role in DOOR_ROLES else ()
+    key_file = replace(master, name=name, role=role, pair=generate(), nodes=nodes)
     entry = ring.add(name, role, key_file.pair.public)
     try:
         key_file.write(path)
@@ -153,6 +158,12 @@ def new_keys(home: Home | Path, prefix: str, count: int, role: str, directory: P
             path.unlink(missing_ok=True)
         raise
     return written
+
+
+def _workers(ring: Ring) -> tuple[KnownNode, ...]:
+    """The workers whose keys are admitted, by name: any of them may have a door."""
+    names = sorted(name for name, entry in ring.entries.items() if entry.role == "worker")
+    return tuple(KnownNode(name, ring.entries[name].public) for name in names[:MAX_NODES])
 
 
 def own_key(home: Home | Path, entry: Entry) -> Path | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from zcluster.config import TomlFault, name_fault, nearest, parse_address, parse_toml, toml_value
 from zcluster.config.addresses import MAX_ADDRESSES
+from zcluster.core.doors import MAX_NODES, KnownKeys, KnownNode
 from zcluster.errors import ConfigError, InvalidKey, NotAllowed
 from zcluster.keys.pair import KeyPair, check_public, public_of
 from zcluster.keys.private import read_private, replace, write_new
@@ -23,8 +24,9 @@ from zcluster.keys.rights import check_role
 SCHEMA = 1
 MAX_KEY_FILE_BYTES = 64 << 10
 
-_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master")
+_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master", "nodes")
 _MASTER_FIELDS = ("public", "addresses", "publish")
+_NODE_FIELDS = ("public", "addresses")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class KeyFile:
         master_public: the public key of the master, which proves that it is the right one.
         addresses: where the master takes requests, the preferred one first.
         publish: where it publishes.
+        nodes: workers whose doors may be used with this key, at most MAX_NODES of them.
     """
 
     name: str
@@ -48,6 +51,12 @@ class KeyFile:
     master_public: str
     addresses: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
+    nodes: tuple[KnownNode, ...] = ()
+
+    @property
+    def known(self) -> KnownKeys:
+        """The keys that prove to this key's owner who answers."""
+        return KnownKeys(self.master_public, self.nodes)
 
     @classmethod
     def read(cls, path: Path) -> KeyFile:
@@ -111,8 +120,14 @@ class KeyFile:
                 f"addresses = {toml_value(self.addresses)}",
                 f"publish = {toml_value(self.publish)}",
                 "",
+                *(line for node in self.nodes for line in _node_lines(node)),
             ]
         )
+
+
+def _node_lines(node: KnownNode) -> list[str]:
+    addresses = [f"addresses = {toml_value(node.addresses)}"] if node.addresses else []
+    return [f"[nodes.{toml_value(node.name)}]", f"public = {toml_value(node.public)}", *addresses, ""]
 
 
 def _with_article(role: str) -> str:
@@ -155,9 +170,26 @@ def _read_fields(document: dict[str, Any]) -> KeyFile:
         cluster,
         pair,
         check_public(_text(master, "public", "master.")),
-        _addresses(master, "addresses"),
-        _addresses(master, "publish"),
+        _addresses(master, "addresses", "master."),
+        _addresses(master, "publish", "master."),
+        _nodes(document.get("nodes", {})),
     )
+
+
+def _nodes(table: object) -> tuple[KnownNode, ...]:
+    if not isinstance(table, dict) or not all(isinstance(node, dict) for node in table.values()):
+        raise InvalidKey("nodes must be tables: [nodes.NAME]")
+    if len(table) > MAX_NODES:
+        raise InvalidKey(f"the key file knows {len(table)} nodes, at most {MAX_NODES} are allowed", hint="leave some out")
+    found = []
+    for name, node in table.items():
+        fault = name_fault(name)
+        if fault:
+            raise InvalidKey(fault)
+        _only_known(node, _NODE_FIELDS)
+        where = f"nodes.{name}."
+        found.append(KnownNode(name, check_public(_text(node, "public", where)), _addresses(node, "addresses", where)))
+    return tuple(found)
 
 
 def _only_known(table: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -174,10 +206,10 @@ def _text(table: dict[str, Any], key: str, where: str = "") -> str:
     return value
 
 
-def _addresses(master: dict[str, Any], key: str) -> tuple[str, ...]:
-    value = master.get(key, [])
+def _addresses(table: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
     if not isinstance(value, list) or len(value) > MAX_ADDRESSES or not all(isinstance(item, str) for item in value):
-        raise InvalidKey(f"master.{key} must be a list of at most {MAX_ADDRESSES} addresses")
+        raise InvalidKey(f"{where}{key} must be a list of at most {MAX_ADDRESSES} addresses")
     for item in value:
         parse_address(item)
     return tuple(value)

@@ -52,7 +52,7 @@ class Write:
     """A call that waits for the writing thread, and how many bytes it counts for."""
 
     call: Call
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Result]
     size: int
 
 

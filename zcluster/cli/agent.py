@@ -73,16 +73,17 @@ def parse_labels(words: tuple[str, ...]) -> dict[str, str]:
     Raises:
         UsageError: one is none, or they are beyond a bound.
     """
-    from zcluster.core.agents.said import labels_fault
-
     labels: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"{word[:80]!r} is no label", hint="such as: --label site=ber")
         labels[key] = value
-    if fault := labels_fault(labels):
-        raise UsageError(fault)
+    if labels:
+        from zcluster.core.agents.row import labels_fault
+
+        if (fault := labels_fault(labels)) is not None:
+            raise fault
     return labels
 
 

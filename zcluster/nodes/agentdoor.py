@@ -19,7 +19,7 @@ from zcluster.config import Loaded
 from zcluster.core.agents.filter import Both, Compare, Either
 from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S
 from zcluster.core.agents.presence import Presence
-from zcluster.core.agents.said import fields_of, keep_fault
+from zcluster.core.agents.said import fields_of, said_fault
 from zcluster.core.peers import Event, Peer
 from zcluster.core.roster import AGENT_ROLE
 from zcluster.dapi.function import Function
@@ -28,7 +28,7 @@ from zcluster.net.reader import Alarm
 from zcluster.nodes.agentrows import AgentRows
 from zcluster.nodes.desk import Desk
 from zcluster.wire import Hello, Message, Sealed, encode
-from zcluster.wire.agents import Door, Doors, Grab, Keep, Settings, Shared
+from zcluster.wire.agents import AgentOrder, Door, Doors, Grab, Keep, Settings, Shared
 
 METRICS_EVERY_S = 60.0
 PIECE_BYTES = 65_536
@@ -59,10 +59,11 @@ class AgentSettings(Protocol):
 
 
 class _Session:
-    __slots__ = ("files", "interval_s", "metrics", "metrics_due_s", "peer", "told")
+    __slots__ = ("epoch", "files", "interval_s", "metrics", "metrics_due_s", "peer", "told")
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, epoch: int) -> None:
         self.peer = peer
+        self.epoch = epoch
         self.interval_s = DEFAULT_INTERVAL_S
         self.metrics: dict[str, Any] = {}
         self.metrics_due_s = 0.0
@@ -88,11 +89,12 @@ class AgentDoor:
     ) -> None:  # fmt: skip
         self._desk = desk
         self._settings = settings
+        self._taken = taken
         self._doors = doors
         self._doors_frame: tuple[float, Sealed] | None = None
         self._sessions: dict[str, _Session] = {}
         self._presence = Presence()
-        self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, desk.logger, taken)
+        self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, self._numbered)
         self._unsettled: dict[str, None] = {}
         self._grabs: OrderedDict[str, Grab] = OrderedDict()
         self._wanted = asyncio.Event()
@@ -144,6 +146,20 @@ class AgentDoor:
         session = self._sessions.get(agent_id)
         return None if session is None else max(0.0, self._desk.clock() - session.peer.last_seen_s)
 
+    def perform(self, order: AgentOrder) -> bool:
+        """Do to the agent's session what ``order`` says (workers/agents.py): ``drop`` and ``remove`` end it, ``move`` tells it to
+        go. False when the session is newer than the order: then nothing is done, and the row stays."""
+        session = self._sessions.get(order.id)
+        match order.op:
+            case "move":
+                self.move(order.id, order.node)
+            case "drop" | "remove":
+                if session is not None and order.epoch and session.epoch > order.epoch:
+                    return False
+                reason = f"it has a newer session at {order.node}" if order.op == "drop" else "it was removed"
+                self.end_session(order.id, reason, elsewhere=order.op == "drop")
+        return True
+
     def end_session(self, agent_id: str, reason: str, *, elsewhere: bool = False) -> bool:
         """End the agent's session, and forget it here; whether it had one. ``elsewhere``: a newer session of its key is at
         another node, so this process is not to come back."""
@@ -181,7 +197,7 @@ class AgentDoor:
         if peer.identity.role != AGENT_ROLE:
             return
         id_ = peer.identity.name
-        session = self._sessions[id_] = _Session(peer)
+        session = self._sessions[id_] = _Session(peer, hello.epoch)
         self._rows.joined(id_, hello.epoch)
         if self._presence.heard(id_, session.interval_s, now):
             self._desk.note(Event("agent_active", {"agent": id_, "node": self._desk.name}))
@@ -230,17 +246,25 @@ class AgentDoor:
             self._watch()
         elif keep.interval_s is not None:
             self._watch()
-        fault = keep_fault(keep)
-        if fault:
-            self._desk.note(Event("agent_refused", {"agent": id_, "node": self._desk.name, "reason": fault}, "warning"))
-            raise PeerError(f"what {id_} says of itself was not taken: {fault}")
         fields = fields_of(keep)
+        fault = said_fault(fields)
+        if fault is not None:
+            self._desk.note(Event("agent_refused", {"agent": id_, "node": self._desk.name, "reason": fault.message}, "warning"))
+            raise PeerError(f"what {id_} says of itself was not taken: {fault.message}")
         metrics = fields.pop("metrics", None)
         if metrics is not None:
             session.metrics = metrics
         if fields or now >= session.metrics_due_s:
             session.metrics_due_s = now + METRICS_EVERY_S
             self._rows.set(id_, {**fields, "metrics": session.metrics}, seen=True)
+
+    def _numbered(self, id_: str, node: str, epoch: int) -> None:
+        """The session of ``id_`` is in the book, with this number; ``node`` had the agent until now."""
+        session = self._sessions.get(id_)
+        if session is not None:
+            session.epoch = epoch
+        if node not in ("", self._desk.name):
+            self._taken(id_, node, epoch)
 
     def _due(self) -> None:
         for turned in self._presence.due(self._desk.clock()):

@@ -12,7 +12,6 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -41,20 +40,20 @@ class AgentRows:
 
     Args:
         node: its name.
-        taken: told the agents that were another node's until now: id, that node, the new epoch.
+        numbered: told each session that is in the book: the agent, the node that it was of until now, the session's epoch.
     """
 
     def __init__(
-        self, book: AgentBook, node: str, wall_s: Callable[[], float], note: Callable[[Event], None], logger: logging.Logger,
-        taken: Callable[[str, str, int], None],
+        self, book: AgentBook, node: str, wall_s: Callable[[], float], note: Callable[[Event], None],
+        numbered: Callable[[str, str, int], None],
     ) -> None:  # fmt: skip
         self._book = book
         self._node = node
         self._wall_s = wall_s
         self._note = note
-        self._logger = logger
-        self._taken = taken
+        self._numbered = numbered
         self._waiting: dict[str, _Waiting] = {}
+        self._under_way: dict[str, _Waiting] = {}
         self._some = asyncio.Event()
         self._failed = False
 
@@ -77,6 +76,7 @@ class AgentRows:
     def forget(self, id_: str) -> None:
         """The agent is not this node's any more: what waits for it is dropped."""
         self._waiting.pop(id_, None)
+        self._under_way.pop(id_, None)
 
     async def run(self) -> None:
         """Write what waits, for ever."""
@@ -90,6 +90,7 @@ class AgentRows:
         """Write what waits now; false when the disk failed (what was not written still waits)."""
         while self._waiting:
             batch = {id_: self._waiting.pop(id_) for id_ in list(self._waiting)[:BATCH]}
+            self._under_way = batch
             try:
                 await self._write(batch)
             except ZClusterError as error:
@@ -116,30 +117,32 @@ class AgentRows:
     async def _write(self, batch: dict[str, _Waiting]) -> None:
         rows = await self._book.get_many(list(batch))
         fresh: list[Row] = []
+        taking: list[tuple[str, dict[str, Any]]] = []
         changes: list[tuple[str, dict[str, Any]]] = []
-        taken: list[tuple[str, str, int]] = []
+        numbered: list[tuple[str, str, int]] = []
         for id_, waiting in batch.items():
             row = rows.get(id_)
             if waiting.epoch:
                 known = 0 if row is None else row.epoch
                 epoch = waiting.epoch if waiting.epoch > known else min(MAX_ID, max(known + 1, int(self._wall_s() * 1000)))
                 fields = {**waiting.fields, "epoch": epoch}
+                numbered.append((id_, "" if row is None else row.node, epoch))
                 if row is None:
                     fresh.append(Row(id=id_, first_seen=self._wall_s(), **fields))
                     continue
                 if not row.first_seen:
                     fields["first_seen"] = self._wall_s()
-                if row.node not in ("", self._node):
-                    taken.append((id_, row.node, epoch))
-                changes.append((id_, fields))
+                taking.append((id_, fields))
             elif row is not None and row.node == self._node and row.status != "removed":
                 changes.append((id_, waiting.fields))
         if fresh:
             await self._book.put(fresh)
+        if taking:
+            await self._book.update(taking)
         if changes:
-            await self._book.update(changes)
-        for id_, node, epoch in taken:
-            self._taken(id_, node, epoch)
+            await self._book.update(changes, of=self._node)
+        for id_, node, epoch in numbered:
+            self._numbered(id_, node, epoch)
 
     def _put_back(self, batch: dict[str, _Waiting]) -> None:
         """What was not written waits again, beneath what came meanwhile."""

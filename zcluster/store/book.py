@@ -71,8 +71,9 @@ class AgentBook(Protocol):
         the last change number. A change of nothing but groups, first_seen and last_seen is written, and gets no number: it
         does not go up by itself."""
 
-    async def update(self, changes: Sequence[tuple[str, dict[str, Any]]]) -> int:
-        """Set some fields of rows that exist; ids that do not are left out. Returns the last change number (see put)."""
+    async def update(self, changes: Sequence[tuple[str, dict[str, Any]]], *, of: str = "") -> int:
+        """Set some fields of rows that exist; ids that do not are left out, and with ``of`` the rows of other nodes than that
+        one (looked at within the commit). Returns the last change number (see put)."""
 
     async def get(self, id_: str) -> Row | None:
         """The row, with its groups (``["default"]`` when there are none); removed rows too."""

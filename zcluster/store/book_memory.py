@@ -50,11 +50,11 @@ class MemoryBook:
             self._write(row)
         return self._last
 
-    async def update(self, changes: Sequence[tuple[str, dict[str, Any]]]) -> int:
+    async def update(self, changes: Sequence[tuple[str, dict[str, Any]]], *, of: str = "") -> int:
         self._check_open()
         check_changes(changes)
         for id_, fields in changes:
-            if id_ in self._rows:
+            if id_ in self._rows and (not of or self._rows[id_].node == of):
                 if "groups" in fields:
                     self._assign(id_, fields["groups"])
                 if "status" in fields:

@@ -1,20 +1,49 @@
-"""``zcluster config``: every setting with its value and where it is from; a file checked before it is used."""
+"""``zcluster config``: the settings of the file (show, validate), and the live configuration of the running cluster (the others).
+
+Rules kept here:
+- ``show`` and ``validate`` ask nobody: they read the home's file and the environment; everything else asks the master;
+- values are given as one JSON object, as ``name=value`` words, or on stdin (``-``); the master checks them.
+"""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.groups import Group
-from zcluster.cli.options import FILE, State, common_options, output_option
-from zcluster.cli.output import Column, cell, emit_list, say
+from zcluster.cli.options import FILE, Connection, F, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
 from zcluster.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zcluster.clients import AsyncClient
+
+T = TypeVar("T")
+MAX_STDIN_BYTES = 131_072
 
 NAME = Column("name", "NAME")
 VALUE = Column("value", "VALUE", text=lambda value: _value(value))
 ORIGIN = Column("origin", "ORIGIN")
 DOC = Column("doc", "MEANING", wide=True)
+
+
+def _ago(value: object) -> str:
+    return seconds(max(0.0, time.time() - value)) if isinstance(value, int | float) else "-"
+
+
+SCOPE_COLUMNS = (
+    Column("scope", "SCOPE"),
+    Column("version", "VERSION", right=True),
+    Column("at_s", "AGO", right=True, text=_ago),
+    Column("by", "BY"),
+    Column("values", "VALUES"),
+)
 
 
 def _value(value: object) -> str:
@@ -29,7 +58,7 @@ def _value(value: object) -> str:
 
 @click.group(cls=Group)
 def config() -> None:
-    """Show where each setting comes from; check a file."""
+    """Show where settings come from; change the live configuration."""
 
 
 @config.command()
@@ -84,3 +113,134 @@ def check_file(file: Path) -> None:
         except ConfigError as error:
             message = error.message.replace(str(stand_in), str(file)).replace(directory, "HOME")
             raise ConfigError(message, hint=error.hint) from None
+
+
+# -- live configuration ------------------------------------------------------------------------------------------------
+
+
+def shared_options(command: F) -> F:
+    """What every command below takes: --timeout, --key, --master, -o, --home and --debug."""
+    return timeout_option(connection_options(output_option(common_options(command))))
+
+
+@config.command()
+@click.argument("scope", default="")
+@click.option("--effective", is_flag=True, help="What the node, group or agent gets in the end, with what is below it.")
+@shared_options
+@click.pass_obj
+def get(state: State, scope: str, effective: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """Show what is set live for SCOPE, or for all scopes.
+
+    SCOPE is defaults, group/GROUP, node/NODE or agent/ID.
+    """
+    options = connection(key, master, timeout)
+    if not scope:
+        if effective:
+            raise click.UsageError("--effective is for one scope")
+        emit_list(_ask(state, options, lambda c: c.config.scopes()), SCOPE_COLUMNS, state.output, name_key="scope")
+        return
+    row = _ask(state, options, lambda c: c.config.get(scope, effective=effective))
+    origin = row.get("from") or {}
+    lines = [
+        f"{name} = {json_text(value)}" + (f"  ({origin[name]})" if effective else "") for name, value in row["values"].items()
+    ]
+    emit_object(row, state.output, lines=lines, name_key="scope")
+    if not lines and state.output in (None, "table", "wide"):
+        say(f"zcluster: nothing is set for {scope}")
+    for left in row.get("left_out") or ():
+        say(f"zcluster: the extra of {cell(left)} is left out: together it would be too large")
+
+
+@config.command("set")
+@click.argument("scope")
+@click.argument("values", nargs=-1, required=True, metavar="JSON|NAME=VALUE...|-")
+@shared_options
+@click.pass_obj
+def set_values(
+    state: State, scope: str, values: tuple[str, ...], timeout: float | None, key: Path | None, master: tuple[str, ...]
+) -> None:
+    """Set keys of SCOPE on the running cluster; keys that are not named stay.
+
+    zcluster config set node/worker-1 '{"interval": 2, "metrics": ["cpu", "memory"]}'
+
+    The keys are interval (seconds), metrics (a list), log_level, and extra (an object of your own); each is replaced as a
+    whole. It needs an admin key, as unset and rollback.
+    """
+    from zcluster.cli.arguments import arguments, read_arguments
+
+    given = read_arguments(sys.stdin.buffer, MAX_STDIN_BYTES) if values == ("-",) else arguments(values)
+    _emit_row(_ask(state, connection(key, master, timeout), lambda c: c.config.set(scope, given)), state.output)
+
+
+@config.command()
+@click.argument("scope")
+@click.argument("name", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Everything that is set for the scope.")
+@shared_options
+@click.pass_obj
+def unset(
+    state: State, scope: str, name: tuple[str, ...], everything: bool, timeout: float | None, key: Path | None,
+    master: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Take keys out of SCOPE: what is below it holds again."""
+    if bool(name) == everything:
+        raise click.UsageError("name the keys, or say --all")
+    options = connection(key, master, timeout)
+    _emit_row(_ask(state, options, lambda c: c.config.unset(scope, *name, everything=everything)), state.output)
+
+
+@config.command()
+@click.argument("scope")
+@shared_options
+@click.pass_obj
+def history(state: State, scope: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """List the versions of SCOPE, the newest first: who set what, and when."""
+    rows = _ask(state, connection(key, master, timeout), lambda c: c.config.history(scope))
+    emit_list(rows, SCOPE_COLUMNS[1:], state.output, name_key="version")
+
+
+@config.command()
+@click.argument("scope")
+@click.argument("version", type=click.IntRange(1))
+@shared_options
+@click.pass_obj
+def rollback(state: State, scope: str, version: int, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """Set again what VERSION of SCOPE said, as a new version."""
+    _emit_row(_ask(state, connection(key, master, timeout), lambda c: c.config.rollback(scope, version)), state.output)
+
+
+@config.command()
+@click.argument("scope", default="")
+@shared_options
+@click.pass_obj
+def watch(state: State, scope: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """Show what is set for SCOPE (default: for all), then every change until Ctrl-C."""
+    run_async(_watch(open_client(state, connection(key, master, timeout)), scope, state.output))
+
+
+async def _watch(client: AsyncClient, scope: str, output: str | None) -> None:
+    async with client as c:
+        async for row in c.config.watch(scope):
+            if output in ("json", "ndjson", "yaml"):  # a stream has no end to wrap a list around: one JSON object a line
+                put(json_text(row))
+            elif output == "name":
+                put(cell(row.get("scope")))
+            else:
+                put(_line(row))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    by = f" by {cell(row.get('by'))}" if row.get("by") else ""
+    return f"{cell(row.get('scope'))}  version {cell(row.get('version'))}{by}  {json_text(row.get('values') or {})}"
+
+
+def _emit_row(row: Mapping[str, Any], output: str | None) -> None:
+    emit_object(row, output, lines=[_line(row)], name_key="scope")
+
+
+def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    async def ask(client: AsyncClient) -> T:
+        async with client as c:
+            return await question(c)
+
+    return run_async(ask(open_client(state, options)))

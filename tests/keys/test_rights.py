@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from zcluster.errors import InvalidKey
-from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send, may_send_at_door
+from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send, may_send_at_door, may_subscribe
 
 CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen"}
 NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
@@ -55,3 +55,8 @@ def test_an_unknown_role_is_an_error_with_the_nearest() -> None:
     with pytest.raises(InvalidKey) as caught:
         check_role("zzz")
     assert "admin, client, worker, agent, master" in caught.value.hint
+
+
+def test_agents_may_not_subscribe() -> None:
+    assert {role for role in ROLES if may_subscribe(role)} == {"admin", "client", "worker", "master"}
+    assert not may_subscribe("other")

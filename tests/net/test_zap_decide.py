@@ -6,7 +6,7 @@ import pytest
 from zmq.utils import z85
 
 from zcluster.keys import generate
-from zcluster.net.context import ZAP_DOMAIN
+from zcluster.net.context import PUBLISH_DOMAIN, ZAP_DOMAIN
 from zcluster.net.zap import decide
 
 PAIR = generate()
@@ -73,3 +73,12 @@ def test_an_error_while_asking_denies(error: Exception) -> None:
     reply, reason = decide(GOOD, admits)
     assert reply[2:5] == [b"400", b"denied", b""]
     assert reason == f"error in the check: {type(error).__name__}"
+
+
+def test_a_publisher_asks_also_whether_the_key_may_subscribe() -> None:
+    to_subscribe = changed(2, PUBLISH_DOMAIN)
+    assert decide(to_subscribe, admit_all)[1] == "another domain"
+    assert decide(to_subscribe, admit_all, admit_all)[1] == ""
+    assert decide(to_subscribe, admit_all, lambda _public: False)[1] == f"key {PAIR.public} may not subscribe"
+    assert decide(to_subscribe, lambda _public: False, admit_all)[1] == f"unknown key {PAIR.public}"
+    assert decide(GOOD, admit_all, lambda _public: False)[1] == ""

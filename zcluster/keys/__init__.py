@@ -12,7 +12,17 @@ from zcluster.keys.homes import InitialisedHome, init_home, new_key, new_keys, o
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
 from zcluster.keys.private import make_private_dir
-from zcluster.keys.rights import FUNCTION_ROLES, KINDS, ROLES, SENDS, check_role, may_call, may_send, may_send_at_door
+from zcluster.keys.rights import (
+    FUNCTION_ROLES,
+    KINDS,
+    ROLES,
+    SENDS,
+    check_role,
+    may_call,
+    may_send,
+    may_send_at_door,
+    may_subscribe,
+)
 from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
 from zcluster.keys.ringfile import Entry, Revoked
 
@@ -39,6 +49,7 @@ __all__ = [
     "may_call",
     "may_send",
     "may_send_at_door",
+    "may_subscribe",
     "new_key",
     "new_keys",
     "own_key",

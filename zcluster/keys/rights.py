@@ -42,6 +42,9 @@ SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """What a peer of each role may send to a node. The other kinds only a master, or an agent's node, sends."""
 
+SUBSCRIBERS: frozenset[str] = frozenset({"admin", "client", "worker", "master"})
+"""Roles that may subscribe: they may look at all that is published, by functions or as nodes."""
+
 _CALLS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "admin": frozenset(FUNCTION_ROLES),
@@ -66,6 +69,12 @@ def may_send_at_door(role: str, kind: str) -> bool:
 def may_call(caller_role: str, function_role: str) -> bool:
     """Whether a key of ``caller_role`` may call a function that asks for ``function_role``."""
     return function_role in _CALLS.get(caller_role, ())
+
+
+def may_subscribe(role: str) -> bool:
+    """Whether a key of ``role`` may subscribe to what a master publishes. Agents may not: groups and configuration of others are
+    none of theirs."""
+    return role in SUBSCRIBERS
 
 
 def check_role(role: str) -> str:

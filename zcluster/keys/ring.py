@@ -24,7 +24,7 @@ from zcluster.config import name_fault, nearest
 from zcluster.errors import InvalidKey, NoSuchKey
 from zcluster.keys.pair import check_public
 from zcluster.keys.private import LOCK_WAIT_S, locked, read_private, replace
-from zcluster.keys.rights import check_role
+from zcluster.keys.rights import check_role, may_subscribe
 from zcluster.keys.ringfile import MAX_RING_BYTES, Content, Entry, Revoked, decode_ring, encode_ring
 
 MAX_ENTRIES = 100_000
@@ -107,6 +107,11 @@ class Ring:
     def by_public(self, public: str) -> Entry | None:
         """The admitted key with this public key."""
         return self._by_public.get(public)
+
+    def may_subscribe(self, public: str) -> bool:
+        """Whether the key may subscribe to what the master publishes, as the ring was read last."""
+        entry = self.by_public(public)
+        return entry is not None and may_subscribe(entry.role)
 
     def get(self, name: str) -> Entry:
         """The admitted key with this name.

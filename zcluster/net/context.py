@@ -18,6 +18,8 @@ from typing import Any
 import zmq
 
 ZAP_DOMAIN = b"zcluster"
+PUBLISH_DOMAIN = b"zcluster.publish"
+"""Of a publisher: not every key that may open a session may subscribe."""
 ZAP_ENFORCE_DOMAIN = 93
 """ZMQ_ZAP_ENFORCE_DOMAIN of zmq.h; pyzmq 27 has no name for it."""
 MAX_SOCKETS = 16_384
@@ -55,13 +57,15 @@ def new_context(io_threads: int = 1) -> zmq.Context[Socket]:
     return context
 
 
-def server_socket(context: zmq.Context[Socket], kind: int, secret: bytes, public: bytes, max_bytes: int) -> Socket:
+def server_socket(
+    context: zmq.Context[Socket], kind: int, secret: bytes, public: bytes, max_bytes: int, domain: bytes = ZAP_DOMAIN
+) -> Socket:
     """A CURVE server socket (ROUTER or XPUB) that admits nobody without ZAP; not bound yet."""
     socket = _socket(context, kind, max_bytes)
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
     socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    socket.setsockopt(zmq.ZAP_DOMAIN, domain)
     socket.setsockopt(ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)
     return socket

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,7 @@ import zmq
 
 from zcluster.core.batch import Body
 from zcluster.errors import UsageError
-from zcluster.net.context import NOBLOCK, SNDMORE, Socket, readable, server_socket
+from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, SNDMORE, Socket, readable, server_socket
 from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.zap import Zap
@@ -59,11 +60,12 @@ class Front:
     Args:
         publish: where to publish; empty: nothing is published.
         setting: names the setting of ``bind``, for who has to choose another.
+        subscribes: whether a public key may subscribe to what is published; None: no key may.
     """
 
     def __init__(
         self, context: zmq.Context[Socket], owner: Owner, keys: FrontKeys, bind: str, publish: str, frame_bytes: int,
-        logger: logging.Logger, setting: str = "master.bind",
+        logger: logging.Logger, setting: str = "master.bind", subscribes: Callable[[str], bool] | None = None,
     ) -> None:  # fmt: skip
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -74,11 +76,11 @@ class Front:
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
         # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
-        self._zap = Zap(loop, context, owner.front_admits, owner.front_denied, logger)
+        self._zap = Zap(loop, context, owner.front_admits, owner.front_denied, logger, subscribes)
         pair = (keys.secret.encode(), keys.public.encode())
         self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES) if publish else None
+        self._publisher = _publisher(context, pair) if publish else None
         self._pair = watch(context, self._router, SERVER_EVENTS)
         try:
             _bind(self._router, bind, setting)
@@ -200,7 +202,9 @@ class Front:
 
     def _subscriptions(self) -> bool:
         publisher = self._publisher
-        for _ in range(TURN if publisher is not None else 0):
+        for _ in range(TURN):
+            if publisher is None:
+                return False
             try:
                 publisher.recv(NOBLOCK)
             except zmq.Again:
@@ -237,6 +241,10 @@ class Front:
             if self._send(route, data):
                 self._owner.front_unblocked(route)
         self._owner.front_turn_over()
+
+
+def _publisher(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socket:
+    return server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
 
 
 def _bind(socket: Socket, address: str, setting: str) -> None:

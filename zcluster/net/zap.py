@@ -1,7 +1,8 @@
 """The ZAP handler (RFC 27, https://rfc.zeromq.org/spec/27/): who may connect.
 
 Rules kept here:
-- only CURVE, only our domain, only keys that the ring has at this moment; everything else is denied;
+- only CURVE, only our domains, only keys that the ring has at this moment; everything else is denied;
+- each domain has its own check: who may open a session may not always subscribe;
 - an error of any kind denies that one request and never ends the handler;
 - the User-Id of a connection is the public key itself (Z85): a name can be given away, a key cannot.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import zmq
 from zmq.utils import z85
 
-from zcluster.net.context import NOBLOCK, ZAP_DOMAIN, Socket
+from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, ZAP_DOMAIN, Socket
 from zcluster.net.reader import Reader
 
 ENDPOINT = "inproc://zeromq.zap.01"
@@ -25,33 +26,43 @@ FRAMES = 7
 KEY_BYTES = 32
 
 
-def decide(frames: list[bytes], admits: Callable[[str], bool]) -> tuple[list[bytes], str]:
+Check = Callable[[str], bool]
+"""Whether a public key (Z85) is let in."""
+
+
+def decide(frames: list[bytes], admits: Check, subscribes: Check | None = None) -> tuple[list[bytes], str]:
     """The reply to a ZAP request, and why it was denied (empty: it was not).
 
     Args:
         frames: version, request id, domain, address, identity, mechanism, credentials (one for CURVE).
         admits: whether the ring has this public key (Z85).
+        subscribes: whether it may subscribe; None: there is no publisher.
     """
     request_id = frames[1] if len(frames) > 1 else b""
     try:
-        reason, user = _check(frames, admits)
+        reason, user = _check(frames, admits, subscribes)
     except Exception as error:
         reason, user = f"error in the check: {type(error).__name__}", ""
     status = (b"400", b"denied") if reason else (b"200", b"OK")
     return [VERSION, request_id, *status, user.encode(), b""], reason
 
 
-def _check(frames: list[bytes], admits: Callable[[str], bool]) -> tuple[str, str]:
+def _check(frames: list[bytes], admits: Check, subscribes: Check | None) -> tuple[str, str]:
     if len(frames) < FRAMES - 1 or frames[0] != VERSION:
         return "malformed request", ""
-    if frames[2] != ZAP_DOMAIN:
+    to_subscribe = subscribes is not None and frames[2] == PUBLISH_DOMAIN
+    if frames[2] != ZAP_DOMAIN and not to_subscribe:
         return "another domain", ""
     if frames[5] != b"CURVE":
         return f"mechanism {frames[5][:16].decode('ascii', 'replace')}", ""
     if len(frames) != FRAMES or len(frames[6]) != KEY_BYTES:
         return "malformed credentials", ""
     public = z85.encode(frames[6]).decode("ascii")
-    return ("", public) if admits(public) else (f"unknown key {public}", "")
+    if not admits(public):
+        return f"unknown key {public}", ""
+    if to_subscribe and subscribes is not None and not subscribes(public):
+        return f"key {public} may not subscribe", ""
+    return "", public
 
 
 class Zap:
@@ -61,11 +72,12 @@ class Zap:
         self,
         loop: asyncio.AbstractEventLoop,
         context: zmq.Context[Socket],
-        admits: Callable[[str], bool],
+        admits: Check,
         denied: Callable[[str, str], None],
         logger: logging.Logger,
+        subscribes: Check | None = None,
     ) -> None:
-        self._admits = admits
+        self._admits, self._subscribes = admits, subscribes
         self._denied = denied
         self._logger = logger
         self._socket = context.socket(zmq.ROUTER)
@@ -93,7 +105,7 @@ class Zap:
     def _answer(self, envelope: list[bytes]) -> None:
         # [route, empty, version, request id, domain, address, identity, mechanism, credentials]
         frames = envelope[2:]
-        reply, reason = decide(frames, self._admits)
+        reply, reason = decide(frames, self._admits, self._subscribes)
         try:
             self._socket.send_multipart([*envelope[:2], *reply], NOBLOCK)
             if reason:

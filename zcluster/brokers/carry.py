@@ -143,9 +143,6 @@ class Carrying:
         except PeerError as error:
             self._machine.malformed(via, error)
             return
-        if isinstance(message, Carry):
-            self._machine.malformed(via, PeerError("what is carried carries nothing"))
-            return
         self._machine.receive(via, identity, message, frame, offset, now)
 
     def _forget(self, door: _Door, number: int, now: float) -> None:

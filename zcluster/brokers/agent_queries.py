@@ -25,6 +25,7 @@ from zcluster.nodes.desk import Desk
 from zcluster.wire.agents import AgentOrder
 
 MAX_AT_ONCE = 10_000
+REACHABLE = ("ready", "silent")
 SHOWN = ("id", "name", "status", "node", "address", "version", "os", "groups", "labels", "last_seen")
 """What a list tells when it is not told what to select."""
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -37,12 +38,12 @@ class AgentQueries:
     """The part of a master that answers about agents.
 
     Args:
-        order: gives a node an order about agents; false when it has no session.
+        order: gives a node orders about agents; a node that is away gets them when it is back.
         state_of: the state of a node, or None when there is none of this name.
     """
 
     def __init__(
-        self, desk: Desk, order: Callable[[str, list[AgentOrder]], bool], state_of: Callable[[str], str | None]
+        self, desk: Desk, order: Callable[[str, list[AgentOrder]], None], state_of: Callable[[str], str | None]
     ) -> None:
         self._desk, self._order, self._state_of = desk, order, state_of
 
@@ -126,8 +127,9 @@ class AgentQueries:
 
     async def _move(self, row: Row, node: str) -> None:
         if row.held == "session" and row.status in ("active", "silent"):
-            if not self._order(row.node, [AgentOrder(op="move", id=row.id, node=node)]):
+            if self._state_of(row.node) not in REACHABLE:
                 raise NodeUnavailable(f"{row.node}, which holds {row.id}, cannot be reached", node=row.node)
+            self._order(row.node, [AgentOrder(op="move", id=row.id, node=node)])
             return
         epoch = max(row.epoch + 1, int(self._desk.wall_s() * 1000))
         await self._desk.book.update([(row.id, {"node": node, "epoch": epoch})])

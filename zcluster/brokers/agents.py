@@ -5,7 +5,7 @@ Rules kept here:
 - orders about a chunk leave before its TAKEN;
 - unpacking is done by a thread, and committing by the book's: the loop only passes chunks on, TOGETHER of them at a time so that
   they may share a commit;
-- a node whose lease is over has no active agents; it brings everything that matters again when it is back;
+- a node whose lease is over has no active agents; when it is back with the same book, they are as they were;
 - what is to be told to a node without a session is kept for it until it is back.
 """
 
@@ -163,6 +163,7 @@ class MasterAgents:
             if peer is None:
                 continue
             name = peer.identity.name
+            await self._book.node_back(name)
             cursor = await self._book.cursor(name)
             if self._greet.pop(session, 0) is None:
                 self._cursors[name] = cursor
@@ -210,7 +211,7 @@ class MasterAgents:
     async def _take(self, chunk: Chunk, rows: list[WireRow]) -> None:
         message, node = chunk.message, chunk.node
         try:
-            took = await self._book.take(node, message.source, message.base, message.upto, list(rows), self.taking.alive())
+            took = await self._book.take(node, message.source, message.base, message.upto, rows, self.taking.alive())
         except StoreFailed as error:
             self._store_fails(error)
             took = Took(self._cursors.get(node, Cursor()))

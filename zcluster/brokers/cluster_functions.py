@@ -72,6 +72,11 @@ def describe_node(node: Node, now: float) -> dict[str, Any]:
         "memory_percent": node.memory_percent,
         "session": peer.no if peer is not None else None,
         "functions": len(node.functions),
+        "door": list(node.door),
+        "agents": node.agents,
+        "metrics": node.metrics,
+        "metrics_age_s": None if node.metrics_at_s is None else round(max(0.0, now - node.metrics_at_s), 3),
+        "config": node.config,
     }
 
 

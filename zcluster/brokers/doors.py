@@ -134,7 +134,7 @@ class MasterDoors:
         """Look at the doors from now on."""
         self.apply(self._desk.loaded())
         self._machine.attach(self)
-        self._look()
+        self.look()
         self._task = asyncio.ensure_future(self._run())
 
     def apply(self, loaded: Loaded) -> None:
@@ -172,9 +172,10 @@ class MasterDoors:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look at the doors now, and tell who has to know."""
         doors = fitting(self._doors())
         if self._frame is not None and not worth_telling(self._told, doors):
             self.directory.set(doors, tell=False)

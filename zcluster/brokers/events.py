@@ -1,10 +1,11 @@
 """What happened in the cluster, kept and told: the functions ``events.since`` and ``events.follow``.
 
 Rules kept here:
-- each event has the next sequence number of the log, and is told to followers only when it is in the log;
-- an event that the log no longer has is never passed over in silence: the event ``missed`` stands for those;
+- each event has the next sequence number of the log, is told to followers at once, and is on the disk soon after;
+- events that the log no longer has are never passed over in silence: the event ``missed`` stands for them. (Numbers may be passed
+  over all the same: after a crash the log goes on with a number that was certainly never given.)
 - a follower reads at its own pace (a stream's credit); those that keep up are served from memory, the others from the log;
-- what cannot be written (the disk is full) waits, up to MAX_PENDING; beyond that it is counted, and told as ``events_lost``;
+- what cannot be written (the disk is full) is counted, and told as ``events_lost``;
 - followers take at most a part of the master's slots, and end when the master drains: they never keep it from ending.
 """
 
@@ -12,30 +13,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import islice
 from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from zcluster.config import Loaded
-from zcluster.core.eventnames import MISSED, Names, checked_globs, matches, told
+from zcluster.core.eventnames import MISSED, KeyEntry, Names, checked_globs, key_events, matches, told
 from zcluster.core.peers import Event
 from zcluster.dapi.function import Function, function
-from zcluster.errors import Busy, Draining, StoreFailed, UsageError
+from zcluster.errors import Busy, Draining, UsageError
 from zcluster.nodes.desk import Desk
 
-MAX_PENDING = 10_000
+MAX_EARLY = 1000
+"""Events from before the log is open."""
 TAIL = 2048
 """Events kept in memory for those who follow."""
-PAGE = 256
+PAGE = 2000
 SCAN = 20_000
 """Events that one call of ``events.since`` looks at."""
 MAX_LIMIT = 1000
-RETRY_S = 1.0
-CLOSE_S = 2.0
+LOST_EVERY_S = 10.0
 FOLLOWER_SHARE = 4
 """At most one of so many of the master's slots is for followers."""
+ENDS = "master_draining"
 
 Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
@@ -44,22 +46,15 @@ Record = dict[str, Any]
 
 
 class EventLog(Protocol):
-    """Where events are kept (store/linelog.py)."""
+    """Where events are kept: a LineLog (store/linelog.py)."""
 
-    @property
-    def oldest(self) -> int:
-        """The sequence of the oldest record that is kept; one more than :attr:`last` when there is none."""
+    id: str
+    oldest: int
+    newest: int
+    lost: int
 
-    @property
-    def last(self) -> int:
-        """The sequence of the newest record; 0 before the first."""
-
-    async def append(self, record: Record) -> int:
-        """Keep ``record``; returns its sequence. Raises StoreFailed."""
-
-    async def read(self, after: int, limit: int) -> list[Record]:
-        """The records after that sequence, the oldest first; each says its ``sequence``."""
-
+    def append(self, record: Mapping[str, Any]) -> int: ...
+    async def read(self, after: int, limit: int = ...) -> list[Record]: ...
     async def close(self) -> None: ...
 
 
@@ -67,57 +62,33 @@ class EventBook:
     """The log of events, and those who follow it.
 
     Args:
-        open_log: opens the log.
         names: what events are called.
         wall_s: seconds since 1970.
-        problem: told of what goes wrong with the log.
     """
 
-    def __init__(
-        self,
-        open_log: Callable[[], Awaitable[EventLog]],
-        names: Names,
-        wall_s: Callable[[], float],
-        problem: Callable[[str], None],
-    ) -> None:
-        self._open_log, self._names, self._wall_s, self._problem = open_log, names, wall_s, problem
+    def __init__(self, names: Names, wall_s: Callable[[], float]) -> None:
+        self._names, self._wall_s = names, wall_s
         self._log: EventLog | None = None
-        self._pending: deque[Record] = deque()
-        self._lost = 0
+        self._early: deque[Event] = deque(maxlen=MAX_EARLY)
         self._tail: deque[Record] = deque(maxlen=TAIL)
-        self._wake = asyncio.Event()
         self._grown = asyncio.Event()
-        self._writer: asyncio.Task[None] | None = None
-        self.id = ""
-        """Of the log: sequences of another log say nothing here."""
+        self._lost_told = 0
+        self._lost_told_s = 0.0
         self.ending = False
-        self._closing = False
         self.followers = 0
 
-    async def open(self, id_: str) -> None:
-        """Open the log and begin to write what was heard.
-
-        Raises:
-            StoreFailed: it cannot be opened.
-        """
-        self.id = id_
-        self._log = await self._open_log()
-        self._writer = asyncio.create_task(self._write(), name="zcluster-events")
+    def open(self, log: EventLog) -> None:
+        """Keep what happens, and what was heard before, in ``log``."""
+        self._log = log
+        while self._early:
+            self.heard(self._early.popleft())
 
     async def close(self) -> None:
-        """Write what waits, within CLOSE_S, and close the log."""
+        """Close the log; what it has been given is on the disk then."""
         self.end()
-        self._closing = True
-        if self._writer is not None:
-            self._wake.set()
-            await asyncio.wait({self._writer}, timeout=CLOSE_S)
-            self._writer.cancel()
-            await asyncio.gather(self._writer, return_exceptions=True)
-        if self._pending:
-            self._problem(f"{len(self._pending)} events were not kept")
-        if self._log is not None:
-            await self._log.close()
-            self._log = None
+        log, self._log = self._log, None
+        if log is not None:
+            await log.close()
 
     def end(self) -> None:
         """Those who follow are to go: the master ends."""
@@ -126,14 +97,17 @@ class EventBook:
 
     def heard(self, event: Event) -> None:
         """Something happened."""
+        log = self._log
+        if log is None:
+            self._early.append(event)
+            return
         name = self._names.of(event)
-        if not name:
-            return
-        if len(self._pending) >= MAX_PENDING:
-            self._lost += 1
-            return
-        self._pending.append(self._record(name, event.level, event.fields))
-        self._wake.set()
+        if name:
+            self._keep(log, name, event.level, event.fields)
+        now_s = self._wall_s()
+        if log.lost > self._lost_told and abs(now_s - self._lost_told_s) >= LOST_EVERY_S:
+            count, self._lost_told, self._lost_told_s = log.lost - self._lost_told, log.lost, now_s
+            self._keep(log, "events_lost", "warning", {"count": count})
 
     @property
     def log(self) -> EventLog:
@@ -142,69 +116,55 @@ class EventBook:
         return self._log
 
     async def read(self, after: int, limit: int = PAGE) -> list[Record]:
-        """The events after ``after``, at most ``limit``; empty when there are none yet. A gap before them shows in the first."""
+        """The events after ``after``, at most ``limit``; empty when there are none yet."""
         tail = self._tail
         if tail and tail[0]["sequence"] <= after + 1:
             first = after + 1 - tail[0]["sequence"]
             return list(islice(tail, first, first + limit))
-        if after >= self.log.last:
+        if after >= self.log.newest:
             return []
         return await self.log.read(after, limit)
 
     async def past(self, position: int) -> AsyncIterator[Record]:
         """The events after ``position`` up to now, with ``missed`` where some are gone."""
-        while page := await self.read(position):
+        while True:
+            gone = position + 1 < self.log.oldest
+            page = await self.read(position)
+            if not page:
+                return
+            if gone and page[0]["sequence"] > position + 1:
+                yield self.missed(position, page[0]["sequence"])
             for record in page:
-                if record["sequence"] > position + 1:
-                    yield self.missed(position, record["sequence"])
                 position = record["sequence"]
                 yield record
 
     async def grown(self, after: int) -> None:
         """Wait until there is an event after ``after``, or the end."""
-        while not self.ending and self.log.last <= after:
+        while not self.ending and self.log.newest <= after:
             await self._grown.wait()
 
     async def before(self, wall_s: float) -> int:
         """The sequence of the last event that is older than ``wall_s``, as far as the clock only went forward."""
-        low, high = self.log.oldest - 1, self.log.last
+        low, high = self.log.oldest - 1, self.log.newest
         while low < high:
             middle = (low + high) // 2
             found = await self.read(middle, 1)
             if found and found[0]["at_s"] < wall_s:
-                low = max(found[0]["sequence"], middle + 1)
+                low = found[0]["sequence"]
             else:
                 high = middle
-        return min(low, self.log.last)
+        return low
 
     def missed(self, after: int, first: int) -> Record:
         """The event that stands for those after ``after`` and before ``first``."""
-        fields = {"count": first - after - 1, "oldest": first}
-        return {"sequence": first - 1, **self._record(MISSED, "warning", fields)}
+        fields = {"after": after, "oldest": first}
+        return {"sequence": first - 1, "at_s": round(self._wall_s(), 3), "name": MISSED, "level": "warning", "fields": fields}
 
-    def _record(self, name: str, level: str, fields: dict[str, Any]) -> Record:
-        return {"at_s": round(self._wall_s(), 3), "name": name, "level": level, "fields": told(fields)}
-
-    async def _write(self) -> None:
-        while self._pending or not self._closing:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                await self._write_pending(self.log)
-            except StoreFailed as error:
-                self._problem(f"events wait, they cannot be written: {error}")
-                await asyncio.sleep(RETRY_S)
-                self._wake.set()
-
-    async def _write_pending(self, log: EventLog) -> None:
-        while self._pending:
-            record = self._pending[0]
-            sequence = await log.append(record)
-            self._pending.popleft()
+    def _keep(self, log: EventLog, name: str, level: str, fields: Mapping[str, Any]) -> None:
+        record = {"at_s": round(self._wall_s(), 3), "name": name, "level": level, "fields": told(fields)}
+        sequence = log.append(record)
+        if sequence:
             self._tail.append({"sequence": sequence, **record})
-            if self._lost:
-                lost, self._lost = self._lost, 0
-                self._pending.append(self._record("events_lost", "warning", {"count": lost}))
             self._announce()
 
     def _announce(self) -> None:
@@ -216,23 +176,35 @@ class Events:
     """The part of a master that keeps its events.
 
     Args:
-        known: the nodes that were here before this start.
+        ring: the admitted keys by name, as they are now.
         open_log: opens the log.
     """
 
-    def __init__(self, desk: Desk, known: Iterable[str], open_log: Callable[[], Awaitable[EventLog]]) -> None:
-        self._desk = desk
-        self.book = EventBook(open_log, Names(known), desk.wall_s, desk.logger.warning)
+    def __init__(
+        self, desk: Desk, names: Names, ring: Callable[[], Mapping[str, KeyEntry]], open_log: Callable[[], Awaitable[EventLog]]
+    ) -> None:
+        self._desk, self._names, self._ring, self._open_log = desk, names, ring, open_log
+        self._keys = ring()
+        self.book = EventBook(names, desk.wall_s)
 
     def heard(self, event: Event) -> None:
         """An event of the master: it is kept, and told to who follows."""
         self.book.heard(event)
-        if event.name == "master_draining":
+        if event.name == ENDS:
             self.book.end()
 
+    def ring_changed(self) -> None:
+        """The ring is another: what changed are events."""
+        before, self._keys = self._keys, self._ring()
+        for event in key_events(before, self._keys):
+            self._desk.note(event)
+
     async def start(self) -> None:
-        """Open the log."""
-        await self.book.open(self._desk.store.id)
+        """Open the log. Raises StoreFailed."""
+        log = await self._open_log()
+        if log.newest:
+            self._names.know(self._desk.name)
+        self.book.open(log)
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration concerns events."""
@@ -261,7 +233,7 @@ class Events:
             globs = checked_globs(names or ())
             newest = after is None and since_s is None
             back = SCAN if globs else limit
-            position = max(book.log.oldest - 1, book.log.last - back) if newest else await _start(book, after, since_s, log)
+            position = max(book.log.oldest - 1, book.log.newest - back) if newest else await _start(book, after, since_s, log)
             found: deque[Record] = deque(maxlen=limit)
             seen = 0
             async for record in book.past(position):
@@ -270,8 +242,10 @@ class Events:
                     found.append(record)
                 if seen >= SCAN or (len(found) == limit and not newest):
                     break
-            return {"log": book.id, "events": list(found), "oldest": book.log.oldest, "last": book.log.last, "next": position,
-                    "more": position < book.log.last}  # fmt: skip
+            return {
+                "log": book.log.id, "events": list(found), "oldest": book.log.oldest, "last": book.log.newest,
+                "next": position, "more": position < book.log.newest,
+            }  # fmt: skip
 
         return since
 
@@ -291,8 +265,8 @@ class Events:
             book.followers += 1
             try:
                 live = after is None and since_s is None
-                position = book.log.last if live else await _start(book, after, since_s, log)
-                yield {"log": book.id, "after": position, "oldest": book.log.oldest, "last": book.log.last}
+                position = book.log.newest if live else await _start(book, after, since_s, log)
+                yield {"log": book.log.id, "after": position, "oldest": book.log.oldest, "last": book.log.newest}
                 while True:
                     async for record in book.past(position):
                         position = record["sequence"]
@@ -315,8 +289,8 @@ async def _start(book: EventBook, after: int | None, since_s: float | None, log:
     """
     if after is None:
         return await book.before(since_s or 0.0)
-    if log and log != book.id:
+    if log and log != book.log.id:
         return 0  # what was read came from a log that is gone: everything here is new
-    if after > book.log.last:
-        raise UsageError(f"the newest event is {book.log.last}, not {after} or later", hint="is it a sequence of another master?")
+    if after > book.log.newest:
+        raise UsageError(f"the newest event is {book.log.newest}, not {after} or later", hint="is it another master's number?")
     return after

@@ -17,7 +17,7 @@ from zcluster.brokers.groups_book import BookFollower
 from zcluster.brokers.groups_edits import MAX_TOLD, Edits, One, Outcome, no_such_agent
 from zcluster.brokers.groups_names import Names
 from zcluster.config import Loaded
-from zcluster.core.agents.filter import Compare, Condition, parse
+from zcluster.core.agents.filter import Both, Compare, Condition, parse
 from zcluster.core.groups import MAX_OF_AGENT, Edit, Op, checked_agent, checked_group, checked_groups, parse_line
 from zcluster.core.peers import Event
 from zcluster.dapi.context import Context
@@ -32,6 +32,7 @@ GroupNames = Annotated[list[Text], msgspec.Meta(max_length=MAX_OF_AGENT * 2)]
 Lines = Annotated[list[str], msgspec.Meta(max_length=100_000)]
 FilterText = Annotated[str, msgspec.Meta(max_length=65_536)]
 LONG_S = 3600.0
+THERE = Compare("status", "!=", "removed")
 Answer = dict[str, Any]
 _NONE: list[str] = []
 
@@ -73,13 +74,13 @@ class MasterGroups:
         @function("groups.list", idempotent=True)
         async def list_() -> list[dict[str, Any]]:
             """A row for each group: name, agents, files, comment, created_s, by, removing."""
-            return await list_groups(store, await book.count(by="groups"))
+            return await list_groups(store, await book.count(THERE, by="groups"))
 
         @function("groups.show", idempotent=True)
         async def show(name: Text) -> dict[str, Any]:
             """One group: as in the list, with its files (name, digest, size) and its configuration."""
             row = await show_group(store, name, 0)
-            return {**row, "agents": (await book.count(Compare("groups", "=", name))).get("", 0)}
+            return {**row, "agents": (await book.count(Both((THERE, Compare("groups", "=", name))))).get("", 0)}
 
         @function("groups.of", idempotent=True)
         async def of(agent: Text) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class MasterGroups:
         where = parse(text, self._desk.wall_s())
         if where is None:
             raise UsageError("the filter is empty", hint="for all agents: --filter 'id~*'")
-        return where
+        return Both((THERE, where))
 
     async def _bulk(self, lines: Sequence[str], first: int, new: bool, by: str) -> Answer:
         bad: list[tuple[int, str]] = []

@@ -105,6 +105,4 @@ class BookFollower:
 
 def _said(changes: list[Change]) -> list[tuple[str, Groups]]:
     """The groups that changes say, as the book keeps them: none for an agent that is in default alone."""
-    return [
-        (change.key.removeprefix(OF_KEY), () if change.value is None else groups_in(change.value)) for change in changes
-    ]
+    return [(change.key.removeprefix(OF_KEY), () if change.value is None else groups_in(change.value)) for change in changes]

@@ -68,7 +68,7 @@ class Names:
                     f"the group {name!r} is being removed" if gone else f"there is a group {name!r} already",
                     hint="wait until it is gone" if gone else f"`zcluster groups show {name}` shows it",
                 )
-            if len(await self._edits.names()) >= rules.MAX_GROUPS:
+            if len({DEFAULT, *await self._edits.names()}) >= rules.MAX_GROUPS:
                 raise TooLarge(f"there are {rules.MAX_GROUPS} groups already", hint="remove one first")
             meta: Meta = {"created_s": round(self._desk.wall_s(), 3), "by": by, "comment": comment, "files": []}
             await self._edits.commit([Put(NAME_KEY + name, orjson.dumps(meta))], edits, by)

@@ -20,11 +20,14 @@ from typing import Any
 import orjson
 
 from zcluster import __version__
+from zcluster.brokers.carry import Carrying
 from zcluster.brokers.cluster_functions import cluster_functions
-from zcluster.brokers.limits import machine_limits
+from zcluster.brokers.locate import Locator
+from zcluster.brokers.parts import DIGESTED, MasterSide, master_parts
 from zcluster.brokers.records import Records
 from zcluster.brokers.trees import MasterTrees
 from zcluster.config import Home, Loaded, load, reload
+from zcluster.core.carrying import Via, lowered
 from zcluster.core.master import LOCAL, Master
 from zcluster.core.peers import Event, Identity
 from zcluster.dapi.builtins import ResourceSampler, node_functions
@@ -35,6 +38,9 @@ from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
 from zcluster.net.context import new_context
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
+from zcluster.nodes.data import NodeData, lock_data, open_data
+from zcluster.nodes.desk import Desk, Part
+from zcluster.nodes.limits import machine_limits
 from zcluster.process import Lifetime, OneProcess, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Hello, Message, WireLimits, decode
 
@@ -98,7 +104,8 @@ class MasterProcess:
         functions.update(load_functions(loaded.settings.functions.modules))
         self._functions = functions
         self._wire_limits = WireLimits(frame_bytes=loaded.settings.limits.frame_bytes)
-        self._waking = False
+        self._waking = True
+        """Whether a flush is on its way; until the front is there nothing can be sent."""
         self._denials = 0
         self._sequences = {b"beat": 0, b"nodes": 0}
         self._draining = False
@@ -113,21 +120,32 @@ class MasterProcess:
             self._key_file.name, self._key_file.cluster, epoch, machine_limits(settings), may_send, may_call, loop.time(),
             software=__version__, expected=self._records.nodes(),
         )  # fmt: skip
+        self._carry = Carrying(self._machine, self._identify, self._wire_limits)
         self._functions.update(cluster_functions(self._machine, loop.time, time.time()))
         self._trees = MasterTrees(self._machine, self._loaded, self._workers, self._wake, self._logger)
         self._functions.update(self._trees.functions())
+        data_dir = Home.of(self._loaded.home).data_dir / "node"
+        data = await open_data(data_dir, lock_data(data_dir), DIGESTED)
+        self._locator = Locator(self._machine, data.book, data.store, self._wake)
+        self._parts = self._make_parts(data)
+        for part in self._parts:
+            self._functions.update(part.functions())
         self._node = NodeEnd(
             self._key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
             sampler=self._sampler, logger=self._logger,
         )  # fmt: skip
+        for part in self._parts:
+            await part.start()
         self._alarm = Alarm(loop, self._due)
         context = new_context()
         keys = FrontKeys(self._key_file.pair.public, self._key_file.pair.secret)
         self._front = Front(
-            context, self, keys, settings.master.bind, settings.master.publish, settings.limits.frame_bytes, self._logger
-        )
+            context, self, keys, settings.master.bind, settings.master.publish, settings.limits.frame_bytes, self._logger,
+            subscribes=self._ring.may_subscribe,
+        )  # fmt: skip
         lifetime = Lifetime(loop, self._reload)
+        self._waking = False
         self._join_myself()
         self._tick()
         self._trees.start()
@@ -136,6 +154,10 @@ class MasterProcess:
         await self._drain(lifetime)
         self._trees.close()
         self._front.close(LAST_WORDS_MS)
+        await self._locator.close()
+        for part in reversed(self._parts):
+            await part.close()
+        await data.close()
         self._records.close()
         context.term()
         return EXIT_OK
@@ -196,15 +218,20 @@ class MasterProcess:
         machine = self._machine
         if machine.trees.notices:
             self._trees.tell()
+        self._carry.look()
         for _ in range(LOCAL_ROUNDS):
+            carried = False
             for route, outgoing in machine.take(now):
                 if isinstance(route, bytes):
                     self._send(route, outgoing)
+                elif isinstance(route, Via):
+                    self._carry.send(route, outgoing, now)
+                    carried = True
                 else:
                     for message, bodies in outgoing:
                         self._node.receive(message, b"".join(bodies), 0)
             mine = self._node.take()
-            if not mine:
+            if not mine and not carried:
                 break
             for message, bodies in mine:
                 machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
@@ -212,6 +239,8 @@ class MasterProcess:
             self._wake()
         if self._draining and not machine.dispatch.running and not machine.dispatch.waiting:
             self._quiet.set()
+        if machine.admission.parking.questions:
+            self._locator.ask()
         if machine.events:
             self._tell_events()
         self._alarm.set(machine.next_deadline())
@@ -245,6 +274,23 @@ class MasterProcess:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _make_parts(self, data: NodeData) -> list[Part]:
+        desk = Desk(
+            name=self._machine.name, role="master", home=Home.of(self._loaded.home), loaded=lambda: self._loaded,
+            clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
+            sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine,
+        )  # fmt: skip
+        self._side = MasterSide(self._machine, self._ring, self._publish_frame)
+        return master_parts(desk, self._side)
+
+    def _publish_frame(self, topic: bytes, frame: bytes) -> None:
+        if hasattr(self, "_front"):  # before it is there nobody could have subscribed
+            self._front.publish(topic, frame)
+
+    def _note(self, event: Event) -> None:
+        self._machine.note(event)
+        self._wake()
+
     def _join_myself(self) -> None:
         hello = Hello(
             versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8),
@@ -271,6 +317,8 @@ class MasterProcess:
         self._machine.keys_changed(self._still_admitted, self._loop.time())
         self._machine.forget_nodes(lambda name: name == self._machine.name or name in self._ring.entries)
         self._trees.nodes_changed()
+        for tell in self._side.on_ring_change:
+            tell()
         self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
         self._wake()
 
@@ -278,26 +326,26 @@ class MasterProcess:
         return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
 
     def _still_admitted(self, identity: Identity) -> bool:
-        return identity == self._me or self._identify(identity.key) == identity
+        found = self._identify(identity.key)
+        return identity == self._me or (found is not None and identity in (found, lowered(found)))
 
     def _tell_events(self) -> None:
         events, self._machine.events = self._machine.events, []
-        nodes_changed = False
         for event in events:
             level = logging.WARNING if event.level == "warning" else logging.INFO
             self._logger.log(level, event.name, extra={"fields": event.fields})
+            for tell in self._side.on_event:
+                tell(event)
             if event.name.startswith("node_"):
-                nodes_changed = True
                 self._publish_node(event)
-        if nodes_changed:
+        if any(event.name.startswith("node_") for event in events):
             self._records.save_nodes_later(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
-        state = event.name.removeprefix("node_")
         body = {
             "node": event.fields["name"],
             "role": event.fields.get("role", ""),
-            "state": state,
+            "state": event.name.removeprefix("node_"),
             "reason": event.fields.get("reason", ""),
             "at_s": round(time.time(), 3),
         }
@@ -318,7 +366,7 @@ class MasterProcess:
             self._ready(info)
 
     async def _drain(self, lifetime: Lifetime) -> None:
-        self._logger.info("draining", extra={"fields": {"running": self._machine.dispatch.running}})
+        self._note(Event("master_draining", {"running": self._machine.dispatch.running}))
         self._draining = True
         self._machine.drain()
         self._node.refuse_new()
@@ -343,6 +391,8 @@ class MasterProcess:
         self._machine.apply(machine_limits(outcome.settings))
         self._node.apply(outcome.settings.limits)
         self._trees.apply(self._loaded)
+        for part in self._parts:
+            part.apply(self._loaded)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})
 

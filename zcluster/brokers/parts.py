@@ -8,11 +8,29 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from zcluster.brokers.agent_queries import AgentQueries
+from zcluster.brokers.agents import MasterAgents
+from zcluster.brokers.doors import MasterDoors, RingTable
+from zcluster.brokers.events import Events
+from zcluster.brokers.groups import MasterGroups
+from zcluster.brokers.liveconfig import MasterLiveConfig
+from zcluster.brokers.metrics import MasterMetrics
+from zcluster.brokers.notes import Notes
+from zcluster.brokers.tables import MasterTables
+from zcluster.core.eventnames import Names
 from zcluster.core.master import Master
+from zcluster.core.peers import Event
 from zcluster.keys import Ring
+from zcluster.nodes.agentdoor import AgentDoor
+from zcluster.nodes.agentreports import AgentReports
+from zcluster.nodes.agentsettings import StoredSettings
 from zcluster.nodes.desk import Desk, Part
+from zcluster.nodes.liveconfig import LiveConfig
+from zcluster.nodes.sampling import Sampler
+from zcluster.store.linelog import LineLog
+from zcluster.wire.agents import AgentOrder
 
 DIGESTED = ("groups/", "config/", "ring/")
 """Prefixes of the store that are tables: workers have copies of them."""
@@ -26,8 +44,53 @@ class MasterSide:
     ring: Ring
     publish: Callable[[bytes, bytes], None]
     """Publish a frame under a topic, to everyone who subscribed."""
+    on_ring_change: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the ring is another."""
+    on_event: list[Callable[[Event], None]] = field(default_factory=list)
+    """Called with each event of the master."""
 
 
 def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     """All parts of a master."""
-    return []
+    names = Names(name for name in master.machine.roster.nodes if name != desk.name)
+    events = Events(desk, names, lambda: master.ring.entries, lambda: LineLog.open(desk.home.data_dir / "events"))
+    master.on_event.append(events.heard)
+    ring = RingTable(desk, master.ring)
+    master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
+    doors = MasterDoors(desk, master.machine, master.ring)
+    return [events, ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+
+
+def _shared(desk: Desk, master: MasterSide) -> list[Part]:
+    """What workers have copies of, and what clients say to one another."""
+    machine, ring = master.machine, master.ring
+    live = LiveConfig(desk)
+    return [
+        MasterTables(desk, master.publish),
+        live,
+        MasterLiveConfig(desk, lambda: {machine.name, *(name for name, key in ring.entries.items() if key.role == "worker")}),
+        MasterMetrics(desk, lambda: machine.roster.nodes[machine.name], live, Sampler(desk.home.path)),
+        Notes(desk, machine.epoch, lambda name: name in ring.entries, machine.counters.add),
+    ]
+
+
+def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
+    """What concerns agents, those of the master's own door among them."""
+    settings = StoredSettings(desk)
+    groups = MasterGroups(desk)
+    rows = MasterAgents(desk, lambda order: door.perform(order))
+    door = AgentDoor(desk, settings, doors.directory.doors, rows.taken_here)
+    doors.directory.on_change(door.tell_doors)
+    nodes = master.machine.roster.nodes
+
+    def state_of(name: str) -> str | None:
+        node = nodes.get(name)
+        return None if node is None else node.state
+
+    def alive() -> frozenset[str]:
+        return frozenset(name for name, node in nodes.items() if node.peer is not None)
+
+    def order(node: str, orders: list[AgentOrder]) -> None:
+        rows.order(node, orders)
+
+    return [settings, groups, rows, door, AgentReports(desk, alive), AgentQueries(desk, order, state_of)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zcluster.agents.lean import leave_out_unused
 from zcluster.cli.connect import settings
 from zcluster.cli.options import DIRECTORY, FILE, State, common_options
 from zcluster.errors import UsageError
@@ -47,6 +48,7 @@ def agent(
     It gets its configuration and the shared files of its groups too. It connects to the least loaded of the nodes that it was
     given, and moves to another one when its node dies. SIGTERM ends it.
     """
+    leave_out_unused()
     from zcluster.agents.process import AgentOptions, serve
     from zcluster.agents.process import simulate as simulate_agents
 

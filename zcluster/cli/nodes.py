@@ -42,6 +42,8 @@ NODE_COLUMNS = (
     Column("in_flight", "IN-FLIGHT", right=True),
     Column("cpu_percent", "CPU%", right=True),
     Column("memory_percent", "MEM%", right=True),
+    Column("agents", "AGENTS", right=True, wide=True),
+    Column("door", "DOOR", wide=True),
 )
 
 CLEAR = "\x1b[H\x1b[2J"

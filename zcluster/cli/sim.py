@@ -20,8 +20,8 @@ MAX_SEEDS = 1_000_000
 @click.option("--seed", type=click.IntRange(min=0), help="Replay this seed and print what happened.")
 @click.option("--seeds", metavar="A..B", help="Run the seeds A to B, both included, and print those that fail.")
 @click.option(
-    "--scenario", type=click.Choice(["calls", "trees"]), default="calls", show_default=True,
-    help="What is simulated: calls over the bus, or file sync.",
+    "--scenario", type=click.Choice(["calls", "trees", "agents"]), default="calls", show_default=True,
+    help="What is simulated: calls over the bus, file sync, or agents that move between nodes.",
 )  # fmt: skip
 @debug_option
 def sim(seed: int | None, seeds: str | None, scenario: str) -> int:
@@ -31,9 +31,9 @@ def sim(seed: int | None, seeds: str | None, scenario: str) -> int:
     is checked after every event. Exit code 1 when it does not.
     """
     from zcluster.sim import simulate as calls
-    from zcluster.sim import simulate_trees
+    from zcluster.sim import simulate_agents, simulate_trees
 
-    simulate = simulate_trees if scenario == "trees" else calls
+    simulate = {"calls": calls, "trees": simulate_trees, "agents": simulate_agents}[scenario]
     which = "" if scenario == "calls" else f"--scenario {scenario} "
     if (seed is None) == (seeds is None):
         raise UsageError("give --seed or --seeds", hint="for instance: zcluster sim --seed 1")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from zcluster.clients import events as events_module
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.checks import (
     check_idempotent,
@@ -39,13 +39,15 @@ from zcluster.clients.checks import (
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.link import ClientLink
 from zcluster.clients.liveconfig import AsyncConfig
+from zcluster.clients.messages import Messages, checked_keep
 from zcluster.clients.result import Result
+from zcluster.clients.sinkqueue import SinkQueue
 from zcluster.clients.sync import AsyncSync
 from zcluster.config import Home, default_home, parse_address
 from zcluster.core.calls import Call, decode_error
 from zcluster.core.doors import Candidate, candidates, split_node
 from zcluster.core.link import LinkPolicy
-from zcluster.errors import InvalidArguments, UsageError, ZClusterError
+from zcluster.errors import InvalidArguments, UsageError
 from zcluster.keys import KeyFile
 from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
@@ -192,7 +194,7 @@ class AsyncClient:
         """
         link = self._open_link()
         call = self._open_call(link, function, args, target, timeout, priority, None, 0)
-        call.sink = sink = _Queue()
+        call.sink = sink = SinkQueue()
         link.submit()
         try:
             while True:
@@ -231,7 +233,7 @@ class AsyncClient:
         link = self._open_link()
         began_s = link.loop.time()
         call = self._open_call(link, function, args, target, timeout, priority, None, RequestFlag.FAN_OUT)
-        call.sink = sink = _Queue()
+        call.sink = sink = SinkQueue()
         link.submit()
         items: dict[int, list[Any]] = {}
         try:
@@ -292,6 +294,41 @@ class AsyncClient:
         """The live configuration of nodes, groups and agents."""
         return AsyncConfig(self)
 
+    @property
+    def connected(self) -> bool:
+        """Whether it is open: it keeps a session, or tries to."""
+        return self._link is not None
+
+    def events(
+        self, after: int | None = None, *, names: Sequence[str] | str = (), since_s: float | None = None, follow: bool = True,
+        limit: int | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
+        """What happens in the cluster: {sequence, at_s, name, level, fields}. After a lost connection it goes on by itself.
+
+        Args:
+            after: begin behind this sequence. since_s: begin at this time (seconds since 1970). Without both: from now on.
+            names: only events of these names; globs such as ``sync_*``.
+            follow: go on for ever; otherwise it ends with what is in the log (without a beginning: the newest of it).
+            limit: end after so many.
+        """
+        return events_module.read(self, after, names=names, since_s=since_s, follow=follow, limit=limit)
+
+    def messages(self, as_name: str = "") -> Messages:
+        """What other clients send to ``as_name`` (default: the name of the key), as Message; a newer one ends the older."""
+        return Messages(self._open_link, checked_text("as_name", as_name))
+
+    async def send(self, to: str, text: str, *, keep_s: float = 0.0, as_name: str = "", timeout: float | None = None) -> int:
+        """Send ``text`` to whoever listens as ``to`` ("all": to everybody else); returns how many sessions got it.
+
+        Args:
+            keep_s: let it wait for so long when nobody listens (the answer is 0 then); otherwise that is NoSuchClient.
+            as_name: the sender's name; default: the one under which this client listens, or that of its key.
+        """
+        listening = self._open_link().notes
+        sender = checked_text("as_name", as_name) or (listening.name if listening is not None else "")
+        args = {"to": checked_text("to", to), "text": checked_text("text", text), "keep_s": checked_keep(keep_s)}
+        return int(await self.call("notes.send", {**args, "as_name": sender}, target="master", timeout=timeout))
+
     async def subscribe_nodes(self) -> AsyncIterator[dict[str, Any]]:
         """Changes of nodes' states as the master publishes them: node, role, state, reason, sequence, at_s.
 
@@ -334,35 +371,6 @@ class AsyncClient:
         if idempotent is not None:
             call.resendable = idempotent
         return call
-
-
-class _Queue:
-    """The sink of a stream or fan-out: bounded by the credit that the client gives."""
-
-    def __init__(self) -> None:
-        self._items: deque[tuple[int, str, int, bytes | bytearray] | ZClusterError] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, status: int, node: str, leg: int, body: bytes | bytearray) -> None:
-        self._items.append((status, node, leg, body))
-        self._notify()
-
-    def fail(self, error: ZClusterError) -> None:
-        self._items.append(error)
-        self._notify()
-
-    async def get(self) -> tuple[int, str, int, bytes | bytearray]:
-        while not self._items:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        item = self._items.popleft()
-        if isinstance(item, ZClusterError):
-            raise item
-        return item
-
-    def _notify(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 def _not_json(function: str, error: Exception) -> InvalidArguments:

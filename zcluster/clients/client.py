@@ -19,6 +19,7 @@ from zcluster.clients.agents import Agents
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from zcluster.clients.groups import Groups
 from zcluster.clients.liveconfig import Config
+from zcluster.clients.messages import Message
 from zcluster.clients.result import Result
 from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
@@ -145,6 +146,21 @@ class Client:
     def config(self) -> Config:
         """See AsyncClient.config."""
         return Config(self._client.config, self._run, self._iterate)
+
+    def events(
+        self, after: int | None = None, *, names: Sequence[str] | str = (), since_s: float | None = None, follow: bool = True,
+        limit: int | None = None,
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
+        """See AsyncClient.events."""
+        return self._iterate(self._client.events(after, names=names, since_s=since_s, follow=follow, limit=limit))
+
+    def messages(self, as_name: str = "") -> Iterator[Message]:
+        """See AsyncClient.messages; the name is taken with the first ``next``."""
+        return self._iterate(self._client.messages(as_name))
+
+    def send(self, to: str, text: str, *, keep_s: float = 0.0, as_name: str = "", timeout: float | None = None) -> int:
+        """See AsyncClient.send."""
+        return self._run(self._client.send(to, text, keep_s=keep_s, as_name=as_name, timeout=timeout))
 
     def subscribe_nodes(self) -> Iterator[dict[str, Any]]:
         """See AsyncClient.subscribe_nodes."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from zcluster import __version__
+from zcluster.clients.messages import Messages
 from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls, decode_error
 from zcluster.core.doors import Candidate
@@ -47,6 +48,7 @@ from zcluster.wire import (
     Welcome,
     WireLimits,
 )
+from zcluster.wire.agents import Note
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """The largest frame a client takes: its master, whose key it knows, may be configured to send large chunks."""
@@ -70,7 +72,10 @@ class ClientLink:
         self.time = self.loop.time
         self._logger = logger
         self.calls = Calls()
+        self.notes: Messages | None = None
+        """Where notes of other clients go."""
         self.session = 0
+        self.name = ""
         self.cluster = ""
         self.master = ""
         self._flushing = False
@@ -122,11 +127,18 @@ class ClientLink:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
+    def say(self, message: Message) -> None:
+        """Send a message of its own, when there is a session."""
+        if self.calls.up:
+            self._driver.say(message)
+
     def close(self) -> None:
         """Leave: open calls end with an error."""
         if self._closed:
             return
         self._closed = True
+        if self.notes is not None:
+            self.notes.end()
         self._alarm.cancel()
         self._driver.close()
         self._context.term()
@@ -138,12 +150,16 @@ class ClientLink:
 
     def link_up(self, welcome: Welcome) -> None:
         self.session, self.cluster, self.master = welcome.session, welcome.cluster, welcome.master
+        self.name = welcome.name
         self.calls.session_up(welcome, self.loop.time())
+        if self.notes is not None:
+            self.notes.session_up()
         if not self._opened.done():
             self._opened.set_result(None)
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
         self._last_error = error
+        self.name = ""
         if isinstance(error, FATAL) and not self._opened.done():
             self._opened.set_exception(error)
         if was_up:
@@ -153,6 +169,9 @@ class ClientLink:
     def link_ended(self, error: ZClusterError) -> None:
         self._last_error = self._ended = error
         self.calls.session_lost()
+        self.name = ""
+        if self.notes is not None:
+            self.notes.fail(error)
         if not self._opened.done():
             self._opened.set_exception(error)
         self._fail_all(error)
@@ -184,6 +203,8 @@ class ClientLink:
                 self._refused(message)
             case Catalog():
                 calls.idempotent = frozenset(message.idempotent)
+            case Note() if self.notes is not None:
+                self.notes.received(message)
 
     def link_beat(self) -> Beat:
         return Beat()

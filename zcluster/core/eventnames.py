@@ -59,13 +59,16 @@ class Names:
             self._known.pop(str(event.fields.get("name")), None)
         if event.name != "node_ready":
             return STATES.get(event.name, event.name)
-        node = str(event.fields.get("name"))
+        return "join" if self.know(str(event.fields.get("name"))) else "back"
+
+    def know(self, node: str) -> bool:
+        """``node`` has been here; returns whether that is news."""
         if node in self._known:
-            return "back"
+            return False
         if len(self._known) >= MAX_KNOWN:
             self._known.pop(next(iter(self._known)))
         self._known[node] = None
-        return "join"
+        return True
 
 
 class KeyEntry(Protocol):

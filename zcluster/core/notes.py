@@ -148,6 +148,16 @@ class NoteBook:
         entry.sessions[session] = None
         self._of_session[session] = name
 
+    def turn_out(self, name: str) -> list[int]:
+        """The name has become that of a key: who else listened under it no longer does; returns those sessions."""
+        entry = self._names.get(name)
+        if entry is None or not entry.sessions or entry.key == name or not self._is_key(name):
+            return []
+        gone = list(entry.sessions)
+        for session in gone:
+            self.leave(session)
+        return gone
+
     def leave(self, session: int) -> str:
         """``session`` no longer listens; returns the name it had. What it was told and did not confirm waits again."""
         name = self._of_session.pop(session, "")
@@ -218,6 +228,8 @@ class NoteBook:
         entry = self._names.get(note.to)
         if entry is not None and note in entry.kept:
             entry.kept.remove(note)
+            if note in entry.told:
+                entry.told.remove(note)
             self._count(note, -1)
             self._tidy(note.to, entry)
 
@@ -240,6 +252,12 @@ class NoteBook:
             told_bytes += note.size_bytes
             out.append(note)
         return entry.reader, out
+
+    def untell(self, session: int) -> None:
+        """``session`` was not told after all what :meth:`due` gave: it is due again."""
+        entry = self._names.get(self._of_session.get(session, ""))
+        if entry is not None and entry.reader == session:
+            entry.told.clear()
 
     def confirmed(self, session: int, upto: int) -> list[Kept]:
         """``session`` has what it was told up to this id; returns what is to be forgotten."""

@@ -37,8 +37,8 @@ class Node:
     """A master or worker, whether it is here or not."""
 
     __slots__ = (
-        "agents", "by_caller", "cpu_percent", "door", "functions", "last_seen_s", "load", "memory_percent", "name", "peer",
-        "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
+        "agents", "by_caller", "config", "cpu_percent", "door", "functions", "last_seen_s", "load", "memory_percent", "metrics",
+        "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -63,6 +63,11 @@ class Node:
         """Where agents and clients may connect to it, as it says itself."""
         self.agents = 0
         """How many agents have a session at its door, as it says itself."""
+        self.metrics: dict[str, Any] = {}
+        """What it measured last, by metric."""
+        self.metrics_at_s: float | None = None
+        self.config: str | None = None
+        """The digest of the live configuration that it has applied; None until it says."""
 
     @property
     def usable(self) -> bool:

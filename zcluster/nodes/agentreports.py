@@ -9,22 +9,22 @@ Rules kept here:
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from zcluster.config import Loaded
-from zcluster.core.agents.ownership import LIVE
+from zcluster.core.agents.ownership import LIVE, Holding, Verdict, decide
 from zcluster.core.agents.row import Row, check_row
 from zcluster.core.peers import Event
 from zcluster.dapi.function import Function, function
 from zcluster.errors import TooLarge, ZClusterError
 from zcluster.nodes.desk import Desk
-from zcluster.store.book import RowText
 
 MAX_ROWS = 10_000
+WHY = {
+    "foreign": "a live session of the agent holds it",
+    "late": "another node's report of it is newer, or it was removed since",
+}
 MAX_TOLD = 1_000
 """How many refused rows one answer lists; the others are counted."""
 
@@ -35,12 +35,11 @@ class AgentReports:
     """The part of a node that takes reports.
 
     Args:
-        alive: on a master, the nodes that have a session; without it this is a worker, whose book holds its own agents only.
-        changed: called when the book has something new for the master.
+        alive: the nodes that have a session, as far as this node knows: on a worker nobody but itself.
     """
 
-    def __init__(self, desk: Desk, alive: Callable[[], frozenset[str]] | None, changed: Callable[[], None]) -> None:
-        self._desk, self._alive, self._changed = desk, alive, changed
+    def __init__(self, desk: Desk, alive: Callable[[], frozenset[str]]) -> None:
+        self._desk, self._alive = desk, alive
 
     def functions(self) -> dict[str, Function]:
         @function("agents.report", idempotent=True)
@@ -69,20 +68,18 @@ class AgentReports:
         checked = self._checked(rows, refused)
         known = await self._desk.book.get_many([row.id for _, row in checked])
         now_s = self._desk.wall_s()
-        wanted: list[tuple[int, Row]] = []
+        alive = self._alive()
+        wanted: list[Row] = []
         for index, row in checked:
             mine = known.get(row.id)
-            if mine is not None and mine.node == self._desk.name and mine.held == "session" and mine.status in LIVE:
-                refused.append(_refusal(index, row.id, "foreign", "a live session of the agent holds it"))
+            row = self._settled(row, mine, now_s)
+            verdict = "accepted" if mine is None else _verdict(mine, row, alive)
+            if verdict == "accepted":
+                wanted.append(row)
             else:
-                wanted.append((index, self._settled(row, mine, now_s)))
-        if self._alive is None:
-            if wanted:
-                await self._desk.book.put([row for _, row in wanted])
-        else:
-            await self._take(wanted, self._alive(), refused)
+                refused.append(_refusal(index, row.id, verdict, WHY[verdict]))
         if wanted:
-            self._changed()
+            await self._desk.book.put(wanted)
         if refused:
             self._desk.note(Event("agent_report_refused", {"rows": len(rows), "refused": len(refused)}, "warning"))
         refused.sort(key=lambda each: each["index"])
@@ -116,21 +113,15 @@ class AgentReports:
         row.last_seen = row.last_seen or now_s
         return row
 
-    async def _take(self, wanted: Sequence[tuple[int, Row]], alive: frozenset[str], refused: list[Refused]) -> None:
-        """The master's own reports go by the same rules as those of its workers."""
-        texts = [_text(row) for _, row in wanted]
-        took = await self._desk.book.take(self._desk.name, secrets.token_hex(8), 0, 1, texts, alive)
-        reasons = dict(took.refused)
-        for index, row in wanted:
-            if row.id in reasons:
-                refused.append(_refusal(index, row.id, reasons[row.id], "another node holds this agent"))
+
+def _verdict(mine: Row, row: Row, alive: frozenset[str]) -> Verdict:
+    if mine.held == "session" and mine.status in LIVE and mine.node == row.node:
+        return "foreign"
+    return decide(_holding(mine), _holding(row), alive)
 
 
-def _text(row: Row) -> RowText:
-    fields = msgspec.structs.asdict(row)
-    for name in ("id", "node", "groups", "epoch", "held"):
-        del fields[name]
-    return [row.id, "put", row.epoch, row.held, fields]
+def _holding(row: Row) -> Holding:
+    return Holding(row.node, row.epoch, row.held, row.status)
 
 
 def _refusal(index: int, id_: str, code: str, message: str) -> Refused:

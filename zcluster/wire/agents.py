@@ -181,6 +181,8 @@ class Listen(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: ClassVar[int] = 62
     name: Annotated[str, Meta(max_length=64)]
+    seen: Count = 0
+    """The client has the kept notes up to this id: they are forgotten. Such a LISTEN is not answered."""
 
 
 class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -194,8 +196,10 @@ class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
     to: Annotated[str, Meta(max_length=64)]
     text: Annotated[str, Meta(max_length=65_536)]
     at_s: float
+    kept: bool = False
+    """It was kept until now; LISTEN confirms it."""
     code: Words = ""
-    """To a LISTEN that was refused: why."""
+    """The answer to a LISTEN (``id`` is 0): ``listening``, or the code of the error that ``text`` tells."""
 
 
 AgentMessage = (

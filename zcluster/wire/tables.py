@@ -73,7 +73,7 @@ class Page(Struct, frozen=True, kw_only=True, omit_defaults=True):
     after: Key = ""
     last: Key = ""
     """The last key that it speaks of; empty: to the end of the table."""
-    buckets: Annotated[list[Annotated[int, Meta(ge=0, lt=BUCKETS)]], Meta(max_length=BUCKETS)] = []
+    buckets: Annotated[list[Annotated[int, Meta(ge=0, le=BUCKETS - 1)]], Meta(max_length=BUCKETS)] = []
     more: bool = False
     """Whether other pages of this answer follow by themselves (repair of several buckets)."""
     encoding: Encoding = 0

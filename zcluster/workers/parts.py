@@ -7,13 +7,43 @@ Rules kept here:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from zcluster.keys import KeyFile
+from zcluster.nodes.agentdoor import AgentDoor
+from zcluster.nodes.agentreports import AgentReports
+from zcluster.nodes.agentsettings import StoredSettings
 from zcluster.nodes.desk import Desk, Part
+from zcluster.nodes.liveconfig import LiveConfig
+from zcluster.nodes.sampling import Sampler
+from zcluster.nodes.watchedbook import WatchedBook
+from zcluster.workers.agents import WorkerAgents
+from zcluster.workers.door import Door
+from zcluster.workers.door_ring import RingCopy
+from zcluster.workers.groups import WorkerGroups
+from zcluster.workers.metrics import WorkerMetrics
+from zcluster.workers.tables import WorkerTables
 from zcluster.workers.uplink import Uplink
 
 DIGESTED = ("groups/", "config/", "ring/")
 """Prefixes of the store that are copies of the master's tables."""
 
 
-def worker_parts(desk: Desk, uplink: Uplink) -> list[Part]:
+def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> list[Part]:
     """All parts of a worker."""
-    return []
+    # What anyone writes into the book is to go up.
+    desk = replace(desk, book=WatchedBook(desk.book, lambda: rows.poke()))
+    open_door = bool(desk.loaded().settings.worker.door)
+    settings = StoredSettings(desk)
+    live = LiveConfig(desk)
+    tables = WorkerTables(desk, uplink, key_file, ("groups", "config", "ring") if open_door else ("groups", "config"))
+    agents = AgentDoor(desk, settings, door.directory.doors)
+    rows = WorkerAgents(desk, uplink, agents.perform)
+    door.directory.on_change(agents.tell_doors)
+    parts: list[Part] = [
+        tables, live, settings, WorkerMetrics(desk, uplink, live, Sampler(desk.home.path)), WorkerGroups(desk, tables), rows,
+        agents, AgentReports(desk, lambda: frozenset({desk.name})),
+    ]  # fmt: skip
+    if open_door:
+        parts.append(RingCopy(desk.store, door.ring_is, desk.logger))
+    return parts

@@ -130,6 +130,11 @@ class TableCopy:
         self._waiting_bytes += len(frame.body)
         self._add(frame)
 
+    @property
+    def revision(self) -> int:
+        """See WorkerTables.copy_age."""
+        return self._machine.state.revision
+
     def age_s(self) -> float | None:
         """See WorkerTables.copy_age."""
         machine, now = self._machine, self._desk.clock()

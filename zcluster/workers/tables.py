@@ -11,12 +11,12 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from zcluster.config import Loaded
 from zcluster.core.peers import Event
-from zcluster.core.tables.names import DOOR_TABLES, TABLES, topic_of
+from zcluster.core.tables.names import topic_of
 from zcluster.dapi.function import Function, function
 from zcluster.errors import PeerError, Unreachable
 from zcluster.keys import KeyFile
@@ -73,10 +73,11 @@ class WorkerTables:
         for copy in self._copies.values():
             await copy.close()
 
-    def copy_age(self, table: str) -> float | None:
-        """How many seconds ago the copy of ``table`` was last known to be the master's; None: never since this start."""
+    def copy_age(self, table: str) -> tuple[int, float | None]:
+        """The master's revision of the copy of ``table``, and how many seconds ago it was last known to be the newest; None: never
+        since this start."""
         copy = self._copies.get(table)
-        return copy.age_s() if copy is not None else None
+        return (copy.revision, copy.age_s()) if copy is not None else (0, None)
 
     # -- the session --------------------------------------------------------------------------------------------------
 
@@ -127,12 +128,3 @@ class WorkerTables:
         except Unreachable as error:
             self._cannot_subscribe = True
             self._desk.note(Event("tables_not_subscribed", {"reason": str(error)}, "warning"))
-
-
-def wanted_tables(*, door: bool) -> list[str]:
-    """The tables that a worker wants, with a door or without."""
-    return [table for table in TABLES if door or table not in DOOR_TABLES]
-
-
-Age = Callable[[str], float | None]
-"""What WorkerTables.copy_age is, for parts that tell how old their copy is."""

@@ -12,26 +12,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
+import zmq
 
 from zcluster import __version__
-from zcluster.config import Loaded, load, reload
+from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.batch import Outgoing
 from zcluster.core.link import Link, LinkPolicy
+from zcluster.core.peers import Event
 from zcluster.core.transfer import Agreed
 from zcluster.dapi.builtins import ResourceSampler, node_functions
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, ZClusterError
 from zcluster.keys import KeyFile, fingerprint, may_call
-from zcluster.net.context import new_context
-from zcluster.net.link import LinkDriver
+from zcluster.net.context import Socket, new_context
+from zcluster.net.link import LinkDriver, Owner
 from zcluster.net.reader import Alarm
+from zcluster.nodes.data import NodeData, open_data
+from zcluster.nodes.desk import Desk, Part
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
-from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Refusal, Welcome, WireLimits
+from zcluster.wire import VERSIONS, Beat, Bye, FunctionInfo, Hello, Message, Refusal, Welcome, WireLimits
+from zcluster.workers.door import Door
+from zcluster.workers.handover import Knock, lock_or_replace
+from zcluster.workers.parts import DIGESTED, worker_parts
 from zcluster.workers.trees import WorkerTrees
 from zcluster.workers.uplink import Uplink
 
@@ -74,38 +82,77 @@ class Worker:
         settings, key_file = self._loaded.settings, self._key_file
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self._flushing = False
+        self._flushing = True
         self._lifetime = Lifetime(loop, self._reload)
         self._alarm = Alarm(loop, self._due)
         self._trees = WorkerTrees(key_file.name, self._loaded, self._wake, self._logger)
         self._functions.update(self._trees.functions())
         self.uplink = Uplink(self._wake)
+        context = new_context()
+        self._door = Door(self._loaded, key_file, self.uplink, self._wake, self._note, self._logger)
+        data_dir = Home.of(self._loaded.home).data_dir / "nodes" / key_file.name
+        data = await open_data(data_dir, await lock_or_replace(data_dir, lambda: self._knock(context)), DIGESTED)
+        self._parts = self._make_parts(data)
+        for part in self._parts:
+            self._functions.update(part.functions())
         self._node = NodeEnd(
             key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
             sampler=self._sampler, logger=self._logger,
         )  # fmt: skip
-        hello = Hello(
-            versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8), slots=settings.worker.slots,
-            functions=self._node.infos(),
-        )  # fmt: skip
-        times = settings.session
-        policy = LinkPolicy(times.hello_timeout_s, times.reconnect_base_s, times.reconnect_max_s)
-        context = new_context()
-        self._driver = LinkDriver(
-            context, Link(hello, settings.worker.master or key_file.addresses, policy), self, public=key_file.pair.public,
-            secret=key_file.pair.secret, master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
-            wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes), bulk=self._trees.receive_bulk,
-        )  # fmt: skip
+        self._door.open(context)
+        self._driver = self._link(context, self._hello(settings.worker.slots, self._node.infos()), self, self._trees.receive_bulk)
         fields = {"key": fingerprint(key_file.pair.public), "functions": len(self._functions)}
         self._logger.info("worker starts", extra={"fields": fields})
+        for part in self._parts:
+            await part.start()
+        self._flushing = False
         self._driver.start()
         await self._lifetime.stopped()
-        await self._drain(times.drain_s)
+        await self._drain(settings.session.drain_s)
         self._trees.close()
         self._driver.close()
+        self._door.close()
+        for part in reversed(self._parts):
+            await part.close()
+        await data.close()
         context.term()
         return self._exit_code()
+
+    def _hello(self, slots: int, functions: list[FunctionInfo]) -> Hello:
+        return Hello(
+            versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8), slots=slots, functions=functions,
+            door=list(self._door.addresses),
+        )  # fmt: skip
+
+    def _link(
+        self, context: zmq.Context[Socket], hello: Hello, owner: Owner, bulk: Callable[[memoryview], None] | None = None
+    ) -> LinkDriver:
+        settings, key_file = self._loaded.settings, self._key_file
+        times = settings.session
+        policy = LinkPolicy(times.hello_timeout_s, times.reconnect_base_s, times.reconnect_max_s)
+        return LinkDriver(
+            context, Link(hello, settings.worker.master or key_file.addresses, policy), owner, public=key_file.pair.public,
+            secret=key_file.pair.secret, master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
+            wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes), bulk=bulk,
+        )  # fmt: skip
+
+    def _knock(self, context: zmq.Context[Socket]) -> LinkDriver:
+        link = self._link(context, self._hello(0, []), Knock())
+        link.start()
+        return link
+
+    def _make_parts(self, data: NodeData) -> list[Part]:
+        desk = Desk(
+            name=self._key_file.name, role="worker", home=Home.of(self._loaded.home), loaded=lambda: self._loaded,
+            clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
+            sampler=self._sampler, store=data.store, book=data.book, sessions=self._door.machine,
+        )  # fmt: skip
+        return worker_parts(desk, self.uplink, self._door, self._key_file)
+
+    def _note(self, event: Event) -> None:
+        level = logging.WARNING if event.level == "warning" else logging.INFO
+        self._logger.log(level, event.name, extra={"fields": event.fields})
 
     # -- the link's owner -------------------------------------------------------------------------------------------
 
@@ -144,7 +191,7 @@ class Worker:
             self._alarm.set(self._node.next_deadline())
 
     def link_beat(self) -> Beat:
-        return msgspec.structs.replace(self._node.beat(), trees=self._trees.held)
+        return msgspec.structs.replace(self._node.beat(), trees=self._trees.held, agents=self._door.agents)
 
     def link_take(self) -> list[Outgoing]:
         return self._trees.take(self.uplink.take(self._node.take()))
@@ -158,6 +205,7 @@ class Worker:
 
     def _flush(self) -> None:
         self._flushing = False
+        self._door.flush()
         self._driver.flush()
 
     def _due(self) -> None:
@@ -196,5 +244,8 @@ class Worker:
         set_level(outcome.settings.log.level)
         self._node.apply(self._agreed())
         self._trees.apply(self._loaded)
+        self._door.apply(self._loaded)
+        for part in self._parts:
+            part.apply(self._loaded)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})

@@ -4,7 +4,8 @@ Rules kept here:
 - the master's cursor decides: its first TAKEN of a session says where to go on, and any TAKEN that is elsewhere moves this one;
 - at most WINDOW chunks are unacknowledged; each begins where the one before it ended;
 - what the master did not take is sent again after a pause that doubles up to MAX_PAUSE_S, one chunk at first;
-- when nothing has changed, nothing is read and nothing is sent;
+- when nothing has changed, nothing is read and nothing is sent; but a master that knows another source is told of this one,
+  also by an empty chunk: what it has of the other one is out of date;
 - a book that has fewer changes than the master took of it (it was put back from a copy) gets another source name, and is sent
   from its beginning: otherwise its next changes would count as taken.
 """
@@ -65,6 +66,8 @@ class Sending:
         self._window = WINDOW
         self._dirty = True
         self._reading = False
+        self._announce = False
+        """The master knows another source."""
         self._not_before_s = 0.0
         self._pause_s = FIRST_PAUSE_S
         self._turn = 0
@@ -91,15 +94,18 @@ class Sending:
         """The master says what it has."""
         if not self._up and self._is_mine(message.source):
             self.source = message.source
-        upto = message.upto if message.source == self.source else 0
+        mine = message.source == self.source
+        upto = message.upto if mine else 0
         if not self._up:
             self._up = True
             self._window = WINDOW
             self._rewind(upto)
-        elif upto == self.acked:
+            self._announce = not mine and message.source != ""
+        elif upto == self.acked and not (mine and self._announce):
             if self._flights:
                 self._pause(now)
-        elif self.acked < upto <= self._sent:
+        elif self.acked <= upto <= self._sent:
+            self._announce = False
             self._advance(upto)
         else:
             self._rewind(upto)
@@ -117,7 +123,7 @@ class Sending:
             self._begin_anew()
             return False
         self._dirty = self._dirty or more
-        if rows:
+        if rows or (self._announce and not self._flights):
             self._sent = upto
             self._flights.append(_Flight(reading.after, upto, now))
             return True
@@ -183,4 +189,5 @@ class Sending:
     def _begin_anew(self) -> None:
         generation = int(self.source[len(self._book) + 1 :] or 0) % MAX_GENERATION + 1
         self.source = f"{self._book}+{generation}"
+        self._announce = True
         self._rewind(0)

@@ -72,7 +72,7 @@ class Taking:
     def expect(self, nodes: Iterable[str], now: float) -> None:
         """The master has started: these nodes have agents in its book."""
         for node in nodes:
-            if node != self._me and node not in self._by_node:
+            if node not in ("", self._me) and node not in self._by_node:
                 self._away[node] = now + self.lease_s
 
     def opened(self, session: int, node: str) -> None:

@@ -32,10 +32,6 @@ def keep(book: NoteBook, to: str, by: str = "alice", until_s: float = 1000.0, si
     return note
 
 
-def ids(notes: list[Kept]) -> list[int]:
-    return [note.id for note in notes]
-
-
 @pytest.mark.parametrize("name", ["a", "A.b-c_9", "9", "_x", "x" * 64])
 def test_a_name_that_is_one(name: str) -> None:
     assert checked_name(name) == name
@@ -95,6 +91,36 @@ def test_a_session_has_one_name(book: NoteBook) -> None:
     assert book.leave(1) == "ops"
     assert book.leave(1) == ""
     assert list(book.listeners()) == []
+
+
+def test_a_name_that_becomes_a_keys_is_taken_from_others(book: NoteBook) -> None:
+    book.listen(1, "alice", "dave")
+    book.listen(2, "alice", "alice")
+    assert book.turn_out("dave") == []
+    KEYS.add("dave")
+    try:
+        assert book.turn_out("dave") == [1]
+    finally:
+        KEYS.discard("dave")
+    assert (book.turn_out("dave"), book.turn_out("alice"), book.name_of(1), book.sessions("alice")) == ([], [], "", [2])
+
+
+def test_a_kept_note_that_is_gone_is_confirmed_with_the_others(book: NoteBook) -> None:
+    kept = [keep(book, "bob") for _ in range(3)]
+    book.listen(1, "bob", "bob")
+    book.due("bob", 0.0)
+    book.drop(kept[1])
+    assert book.confirmed(1, kept[2].id) == [kept[0], kept[2]]
+
+
+def test_what_could_not_be_told_is_due_again(book: NoteBook) -> None:
+    note = keep(book, "bob")
+    book.listen(1, "bob", "bob")
+    assert book.due("bob", 0.0) == (1, [note])
+    book.untell(2)
+    assert book.due("bob", 0.0) == (1, [])
+    book.untell(1)
+    assert book.due("bob", 0.0) == (1, [note])
 
 
 def test_everybody_is_all_but_the_sender(book: NoteBook) -> None:

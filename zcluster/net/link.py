@@ -315,5 +315,5 @@ class LinkDriver:
             return Unreachable(f"the connection to {where} ended")
         return Unreachable(
             f"{where} ended the connection during the handshake",
-            hint="is it a zcluster master, and is its public key the one in the key file?",
+            hint="is it a node of this cluster, and is its public key in the key file? NAME@tcp://HOST:PORT names the node",
         )

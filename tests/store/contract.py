@@ -416,6 +416,17 @@ class Contract:
 
         self.run(test)
 
+    def test_leases_end_by_themselves(self) -> None:
+        async def test(store: Store) -> None:
+            lasting = await store.grant(MAX_TTL_S)
+            short = await store.grant(0.01)
+            await store.apply([Put("a", b"", lasting.id), Put("b", b"", short.id)])
+            watch = store.watch("", 1)
+            self.place.now_s += 1.0
+            assert await anext(watch) == ([Change(2, "b", None)], 2)
+
+        self.run(test)
+
     def test_limits_of_leases(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def test(store: Store) -> None:
             for ttl_s in (0.0, -1.0, MAX_TTL_S + 1, float("inf"), float("nan")):
@@ -526,14 +537,14 @@ class Contract:
 
     def test_a_watch_ends_with_the_store_and_with_what_is_forgotten(self) -> None:
         async def test(store: Store) -> None:
-            waiting = asyncio.ensure_future(next_of(store.watch("a", 0)))
-            early = asyncio.ensure_future(next_of(store.watch("a", 7)))
-            await asyncio.sleep(0)
             for _ in range(3):
                 await store.apply([Put("b", b"")])
             await store.compact(0)
             with pytest.raises(Compacted):
                 await anext(store.watch("b", 0))
+            waiting = asyncio.ensure_future(next_of(store.watch("a", 3)))
+            early = asyncio.ensure_future(next_of(store.watch("a", 7)))
+            await store.apply([Put("b", b"")])
             await store.close()
             for task in (waiting, early):
                 with pytest.raises(StopAsyncIteration):

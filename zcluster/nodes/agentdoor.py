@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from zcluster.config import Loaded
 from zcluster.core.agents.filter import Both, Compare, Either
 from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S
+from zcluster.core.agents.orders import ends
 from zcluster.core.agents.presence import Presence
 from zcluster.core.agents.said import fields_of, said_fault
 from zcluster.core.peers import Event, Peer
@@ -94,7 +95,7 @@ class AgentDoor:
         self._doors_frame: tuple[float, Sealed] | None = None
         self._sessions: dict[str, _Session] = {}
         self._presence = Presence()
-        self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, self._numbered)
+        self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, self._numbered, self._late)
         self._unsettled: dict[str, None] = {}
         self._grabs: OrderedDict[str, Grab] = OrderedDict()
         self._wanted = asyncio.Event()
@@ -154,7 +155,7 @@ class AgentDoor:
             case "move":
                 self.move(order.id, order.node)
             case "drop" | "remove":
-                if session is not None and order.epoch and session.epoch > order.epoch:
+                if session is not None and not ends(session.epoch, order):
                     return False
                 reason = f"it has a newer session at {order.node}" if order.op == "drop" else "it was removed"
                 self.end_session(order.id, reason, elsewhere=order.op == "drop")
@@ -265,6 +266,11 @@ class AgentDoor:
             session.epoch = epoch
         if node not in ("", self._desk.name):
             self._taken(id_, node, epoch)
+
+    def _late(self, id_: str, node: str, epoch: int) -> None:
+        session = self._sessions.get(id_)
+        if session is not None and session.epoch <= epoch:
+            self.end_session(id_, f"it has a newer session at {node}", elsewhere=True)
 
     def _due(self) -> None:
         for turned in self._presence.due(self._desk.clock()):

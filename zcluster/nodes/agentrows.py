@@ -4,7 +4,9 @@ Rules kept here:
 - what waits for one agent is one set of fields: however often it speaks, what waits is bounded by the number of agents;
 - one commit is under way at a time, and at most one begins each WRITE_EVERY_S;
 - only a session makes a row, and only of a row of this node is anything changed otherwise: another node may have it by now;
-- the epoch of a session is larger than the row's. An agent that lost its number (or a second process with its key) gets the
+- a session that is older than the one at another node, as far as the book knows, makes no row: only the master's book knows
+  such (by core/agents/ownership.py, as for a worker's session);
+- else the epoch of a session is larger than the row's. An agent that lost its number (or a second process with its key) gets the
   next one: its session is live, and the one before it is over at this node, so it is the newest;
 - when the disk fails, what waits stays and is tried again.
 """
@@ -15,6 +17,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from zcluster.core.agents.ownership import Holding, decide
 from zcluster.core.agents.row import Row
 from zcluster.core.peers import Event
 from zcluster.errors import ZClusterError
@@ -41,17 +44,20 @@ class AgentRows:
     Args:
         node: its name.
         numbered: told each session that is in the book: the agent, the node that it was of until now, the session's epoch.
+        late: told each session that is not: the agent, the node where it has a newer one, and the number of this one.
     """
 
     def __init__(
         self, book: AgentBook, node: str, wall_s: Callable[[], float], note: Callable[[Event], None],
         numbered: Callable[[str, str, int], None],
+        late: Callable[[str, str, int], None] = lambda _id, _node, _epoch: None,
     ) -> None:  # fmt: skip
         self._book = book
         self._node = node
         self._wall_s = wall_s
         self._note = note
         self._numbered = numbered
+        self._late = late
         self._waiting: dict[str, _Waiting] = {}
         self._under_way: dict[str, _Waiting] = {}
         self._some = asyncio.Event()
@@ -120,9 +126,12 @@ class AgentRows:
         taking: list[tuple[str, dict[str, Any]]] = []
         changes: list[tuple[str, dict[str, Any]]] = []
         numbered: list[tuple[str, str, int]] = []
+        late: list[tuple[str, str, int]] = []
         for id_, waiting in batch.items():
             row = rows.get(id_)
-            if waiting.epoch:
+            if waiting.epoch and row is not None and self._is_late(row, waiting.epoch):
+                late.append((id_, row.node, waiting.epoch))
+            elif waiting.epoch:
                 known = 0 if row is None else row.epoch
                 epoch = waiting.epoch if waiting.epoch > known else min(MAX_ID, max(known + 1, int(self._wall_s() * 1000)))
                 fields = {**waiting.fields, "epoch": epoch}
@@ -143,6 +152,14 @@ class AgentRows:
             await self._book.update(changes, of=self._node)
         for id_, node, epoch in numbered:
             self._numbered(id_, node, epoch)
+        for id_, node, epoch in late:
+            self._late(id_, node, epoch)
+
+    def _is_late(self, row: Row, epoch: int) -> bool:
+        if row.node in ("", self._node):
+            return False
+        current = Holding(row.node, row.epoch, row.held, row.status)
+        return decide(current, Holding(self._node, epoch, "session", "active"), frozenset()) != "accepted"
 
     def _put_back(self, batch: dict[str, _Waiting]) -> None:
         """What was not written waits again, beneath what came meanwhile."""

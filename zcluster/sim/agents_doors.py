@@ -79,7 +79,7 @@ class Door:
         self.closed = False
         self._flushing = False
         self._touched: set[str] = set()
-        self.rows = AgentRows(book, name, self.wall_s, lambda event: None, self._numbered)
+        self.rows = AgentRows(book, name, self.wall_s, lambda event: None, self._numbered, self._late)
 
     def wall_s(self) -> float:
         """Seconds since 1970."""
@@ -163,3 +163,10 @@ class Door:
             self.oracle.numbered(id_, self.name, session.said, number)
         if node not in ("", self.name):
             self._taken(id_, node, number)
+
+    def _late(self, id_: str, node: str, epoch: int) -> None:
+        session = self.sessions.get(id_)
+        if session is not None and session.said <= epoch:
+            self.world.note(self.name, f"ends the session of {id_}, which has a newer one at {node}")
+            del self.sessions[id_]
+            self.rows.forget(id_)

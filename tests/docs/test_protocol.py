@@ -41,6 +41,7 @@ from zcluster.keys import may_call, may_send
 from zcluster.keys.rights import FUNCTION_ROLES, ROLES
 from zcluster.wire import (
     KINDS,
+    LATE_KINDS,
     PREFIX_BYTES,
     VERSION,
     VERSIONS,
@@ -60,18 +61,19 @@ from zcluster.wire import (
     decode,
     encode,
 )
+from zcluster.wire.agents import Door
 from zcluster.wire.messages import RequestFlag
-from zcluster.wire.trees import BULK_KINDS, MAX_ITEMS, TreeInfo
+from zcluster.wire.trees import MAX_ITEMS, TreeInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
-    FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change,
+    FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
-    "bulk": {"CHUNK"} | {cls.__name__.upper() for kind, cls in KINDS.items() if kind in BULK_KINDS},
+    "bulk": {"CHUNK"} | {cls.__name__.upper() for kind, cls in KINDS.items() if kind in LATE_KINDS},
 }
 OUR_OWN = {"master_lost", "invalid_config", "invalid_key", "no_such_key"}
 BYE_ONLY = {"no_session"}

@@ -386,12 +386,12 @@ def test_a_full_disk_at_the_start_has_the_reserves_room(place: Place, monkeypatc
         await (await opened(place)).close()
         reserve, connected = place.path.with_suffix(".reserve"), sqlite_file._connected
 
-        def full(path: Path, *, writing: bool) -> sqlite3.Connection:
+        def full(*what: Any, **how: Any) -> sqlite3.Connection:
             if reserve.exists():
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
                 raise error
-            return connected(path, writing=writing)
+            return connected(*what, **how)
 
         monkeypatch.setattr(sqlite_file, "_connected", full)
         store = await opened(place)

@@ -53,6 +53,19 @@ def test_open_files_are_those_of_the_host(tmp_path: Path, monkeypatch: pytest.Mo
     assert Sampler(tmp_path).sample(["files"]) == {"files": {"open": 1234, "max": 9999}}
 
 
+def test_what_is_kept_is_given_again_for_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, clock = tmp_path / "file-nr", Clock()
+    place.write_text("1 0 9\n")
+    monkeypatch.setattr(sampling, "FILE_COUNTS", place)
+    sampler = Sampler(tmp_path, keep_s=1.0, clock=clock)
+    assert sampler.sample(["files"])["files"]["open"] == 1
+    place.write_text("2 0 9\n")
+    clock.now = 0.9
+    assert sampler.sample(["files"])["files"]["open"] == 1
+    clock.now = 1.0
+    assert sampler.sample(["files"])["files"]["open"] == 2
+
+
 def test_two_looks_at_once_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
 

@@ -108,7 +108,7 @@ class Agent:
 
     def link_up(self, welcome: Welcome) -> None:
         self.node = welcome.master
-        fields = {"node": welcome.master, "address": self._link.places.now.address, "session": welcome.session}
+        fields = {"at": welcome.master, "address": self._link.places.now.address, "session": welcome.session}
         self._around.logger.info("joined", extra={"fields": fields})
         self._choice.joined(welcome.master)
         self._address = own_address()
@@ -119,7 +119,7 @@ class Agent:
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
         level = logging.WARNING if was_up else logging.INFO
-        fields = {"node": self.node, "retry_s": round(retry_s, 3)}
+        fields = {"at": self.node, "retry_s": round(retry_s, 3)}
         self._around.logger.log(level, "lost: %s" if was_up else "%s", error, extra={"fields": fields})
         self._left()
         self._aim()
@@ -143,7 +143,7 @@ class Agent:
             case Shared():
                 self._orders.shared(message, data[offset:])
             case Bye(draining=True):
-                self._around.logger.info("the node is shutting down", extra={"fields": {"node": self.node}})
+                self._around.logger.info("the node is shutting down", extra={"fields": {"at": self.node}})
                 self._move_soon(self._choice.leave(self.node))
             case Refusal():
                 self._around.logger.warning("the node refused a message: %s", message.message)
@@ -191,7 +191,7 @@ class Agent:
     def _doors(self, message: Doors) -> None:
         if message.go:
             self._choice.add(message.doors)
-            self._around.logger.info("told to go elsewhere", extra={"fields": {"node": message.go}})
+            self._around.logger.info("told to go elsewhere", extra={"fields": {"to": message.go}})
             self._move_soon(self._choice.go(message.go))
             return
         self._choice.learn(message.doors)

@@ -36,6 +36,7 @@ MONITORED_AT_MOST = 500
 """Simulated agents of which each has a monitor, and sees a broken connection at once; of more, silence tells."""
 FILES_EACH, FILES_MONITORED, FILES_SPARE = 2, 4, 100
 """Descriptors of one agent (libzmq: its connection and its mailbox; with a monitor two more), and of the process."""
+SAMPLE_KEPT_S = 1.0
 START_TURN = 20
 START_EVERY_S = 0.02
 
@@ -168,7 +169,7 @@ async def _many(key_files: Sequence[KeyFile], options: AgentOptions, logger: log
             loop.call_later(1.0, report)
 
     around = Surroundings(
-        context, Sampler(Path("/")), quiet, FLEET_POLICY, system(), ends.ended, level=lambda _level: None, changed=changed,
+        context, Sampler(Path("/"), keep_s=SAMPLE_KEPT_S), quiet, FLEET_POLICY, system(), ends.ended, level=lambda _level: None, changed=changed,
         monitored=monitored,
     )  # fmt: skip
     logger.info("agents start", extra={"fields": {"count": len(key_files), "monitored": monitored}})

@@ -29,12 +29,15 @@ class Sampler:
 
     Args:
         place: a path on the file system that ``disk`` reports.
+        keep_s: how long a measurement is given again: many simulated agents of one process have one host.
         clock: seconds that only grow.
     """
 
-    def __init__(self, place: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, place: Path, *, keep_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._place = place
         self._clock = clock
+        self._keep_s = keep_s
+        self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self._process = psutil.Process()
         # The first look has nothing to compare with: take it now.
@@ -52,14 +55,22 @@ class Sampler:
         wanted = frozenset(metrics)
         out: dict[str, Any] = {}
         for name in METRICS:
-            if name in wanted:
-                try:
-                    found = self._measures[name]()
-                except (OSError, psutil.Error, NotImplementedError):
-                    continue  # this host does not tell it (a container without /proc/net, a place that was unmounted)
-                if found:
-                    out[name] = found
+            if name in wanted and (found := self._measured(name)):
+                out[name] = found
         return out
+
+    def _measured(self, name: str) -> dict[str, Any]:
+        if self._keep_s:
+            until_s, found = self._kept.get(name, (0.0, {}))
+            if found and self._clock() < until_s:
+                return found
+        try:
+            found = self._measures[name]()
+        except (OSError, psutil.Error, NotImplementedError):
+            return {}  # this host does not tell it (a container without /proc/net, a place that was unmounted)
+        if self._keep_s:
+            self._kept[name] = (self._clock() + self._keep_s, found)
+        return found
 
     def _look(self) -> tuple[float, float]:
         with self._lock:

@@ -73,7 +73,9 @@ class StoredSettings:
             self._remember(agent, groups)
             base = await self._base(groups, generation)
             if generation == self._generation:
-                break  # nothing changed meanwhile; where something always does, it is told and asked for again
+                break
+        else:
+            self._tell([agent])  # something changes all the time: it is to be asked for again
         return self._settings(agent, groups, base, _values(own.value)) if own else base.settings
 
     async def file(self, digest_: str) -> bytes | None:
@@ -163,8 +165,11 @@ class StoredSettings:
         self._generation += 1
         concerned = self._concerned(changes)
         if concerned is None or concerned:
-            for callback in self._callbacks:
-                callback(concerned)
+            self._tell(concerned)
+
+    def _tell(self, concerned: list[str] | None) -> None:
+        for callback in self._callbacks:
+            callback(concerned)
 
     def _concerned(self, changes: list[Change] | None) -> list[str] | None:
         if changes is None:

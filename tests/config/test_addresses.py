@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zcluster.config import Address, advertised, parse_address
+from zcluster.config import Address, advertised, advertised_door, parse_address
 from zcluster.errors import ConfigError
 
 
@@ -88,3 +88,18 @@ def test_configured_addresses_win_and_publish_takes_their_hosts() -> None:
 def test_a_port_that_is_not_chosen_cannot_be_advertised() -> None:
     with pytest.raises(ConfigError, match="not chosen"):
         advertised("tcp://0.0.0.0:*", "tcp://0.0.0.0:7571", (), "alpha")
+
+
+@pytest.mark.parametrize(("bind", "port", "advertise", "told"), [
+    ("tcp://10.0.0.7:*", 7580, (), ("tcp://10.0.0.7:7580",)),
+    ("tcp://0.0.0.0:7580", 7580, (), ("tcp://here.example:7580", "tcp://127.0.0.1:7580")),
+    ("tcp://[::]:*", 1, (), ("tcp://here.example:1", "tcp://[::1]:1")),
+    ("tcp://0.0.0.0:7580", 7580, ("tcp://a:1", "tcp://b:2", "tcp://a:1"), ("tcp://a:1", "tcp://b:2")),
+])  # fmt: skip
+def test_what_others_are_told_of_a_door(bind: str, port: int, advertise: tuple[str, ...], told: tuple[str, ...]) -> None:
+    assert advertised_door(bind, port, advertise, "here.example") == told
+
+
+def test_a_door_is_not_told_as_a_wildcard() -> None:
+    with pytest.raises(ConfigError, match="wildcard"):
+        advertised_door("tcp://0.0.0.0:1", 1, ("tcp://*:1",), "here")

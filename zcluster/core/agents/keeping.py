@@ -110,6 +110,7 @@ class NodeChoice:
     ) -> None:  # fmt: skip
         self._given = list(dict.fromkeys(given))
         self._keys = keys
+        self._masters = frozenset(fallback)
         self._fallback = [address for address in dict.fromkeys(fallback) if address not in self._given]
         self._draw = draw
         self._doors: dict[str, Door] = {door.node: door for door in doors}
@@ -194,8 +195,8 @@ class NodeChoice:
             away[0], away[1] = away[1], away[0]
         ordered = away + [text for text in shuffled if text not in away]
         ways = {text: self._candidates(text) for text in ordered}
-        sure = [(text, found[0]) for text, found in ways.items() if len(found) == 1]
-        unsure = {text: found for text, found in ways.items() if len(found) != 1}
+        sure = [(text, found[0]) for text, found in ways.items() if found and self._is_known(text)]
+        unsure = {text: found for text, found in ways.items() if not found or not self._is_known(text)}
         depth = max((len(found) for found in unsure.values()), default=0)
         guesses = [(text, found[rank]) for rank in range(depth) for text, found in unsure.items() if rank < len(found)]
         if unsure:
@@ -213,6 +214,12 @@ class NodeChoice:
             return candidates([text], KnownKeys(self._keys.master, (*self._keys.nodes, *doors)))
         except UsageError:
             return []  # a node that only the master can tell of
+
+    def _is_known(self, text: str) -> bool:
+        """Whether it is known which key answers at an address."""
+        address = split_node(text)[1]
+        listed = address in self._masters or any(address in node.addresses for node in self._keys.nodes)
+        return listed or bool(self._node_of(text))
 
     def _ways_to(self, door: Door) -> list[tuple[str, Candidate]]:
         given = [text for text in self._given if self._node_of(text) == door.node]

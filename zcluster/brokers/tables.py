@@ -164,7 +164,9 @@ class MasterTables:
             due_s = max(due_s + interval_s, clock())
             while clock() < due_s:
                 try:
-                    await asyncio.wait_for(self._beat_now.wait(), due_s - clock())
+                    # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the event.
+                    async with asyncio.timeout(due_s - clock()):
+                        await self._beat_now.wait()
                 except TimeoutError:
                     break
                 self._beat_now.clear()

@@ -187,7 +187,9 @@ class TableCopy:
         due_s = self._machine.next_deadline()
         timeout_s = None if due_s is None else max(0.0, due_s - self._desk.clock())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes together with the event.
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
         self._event.clear()
 
     async def _turn(self) -> None:

@@ -74,8 +74,8 @@ class WorkerTables:
             await copy.close()
 
     def copy_age(self, table: str) -> tuple[int, float | None]:
-        """The master's revision of the copy of ``table``, and how many seconds ago it was last known to be the newest; None: never
-        since this start."""
+        """The master's revision of the copy of ``table``, and how many seconds ago it was last known to be the newest; None:
+        never since this start."""
         copy = self._copies.get(table)
         return (copy.revision, copy.age_s()) if copy is not None else (0, None)
 

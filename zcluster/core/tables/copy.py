@@ -178,8 +178,7 @@ class Copy:
             self.state = replace(state, revision=message.revision)
             self.known = max(self.known, message.revision)
             self.wants_publications = True
-            if self.state.ready and self.known == message.revision:
-                self.agreed_s = now
+            self._taken(now)
             effects.append(Save(ops, self.state))
         elif answered:
             waiting = state.after is None and state.revision < max(state.until, self.known)
@@ -215,7 +214,12 @@ class Copy:
         else:
             low, high = min(state.revision, message.revision), max(state.until, message.revision)
         self.state = CopyState(store=message.store, revision=low, until=high, after=message.last or None)
+        self._taken(now)
         return [*effects, _replacing(message, items, self.state), *self._next(now)]
+
+    def _taken(self, now: float) -> None:
+        if self.state.ready and not self.behind:
+            self.agreed_s = now
 
     def _repair(self, message: Page, items: list[Item], now: float) -> list[Effect]:
         state, asked = self.state, self._open

@@ -42,6 +42,10 @@ COMMANDS = {
         "groups": Entry("zcluster.cli.agent_groups:groups", "Make groups, put agents into them, share files with them."),
         "nodes": Entry("zcluster.cli.nodes:nodes", "List the nodes, their state and their load."),
         "status": Entry("zcluster.cli.nodes:status", "Say in a few lines how the cluster is."),
+        "top": Entry("zcluster.cli.top:top", "Show the cluster live: nodes, rates, queues, syncs, agents, events."),
+        "events": Entry("zcluster.cli.events:events", "Show what happened in the cluster, or follow what happens."),
+        "msg": Entry("zcluster.cli.msg:msg", "Send messages to named clients, and listen for them."),
+        "chat": Entry("zcluster.cli.msg:chat", "Talk with other clients, a command a line."),
     },
     "Manage": {
         "keys": Entry("zcluster.cli.keys:keys", "Make, admit, show and revoke keys."),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ import click
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, on_terminal, pairs, put, say, seconds, table
+from zcluster.cli.sync_views import short, size
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, MasterLost, TimedOut, Unreachable
 
 if TYPE_CHECKING:
@@ -32,6 +33,17 @@ STATES = ("joining", "ready", "silent", "dead", "left")
 BAD_STATES = ("silent", "dead")
 COLOURS = {"ready": "green", "joining": "cyan", "silent": "yellow", "dead": "red"}
 
+
+def metric(name: str, value: str, text: Callable[[Any], str] = cell) -> Callable[[Any], str]:
+    """The text of one value of the metric ``name``; ``-`` where the node does not measure it."""
+
+    def shown(metrics: Any) -> str:
+        found = metrics.get(name) if isinstance(metrics, Mapping) else None
+        return text(found.get(value)) if isinstance(found, Mapping) else "-"
+
+    return shown
+
+
 NODE_COLUMNS = (
     Column("name", "NAME"),
     Column("role", "ROLE"),
@@ -42,6 +54,11 @@ NODE_COLUMNS = (
     Column("in_flight", "IN-FLIGHT", right=True),
     Column("cpu_percent", "CPU%", right=True),
     Column("memory_percent", "MEM%", right=True),
+    Column("metrics", "DISK%", right=True, wide=True, text=metric("disk", "percent")),
+    Column("metrics", "LOAD1", right=True, wide=True, text=metric("load", "m1")),
+    Column("metrics", "RSS", right=True, wide=True, text=metric("process", "rss_bytes", size)),
+    Column("metrics_age_s", "MEASURED", right=True, wide=True, text=seconds),
+    Column("config", "CONFIG", wide=True, text=short),
     Column("agents", "AGENTS", right=True, wide=True),
     Column("door", "DOOR", wide=True),
 )

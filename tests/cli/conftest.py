@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from zcluster.cli.main import run
+from zcluster.clients.groups import AsyncGroups
+from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.sync import AsyncSync
 from zcluster.errors import ZClusterError
 
@@ -75,6 +77,14 @@ class FakeClient:
     def sync(self) -> AsyncSync:
         return AsyncSync(self)
 
+    @property
+    def groups(self) -> AsyncGroups:
+        return AsyncGroups(self)
+
+    @property
+    def config(self) -> AsyncConfig:
+        return AsyncConfig(self)
+
     async def stream(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Any]:
         self.asked.append(("stream", function, args, options))
         for item in self.items:
@@ -109,7 +119,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing"):
+    for module in ("dapi", "nodes", "sync", "completing", "agent_groups", "config"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

@@ -111,7 +111,7 @@ class AgentDoor:
 
     async def start(self) -> None:
         """Listen to agents. Those that were here before are silent until they are heard."""
-        self._alarm = Alarm(asyncio.get_running_loop(), self._due)
+        self._alarm = Alarm(asyncio.get_running_loop(), self.handle_deadline)
         await self._expect_back()
         self._settings.on_change(self._settings_changed)
         self._desk.sessions.attach(self)
@@ -128,7 +128,11 @@ class AgentDoor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._rows.flush()
+        await self.flush()
+
+    async def flush(self) -> bool:
+        """Write what was heard so far; false when the book could not."""
+        return await self._rows.flush()
 
     # -- for the other parts ----------------------------------------------------------------------------------------
 
@@ -272,7 +276,8 @@ class AgentDoor:
         if session is not None and session.epoch <= epoch:
             self.end_session(id_, f"it has a newer session at {node}", elsewhere=True)
 
-    def _due(self) -> None:
+    def handle_deadline(self) -> None:
+        """Agents that have been quiet for too long are silent or disconnected from now on. The door's own timer calls it."""
         for turned in self._presence.due(self._desk.clock()):
             self._turned(turned.id, turned.state, turned.reason)
         self._watch()

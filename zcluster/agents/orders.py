@@ -119,6 +119,11 @@ class Orders:
         if piece.code or piece.offset == self._awaited[1]:
             self._piece.set_result((piece, body))
 
+    async def finished(self) -> None:
+        """Wait until the files of the newest settings are here, or were given up."""
+        if self._task is not None:
+            await self._task
+
     def stop(self) -> None:
         """Fetch no more: the session is over, or newer settings came."""
         if self._task is not None:

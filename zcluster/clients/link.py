@@ -67,7 +67,9 @@ class Sink(Protocol):
 class ClientLink:
     """One client's session, kept open."""
 
-    def __init__(self, key_file: KeyFile, addresses: Sequence[str | Candidate], policy: LinkPolicy, logger: logging.Logger) -> None:
+    def __init__(
+        self, key_file: KeyFile, addresses: Sequence[str | Candidate], policy: LinkPolicy, logger: logging.Logger
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
         self._logger = logger
@@ -82,6 +84,8 @@ class ClientLink:
         self._closed = False
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._last_error: ZClusterError | None = None
+        self._refusals = 0
+        self._address_count = len({choice if isinstance(choice, str) else choice.address for choice in addresses})
         self._ended: ZClusterError | None = None
         self._alarm = Alarm(self.loop, self._due)
         self._context = new_context()
@@ -161,7 +165,10 @@ class ClientLink:
         self._last_error = error
         self.name = ""
         if isinstance(error, FATAL) and not self._opened.done():
-            self._opened.set_exception(error)
+            self._refusals += 1
+            # One door may not know a new key yet that another, or the master, admits.
+            if not isinstance(error, NotAllowed) or self._refusals >= self._address_count:
+                self._opened.set_exception(error)
         if was_up:
             for call, lost in self.calls.session_lost():
                 _fail(call, lost)

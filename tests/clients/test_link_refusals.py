@@ -1,0 +1,47 @@
+"""When a client that was never admitted gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from zcluster.clients.link import ClientLink
+from zcluster.core.doors import Candidate
+from zcluster.core.link import LinkPolicy
+from zcluster.errors import NotAllowed, Unreachable, UnsupportedVersion, ZClusterError
+from zcluster.keys import KeyFile, generate
+
+NOWHERE = "tcp://127.0.0.1:1"
+REFUSED = NotAllowed("refused")
+
+
+@pytest.mark.parametrize(("addresses", "errors", "ended"), [
+    ([NOWHERE], [REFUSED], True),
+    ([NOWHERE], [Unreachable("gone")], False),
+    ([Candidate(NOWHERE, "K"), Candidate(NOWHERE, "L")], [REFUSED], True),
+    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED], False),
+    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED, Unreachable("gone")], False),
+    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED, REFUSED], True),
+    ([NOWHERE, "tcp://127.0.0.1:2"], [UnsupportedVersion("old")], True),
+])  # fmt: skip
+def test_it_gives_up_when_each_address_has_refused_it(
+    addresses: list[str | Candidate], errors: list[ZClusterError], ended: bool
+) -> None:
+    async def body() -> None:
+        key_file = KeyFile("anna", "client", "c", generate(), generate().public)
+        link = ClientLink(key_file, addresses, LinkPolicy(), logging.getLogger("test"))
+        waiting = asyncio.ensure_future(link.opened(60.0))
+        for error in errors:
+            link.link_down(error, False, 0.0)
+        if ended:
+            with pytest.raises(type(errors[-1])):
+                await waiting
+        else:
+            assert not link._opened.done()
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        link.close()
+
+    asyncio.run(body())

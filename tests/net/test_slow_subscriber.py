@@ -63,6 +63,6 @@ def resident_bytes() -> int:
 async def arrives(socket: zmq.Socket[bytes]) -> None:
     """Wait for the next message."""
     async with asyncio.timeout(PATIENCE_S):
-        while not socket.poll(0):
+        while not socket.poll(0):  # noqa: ASYNC110
             await asyncio.sleep(0)
     socket.recv_multipart()

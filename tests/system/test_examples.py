@@ -19,6 +19,7 @@ LIMIT_S = 60.0
 EXPECTED = {
     "client_async.py": ["1 + 2 = 3", "1000 calls at once, the last one: 1998", "item 1", "item 2", "item 3", "refused: "],
     "client_blocking.py": ["master       master   ready", "worker-1     worker   ready", "request: {", "item 3"],
+    "groups.py": ["agents changed: 2", "its groups: default, example-web", "worker-1 measures every 2 s", "refused: unknown key"],
     "fan_out.py": ["master       cpu ", "worker-1     cpu ", "worker-2     cpu "],
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli.main import run
+from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.sync import AsyncSync
@@ -74,6 +75,10 @@ class FakeClient:
         return value
 
     @property
+    def agents(self) -> AsyncAgents:
+        return AsyncAgents(self)
+
+    @property
     def sync(self) -> AsyncSync:
         return AsyncSync(self)
 
@@ -119,7 +124,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing", "agent_groups", "config"):
+    for module in ("dapi", "nodes", "sync", "completing", "agent_groups", "config", "agents"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

@@ -109,6 +109,7 @@ class AgentReports:
             row.last_seen = mine.last_seen
             if row == mine:
                 return row
+            row.last_seen = now_s
         row.first_seen = row.first_seen or now_s
         row.last_seen = row.last_seen or now_s
         return row

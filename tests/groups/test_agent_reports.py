@@ -79,7 +79,8 @@ def test_saying_the_same_again_changes_nothing(make_place: Callable[..., Any]) -
 def test_bad_rows_are_told_by_their_place_and_the_good_ones_kept(make_place: Callable[..., Any]) -> None:
     async def main() -> None:
         place = await reporting(make_place)
-        rows = [{"id": "-x"}, {"id": "good"}, {"name": "no id"}, {"id": "x", "labels": {"k": "v" * 10_000}}, {"id": "y", "port": 1}]
+        long = {"k": "v" * 10_000}
+        rows = [{"id": "-x"}, {"id": "good"}, {"name": "no id"}, {"id": "x", "labels": long}, {"id": "y", "port": 1}]
         told = await place.call("agents.report", rows=rows)
         assert (told["taken"], told["refused_count"]) == (1, 4)
         assert [each["index"] for each in told["refused"]] == [0, 2, 3, 4]

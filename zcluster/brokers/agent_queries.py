@@ -162,8 +162,8 @@ class AgentQueries:
 
 def _fields(row: Row) -> dict[str, Any]:
     return {
-        "name": row.name, "address": row.address, "version": row.version, "os": row.os, "labels": row.labels, "status": row.status,
-        "metrics": row.metrics, "first_seen": row.first_seen, "last_seen": row.last_seen,
+        "name": row.name, "address": row.address, "version": row.version, "os": row.os, "labels": row.labels,
+        "status": row.status, "metrics": row.metrics, "first_seen": row.first_seen, "last_seen": row.last_seen,
     }  # fmt: skip
 
 

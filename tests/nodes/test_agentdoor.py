@@ -211,9 +211,12 @@ def test_an_agent_is_told_to_move_to_a_node_whose_door_is_known() -> None:
         there = Door(node="w1", public="k", addresses=["tcp://w:1"])
         step.join("a")
         step.heard("a", Doors)
-        assert not step.door.move("a", "w1")
-        step.doors = [there]
         assert step.door.perform(AgentOrder(op="move", id="a", node="w1"))
+        assert step.heard("a", Doors) == []
+        step.doors = [there]
+        step.door.tell_doors()
+        assert step.heard("a", Doors) == [Doors(doors=[there]), Doors(doors=[there], go="w1")]
+        assert step.door.move("a", "w1")
         assert step.heard("a", Doors) == [Doors(doors=[there], go="w1")]
         assert not step.door.move("nobody", "w1")
         step.door.tell_doors()

@@ -60,11 +60,13 @@ class AgentSettings(Protocol):
 
 
 class _Session:
-    __slots__ = ("epoch", "files", "interval_s", "metrics", "metrics_due_s", "peer", "told")
+    __slots__ = ("epoch", "files", "go", "interval_s", "metrics", "metrics_due_s", "peer", "told")
 
     def __init__(self, peer: Peer, epoch: int) -> None:
         self.peer = peer
         self.epoch = epoch
+        self.go = ""
+        """The node that it is to be told to go to once that node's door is known."""
         self.interval_s = DEFAULT_INTERVAL_S
         self.metrics: dict[str, Any] = {}
         self.metrics_due_s = 0.0
@@ -179,20 +181,25 @@ class AgentDoor:
         return True
 
     def move(self, agent_id: str, node: str) -> bool:
-        """Tell the agent to go to ``node``; false when it has no session here or the node has no door."""
+        """Tell the agent to go to ``node``; false when it has no session here. Where the node's door is not known yet, the agent
+        is told as soon as it is."""
         session = self._sessions.get(agent_id)
-        doors = [door for door in self._doors() if door.node == node]
-        if session is None or not doors:
+        if session is None:
             return False
-        self._desk.sessions.tell(session.peer, Doors(doors=doors, go=node))
-        self._desk.wake()
+        doors = [door for door in self._doors() if door.node == node]
+        session.go = "" if doors else node
+        if doors:
+            self._desk.sessions.tell(session.peer, Doors(doors=doors, go=node))
+            self._desk.wake()
         return True
 
     def tell_doors(self) -> None:
         """The doors are others now: tell every agent."""
         self._doors_frame = None
-        for session in self._sessions.values():
+        for id_, session in self._sessions.items():
             self._desk.sessions.tell(session.peer, self._doors_now())
+            if session.go:
+                self.move(id_, session.go)
         self._desk.wake()
 
     # -- an attachment ----------------------------------------------------------------------------------------------

@@ -175,6 +175,8 @@ def test_it_moves_once_after_a_join_when_the_difference_is_clear(here: int, ther
 def test_nothing_is_settled_before_the_doors_are_known() -> None:
     picked = choice(A, B)
     assert not picked.settle("a")
+    picked.learn([door("c", C)])
+    assert not picked.settle("a")
     picked.learn([door("a", A, 50), door("b", B, 0)])
     assert picked.settle("a")
 

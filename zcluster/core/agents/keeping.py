@@ -164,12 +164,10 @@ class NodeChoice:
     def settle(self, node: str) -> bool:
         """After a join at ``node``: whether to move to another of the given nodes, which :meth:`next` then gives. At most once
         a join."""
-        if self._settled or not self._doors:
-            return False
-        self._settled = True
         given = self._given_doors()
-        if not given:
-            return False
+        if self._settled or not given:
+            return False  # what was given may be told of later: a node's door is not known at once
+        self._settled = True
         best = min(given.values(), key=lambda door: (door.agents, door.node))
         if node in given:
             here = given[node].agents

@@ -117,10 +117,12 @@ SAMPLES: list[Sample] = [
     ("it is over", Carry(connection=1, op="closed"), []),
     ("notes to this name", Listen(name="bob"), []),
     ("no longer", Listen(name=""), []),
+    ("kept notes have arrived", Listen(name="bob", seen=4294967297), []),
     ("a note", Note(id=1, sender="alice", key="laptop", to="bob", text="hi, \u00c4", at_s=1792000000.5), []),
+    ("a kept one", Note(id=2, sender="laptop", key="laptop", to="bob", text="later", at_s=1792000001.0, kept=True), []),
     (
         "a name that is taken",
-        Note(id=0, sender="", key="", to="bob", text="", at_s=1792000000.5, code="conflict"),
+        Note(id=0, sender="", key="", to="bob", text="bob is taken", at_s=1792000000.5, code="conflict"),
         [],
     ),
 ]

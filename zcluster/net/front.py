@@ -24,6 +24,7 @@ from zcluster.errors import UsageError
 from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, SNDMORE, Socket, readable, server_socket
 from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Reader
+from zcluster.net.subscribers import Subscribers
 from zcluster.net.zap import Zap
 from zcluster.wire import Frame, Message, frame_of
 
@@ -93,7 +94,11 @@ class Front:
             self._zap.close()
             raise
         self._router_reader = Reader(loop, self._router, self._turn)
-        self._publisher_reader = Reader(loop, self._publisher, self._subscriptions) if self._publisher is not None else None
+        self._subscribers: Subscribers | None = None
+        self._publisher_reader: Reader | None = None
+        if self._publisher is not None:
+            self._subscribers = Subscribers(self._publisher, subscribes or _nobody)
+            self._publisher_reader = Reader(loop, self._publisher, self._subscribers.turn)
         self._monitor = Reader(loop, self._pair, self._ends)
 
     @property
@@ -121,6 +126,11 @@ class Front:
         if self._publisher is not None and self._publisher_reader is not None:
             self._publisher.send_multipart([topic, body], NOBLOCK)
             self._publisher_reader.look_again()
+
+    def keys_changed(self) -> None:
+        """The ring changed: who may not subscribe any more hears nothing from now on."""
+        if self._subscribers is not None:
+            self._subscribers.keys_changed()
 
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""
@@ -200,17 +210,6 @@ class Front:
                 self._owner.front_disconnected(route)
         return False
 
-    def _subscriptions(self) -> bool:
-        publisher = self._publisher
-        for _ in range(TURN):
-            if publisher is None:
-                return False
-            try:
-                publisher.recv(NOBLOCK)
-            except zmq.Again:
-                return False
-        return True
-
     # -- writing ----------------------------------------------------------------------------------------------------
 
     def _send(self, route: bytes, data: Frame) -> bool:
@@ -241,6 +240,10 @@ class Front:
             if self._send(route, data):
                 self._owner.front_unblocked(route)
         self._owner.front_turn_over()
+
+
+def _nobody(_public: str) -> bool:
+    return False
 
 
 def _publisher(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socket:

@@ -15,7 +15,7 @@ from zcluster.clients import AsyncClient
 from zcluster.clients.subscription import Subscription
 from zcluster.config import Home
 from zcluster.errors import NotAllowed
-from zcluster.keys import KeyFile
+from zcluster.keys import KeyFile, Ring
 
 FAST = {"session.heartbeat_s": 0.3}
 AGENTS = 5000
@@ -110,5 +110,20 @@ def test_an_agent_may_not_subscribe() -> None:
                 async with asyncio.timeout(30), Subscription(key_file, b"beat") as events:
                     async for _ in events:
                         raise AssertionError("an agent heard what is published")
+
+    asyncio.run(main())
+
+
+def test_a_revoked_key_hears_nothing_more() -> None:
+    async def main() -> None:
+        async with LocalCluster(workers=0, settings=FAST) as cluster:
+            key_file = KeyFile.read(cluster.new_key("gone", "client"))
+            async with asyncio.timeout(30), Subscription(key_file, b"beat") as events:
+                heard = aiter(events)
+                await anext(heard)
+                Ring(Home.of(cluster.home).ring_file).revoke("gone")
+                with pytest.raises(NotAllowed):
+                    while True:
+                        await anext(heard)
 
     asyncio.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ async def same(client: AsyncClient, *workers: str, name: str = "groups") -> None
         return bool(copy["ready"] and copy["digest"] == source["digest"] and copy["store"] == source["store"])
 
     for worker in workers:
-        await eventually(lambda worker=worker: check(worker), f"{worker} has {name}")
+        await eventually(partial(check, worker), f"{worker} has {name}")
 
 
 async def assign(client: AsyncClient, count: int, group: str) -> None:

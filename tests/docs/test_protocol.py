@@ -61,7 +61,7 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.agents import Door
+from zcluster.wire.agents import Door, SharedFile
 from zcluster.wire.messages import RequestFlag
 from zcluster.wire.trees import MAX_ITEMS, TreeInfo
 
@@ -69,7 +69,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
-    FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door,
+    FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door, SharedFile,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
@@ -124,6 +124,9 @@ def described(annotation: Any, meta: Meta | None = None) -> str:
         (inner,) = typing.get_args(annotation)
         count = f"{meta.min_length or 0} to {meta.max_length} " if meta is not None else ""
         return f"list of {count}{described(inner)}"
+    if origin is dict:
+        _, inner = typing.get_args(annotation)
+        return "object" if inner is Any else f"object of {described(inner)}"
     if origin is typing.Literal:
         return " or ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if origin is tuple:

@@ -36,13 +36,26 @@ def carried_bytes(pids: Iterable[int]) -> int | None:
 
     Bytes that the other side has not acknowledged yet are not among them.
     """
+    both = _both_ways(pids)
+    return None if both is None else sum(both)
+
+
+def sent_bytes(pids: Iterable[int]) -> int | None:
+    """As carried_bytes, those that the processes have sent."""
+    both = _both_ways(pids)
+    return None if both is None else both[0]
+
+
+def _both_ways(pids: Iterable[int]) -> tuple[int, int] | None:
+    """Bytes sent and received."""
     inodes = {inode for pid in pids for inode in _socket_inodes(pid)}
     if not inodes:
-        return 0
+        return 0, 0
     try:
-        return sum(carried for inode, carried in _connections() if inode in inodes)
+        found = [(sent, received) for inode, sent, received in _connections() if inode in inodes]
     except OSError:
         return None
+    return sum(sent for sent, _ in found), sum(received for _, received in found)
 
 
 def _socket_inodes(pid: int) -> Iterator[int]:
@@ -59,16 +72,16 @@ def _socket_inodes(pid: int) -> Iterator[int]:
         return  # the process is gone
 
 
-def _connections() -> Iterator[tuple[int, int]]:
-    """(inode, bytes carried) of each TCP connection of this network namespace. libzmq's sockets are of IPv6, whatever the
-    address."""
+def _connections() -> Iterator[tuple[int, int, int]]:
+    """(inode, bytes sent, bytes received) of each TCP connection of this network namespace. libzmq's sockets are of IPv6,
+    whatever the address."""
     if not hasattr(socket, "AF_NETLINK"):
         raise OSError("no netlink")
     for family in (socket.AF_INET, socket.AF_INET6):
         yield from _of_family(family)
 
 
-def _of_family(family: int) -> Iterator[tuple[int, int]]:
+def _of_family(family: int) -> Iterator[tuple[int, int, int]]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(5.0)
         body = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0, ALL_STATES)
@@ -92,7 +105,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (size + 3) & ~3
 
 
-def _carried(message: bytes) -> Iterator[tuple[int, int]]:
+def _carried(message: bytes) -> Iterator[tuple[int, int, int]]:
     [inode] = struct.unpack_from("=I", message, _INODE_AT)
     at = _MESSAGE_BYTES
     while at + _ATTRIBUTE.size <= len(message):
@@ -101,5 +114,5 @@ def _carried(message: bytes) -> Iterator[tuple[int, int]]:
             return
         if kind == INET_DIAG_INFO and size >= _ATTRIBUTE.size + _CARRIED_AT + _CARRIED.size:
             sent, received = _CARRIED.unpack_from(message, at + _ATTRIBUTE.size + _CARRIED_AT)
-            yield inode, sent + received
+            yield inode, sent, received
         at += (size + 3) & ~3

@@ -30,16 +30,21 @@ SPECIALS = {
 """The named benches and their line of help; a test holds the names equal to those of zcluster.bench."""
 WORKS = ("small", "small4", "large", "large4", "pages", "insert", "changed", "one", "idle", "million")
 """The works of ``bench sync``; held equal likewise."""
+AGENT_WORKS = ("first", "changed", "idle", "million", "live")
+"""The works of ``bench agents``; held equal likewise."""
 
 report_option = click.option("--report", type=FILE, metavar="FILE.html", help="Also write the result as one HTML file.")
 format_option = click.option(
     "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True, help="How to print the figures."
 )
+directory_option = click.option(
+    "--dir", "directory", type=DIRECTORY, metavar="DIR", help="Where the files are. [default: the directory for temporary files]"
+)
 
 
 @click.group(cls=Group)
 def bench() -> None:
-    """Measure requests, fan-outs, file sync, reconnection and memory.
+    """Measure requests, fan-outs, file sync, agents, groups, reconnection and memory.
 
     Each bench starts a cluster of its own, and leaves nothing behind.
     """
@@ -115,6 +120,51 @@ def sync(works: str, compare: str, report: Path | None, output: str, **options: 
 
     names, others = (tuple(name for name in text.split(",") if name) for text in (works, compare))
     result = run_sync(SyncOptions(works=names, compare=others, **options), say)
+    return _show(result, output, report, good=result.met)
+
+
+@bench.command()
+@click.option(
+    "--work",
+    "works",
+    multiple=True,
+    type=click.Choice((*AGENT_WORKS, "all")),
+    help="What to measure (may be repeated). [default: first, changed]",
+)
+@click.option("--agents", type=int, help="How many agents there are. [default: as the work says]")
+@click.option("--workers", type=int, help="Workers that have agents, of the work idle. [default: 10]")
+@click.option("--rounds", type=int, default=3, show_default=True, help="How often each work is measured.")
+@click.option(
+    "--duration", "duration_s", type=DURATION, default=60.0, show_default=True, help="How long the works idle and live watch."
+)
+@directory_option
+@report_option
+@format_option
+@debug_option
+def agents(works: tuple[str, ...], report: Path | None, output: str, **options: Any) -> int:
+    """Measure what it costs to know of many agents on one master.
+
+    A work with its own load has the bars of what is promised of agents; with another load it has none.
+    """
+    from zcluster.bench.agents import DEFAULT_WORKS, AgentsOptions, run_agents
+
+    result = run_agents(AgentsOptions(works=works or DEFAULT_WORKS, **options), say)
+    return _show(result, output, report, good=result.met)
+
+
+@bench.command()
+@click.option("--agents", type=int, help="How many agents are assigned by one call. [default: 10000]")
+@click.option("--workers", type=int, help="Workers that have copies of the groups. [default: 16]")
+@click.option("--rounds", type=int, default=5, show_default=True, help="How often to measure.")
+@directory_option
+@report_option
+@format_option
+@debug_option
+def groups(report: Path | None, output: str, **options: Any) -> int:
+    """Measure how fast every worker knows of agents that were assigned to another group."""
+    from zcluster.bench.agents import GROUPS, AgentsOptions, run_agents
+
+    result = run_agents(AgentsOptions(works=(GROUPS.name,), **options), say)
     return _show(result, output, report, good=result.met)
 
 

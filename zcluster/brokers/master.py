@@ -315,6 +315,7 @@ class MasterProcess:
             return
         self._identities.clear()
         self._machine.keys_changed(self._still_admitted, self._loop.time())
+        self._front.keys_changed()
         self._machine.forget_nodes(lambda name: name == self._machine.name or name in self._ring.entries)
         self._trees.nodes_changed()
         for tell in self._side.on_ring_change:

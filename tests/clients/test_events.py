@@ -21,6 +21,22 @@ def head(after: int, log: str = "L") -> dict[str, Any]:
     return {"log": log, "after": after, "oldest": 1, "last": after}
 
 
+class Link:
+    """A link that is up after some looks, or refused then."""
+
+    def __init__(self, up: bool, looks: int = 0, refused: ZClusterError | None = None) -> None:
+        self._up, self._looks, self._refused = up, looks, refused
+
+    @property
+    def up(self) -> bool:
+        self._looks -= 1
+        return self._up and self._looks < 0
+
+    @property
+    def refused(self) -> ZClusterError | None:
+        return self._refused if self._looks < 0 else None
+
+
 class Cluster:
     """Stands in for the client: pages for calls, and for each stream what it yields, the last thing perhaps an error."""
 
@@ -28,7 +44,7 @@ class Cluster:
         self.streams = list(streams)
         self.pages = pages or []
         self.asked: list[dict[str, Any]] = []
-        self.connected = True
+        self.link: Link | None = Link(True)
 
     async def call(
         self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
@@ -90,8 +106,18 @@ def test_a_stream_that_ends_is_asked_for_again() -> None:
 
 def test_a_client_that_was_closed_ends_it() -> None:
     cluster = Cluster([head(0), Unreachable("the client was closed")])
-    cluster.connected = False
+    cluster.link = None
     with pytest.raises(Unreachable):
+        numbers(cluster)
+
+
+def test_it_waits_for_a_session_and_a_refused_key_ends_it() -> None:
+    cluster = Cluster([head(0), MasterLost("gone")], [head(0), event(1)])
+    cluster.link = Link(True, looks=3)
+    assert numbers(cluster, limit=1) == [1]
+    cluster = Cluster([head(0), MasterLost("gone")])
+    cluster.link = Link(False, looks=3, refused=NotAllowed("revoked"))
+    with pytest.raises(NotAllowed):
         numbers(cluster)
 
 

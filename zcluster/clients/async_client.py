@@ -295,9 +295,9 @@ class AsyncClient:
         return AsyncConfig(self)
 
     @property
-    def connected(self) -> bool:
-        """Whether it is open: it keeps a session, or tries to."""
-        return self._link is not None
+    def link(self) -> ClientLink | None:
+        """What keeps its session; None while it is closed."""
+        return self._link
 
     def events(
         self, after: int | None = None, *, names: Sequence[str] | str = (), since_s: float | None = None, follow: bool = True,

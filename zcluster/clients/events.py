@@ -41,6 +41,15 @@ MAX_SEQUENCE = 2**53 - 1
 _random = secrets.SystemRandom()
 
 
+class Link(Protocol):
+    """What of a client's link matters here."""
+
+    @property
+    def up(self) -> bool: ...
+    @property
+    def refused(self) -> ZClusterError | None: ...
+
+
 class Caller(Protocol):
     """What makes the calls: an AsyncClient."""
 
@@ -53,7 +62,7 @@ class Caller(Protocol):
     ) -> AsyncIterator[Any]: ...
 
     @property
-    def connected(self) -> bool: ...
+    def link(self) -> Link | None: ...
 
 
 async def read(
@@ -105,14 +114,22 @@ async def _follow(caller: Caller, args: dict[str, Any]) -> AsyncIterator[Event]:
                 args["after"] = item["sequence"]
                 yield item
         except PASSING as error:
-            if not caller.connected:
-                raise
-            await asyncio.sleep(_pause(error, pause_s))
+            await asyncio.sleep((error.retry_after_s or 0.0) + _random.uniform(0, pause_s))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
+            await _session(caller, error)
 
 
-def _pause(error: ZClusterError, pause_s: float) -> float:
-    return (error.retry_after_s or 0.0) + _random.uniform(0, pause_s)
+async def _session(caller: Caller, error: ZClusterError) -> None:
+    """Wait until the client has a session again; raises ``error`` when it was closed, or why its key is refused."""
+    while True:
+        link = caller.link
+        if link is None:
+            raise error
+        if link.up:
+            return
+        if link.refused is not None:
+            raise link.refused
+        await asyncio.sleep(_random.uniform(PAUSE_S, 2 * PAUSE_S))
 
 
 def _checked_sequence(after: object) -> int | None:

@@ -131,6 +131,16 @@ class ClientLink:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
+    @property
+    def up(self) -> bool:
+        """Whether there is a session."""
+        return self.calls.up
+
+    @property
+    def refused(self) -> ZClusterError | None:
+        """Why the master does not want this key, when that was its last word."""
+        return self._last_error if isinstance(self._last_error, FATAL) and not self.calls.up else None
+
     def say(self, message: Message) -> None:
         """Send a message of its own, when there is a session."""
         if self.calls.up:

@@ -169,8 +169,8 @@ async def _many(key_files: Sequence[KeyFile], options: AgentOptions, logger: log
             loop.call_later(1.0, report)
 
     around = Surroundings(
-        context, Sampler(Path("/"), keep_s=SAMPLE_KEPT_S), quiet, FLEET_POLICY, system(), ends.ended, level=lambda _level: None, changed=changed,
-        monitored=monitored,
+        context, Sampler(Path("/"), keep_s=SAMPLE_KEPT_S), quiet, FLEET_POLICY, system(), ends.ended,
+        level=lambda _level: None, changed=changed, monitored=monitored,
     )  # fmt: skip
     logger.info("agents start", extra={"fields": {"count": len(key_files), "monitored": monitored}})
     for number, key_file in enumerate(key_files, 1):

@@ -89,7 +89,8 @@ class AgentBook(Protocol):
         """The master takes a chunk of ``node``'s book, by the rules of core/agents/ownership.py; ``alive`` are the nodes that
         have a session. A chunk that does not begin at the cursor (or, of another source, at 0) changes nothing and tells the
         cursor. With the first chunk of another source, what was live at the node is disconnected until it is reported again.
-        The earliest first_seen and the latest last_seen are kept."""
+        The earliest first_seen and the latest last_seen are kept. Without a source the rows are claims by the same rules, but
+        of no book: no cursor is looked at or moved (the master's own reports)."""
 
     async def cursor(self, node: str) -> Cursor:
         """Up to where ``node``'s book is taken."""

@@ -9,6 +9,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 from msgspec import Meta, Struct
+from orjson import dumps
 
 from zcluster.core.agents.row import (
     ID,
@@ -32,16 +34,21 @@ from zcluster.core.agents.row import (
     Status,
     check_row,
 )
+from zcluster.core.agents.versions import version_key
 from zcluster.errors import UsageError
 from zcluster.store.book import Cursor, RowText
+from zcluster.store.book_schema import params_of
+
+Params = tuple[Any, ...]
+"""A row's values for the columns of book_schema.COLUMNS."""
 
 Time = Annotated[float, Meta(ge=0, le=MAX_TIME_S)]
 Epoch = Annotated[int, Meta(ge=0, le=MAX_EPOCH)]
-LabelKey = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_KEY_CHARS, pattern="^[^ =]+$")]
+LabelKey = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_KEY_CHARS)]
 LabelValue = Annotated[str, Meta(max_length=MAX_LABEL_VALUE_CHARS)]
 
 
-class Fields(Struct):
+class Fields(Struct, gc=False):
     """The fields of a row that a worker says. What it says of node and groups does not count."""
 
     name: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["name"])] = ""
@@ -58,6 +65,8 @@ class Fields(Struct):
 
 
 SAID = Fields.__struct_fields__
+_WRONG_KEY = re.compile(rb'[{,]"[^"]*[ =][^"]*":')
+"""In the JSON of labels without escapes: a key with a space or '='. One search for a chunk costs less than one for a key."""
 
 
 @dataclass(slots=True)
@@ -70,7 +79,7 @@ class Chunk:
     invalid: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Said(Struct, array_like=True):
+class Said(Struct, array_like=True, gc=False):
     """One row as it came."""
 
     id: str
@@ -82,50 +91,57 @@ class Said(Struct, array_like=True):
 
 def follows(cursor: Cursor, source: str, base: int, upto: int) -> bool:
     """Whether a chunk is the next one."""
-    if not source or upto < base:
-        return False
-    return base == (cursor.upto if source == cursor.source else 0)
+    return upto >= base and base == (cursor.upto if source == cursor.source else 0)
 
 
 def chunk_rows(rows: Sequence[RowText], node: str) -> Chunk:
-    """The rows that ``node`` sent."""
+    """The rows that ``node`` sent, each looked at."""
     chunk = Chunk()
-    said = quick_rows(rows)
-    if said is None:
-        for row in _last_words(rows):
-            _add_slowly(chunk, row, node)
-        return chunk
-    for one in said:
-        if one.op == "gone":
-            chunk.gone.append((one.id, one.epoch))
-        else:
-            fields = {name: getattr(one.fields, name) for name in SAID}
-            chunk.put.append(Row(id=one.id, node=node, epoch=one.epoch, held=one.held, **fields))
+    for row in _last_words(rows):
+        _add(chunk, row, node)
     return chunk
 
 
-def quick_rows(rows: Sequence[RowText]) -> list[Said] | None:
-    """The rows, if all of them are plainly right and each agent is there once; None: each has to be looked at."""
+def chunk_params(
+    rows: Sequence[RowText], node: str, last: int
+) -> tuple[list[Params], list[tuple[str, int]], list[tuple[str, str]]]:
+    """The rows of a chunk as the database takes them, numbered after ``last``; what is gone; what is refused."""
+    quick = _quick(rows, node, last)
+    if quick is not None:
+        return *quick, []
+    chunk = chunk_rows(rows, node)
+    return [params_of(row, number) for number, row in enumerate(chunk.put, last + 1)], chunk.gone, chunk.invalid
+
+
+def _quick(rows: Sequence[RowText], node: str, last: int) -> tuple[list[Params], list[tuple[str, int]]] | None:
+    """As chunk_params, if all rows are plainly right and each agent is there once; None: each has to be looked at."""
     try:
         said = msgspec.convert(rows, list[Said])
-        encoded = orjson.dumps(rows, option=orjson.OPT_STRICT_INTEGER)
+        encoded = dumps(rows, option=orjson.OPT_STRICT_INTEGER)
     except (msgspec.ValidationError, TypeError, RecursionError):
         return None
     if not encoded.isascii() or b"\\" in encoded or b"\x7f" in encoded:
         return None
-    match = ID.fullmatch
-    if not all(match(one.id) for one in said) or len({one.id for one in said}) != len(said):
+    ids = {one.id for one in said}
+    if len(ids) != len(said) or not all(map(ID.fullmatch, ids)) or not {one.op for one in said} <= {"put", "gone"}:
         return None
-    if any(one.op != "put" and one.op != "gone" for one in said):
+    put: list[Params] = []
+    all_labels: list[bytes] = []
+    for one in said:
+        if one.op == "put":
+            f = one.fields
+            os, labels, metrics, platform = dumps(f.os), dumps(f.labels), dumps(f.metrics), f.os.get("platform", "")
+            if len(os) > MAX_OS_BYTES or len(metrics) > MAX_METRICS_BYTES or type(platform) is not str:
+                return None
+            last += 1
+            all_labels.append(labels)
+            put.append((
+                one.id, last, f.name, f.address, f.version, version_key(f.version), os.decode(), platform, node, f.status,
+                f.first_seen, f.last_seen, labels.decode(), metrics.decode(), f.config, f.tree, one.epoch, one.held,
+            ))  # fmt: skip
+    if _WRONG_KEY.search(b"".join(all_labels)):
         return None
-    return said if all(_objects_fit(one.fields) for one in said) else None
-
-
-def _objects_fit(fields: Fields) -> bool:
-    os, metrics = fields.os, fields.metrics
-    if os and (type(os.get("platform", "")) is not str or len(orjson.dumps(os)) > MAX_OS_BYTES):
-        return False
-    return not metrics or len(orjson.dumps(metrics)) <= MAX_METRICS_BYTES
+    return put, [(one.id, one.epoch) for one in said if one.op == "gone"]
 
 
 def _last_words(rows: Sequence[RowText]) -> list[RowText]:
@@ -137,7 +153,7 @@ def _last_words(rows: Sequence[RowText]) -> list[RowText]:
     return list(last.values())
 
 
-def _add_slowly(chunk: Chunk, row: RowText, node: str) -> None:
+def _add(chunk: Chunk, row: RowText, node: str) -> None:
     id_ = row[0] if row and isinstance(row[0], str) else ""
     try:
         if len(row) != 5 or row[1] not in ("put", "gone") or not isinstance(row[4], dict):

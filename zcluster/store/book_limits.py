@@ -31,6 +31,14 @@ def check_changes(changes: Sequence[tuple[str, dict[str, Any]]]) -> None:
             _check(id_, name, value)
 
 
+def check_groups(groups: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Refuse what ``set_groups`` must not be given."""
+    check_count(groups)
+    for id_, names in groups:
+        check_id(id_)
+        _check(id_, "groups", names)
+
+
 def check_count(items: Sequence[Any]) -> None:
     """Refuse a call with too many."""
     if len(items) > MAX_ROWS:

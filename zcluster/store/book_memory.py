@@ -18,7 +18,7 @@ from zcluster.core.agents.row import Row, Status
 from zcluster.errors import StoreFailed
 from zcluster.store.book import Cursor, Found, RowText, Took
 from zcluster.store.book_chunk import chunk_rows, follows
-from zcluster.store.book_limits import check_changes, check_page, check_rows
+from zcluster.store.book_limits import check_changes, check_count, check_groups, check_page, check_rows
 from zcluster.store.book_paging import MAX_VALUES, counted_by, plan_of, rank, row_dict, too_many_values
 
 _QUIET = {"groups": [], "last_seen": 0.0, "first_seen": 0.0}
@@ -67,6 +67,7 @@ class MemoryBook:
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Row]:
         self._check_open()
+        check_count(ids)
         return {id_: self._shown(self._rows[id_]) for id_ in ids if id_ in self._rows}
 
     async def changed(self, after: int, limit: int) -> tuple[list[Row], int, bool]:
@@ -80,17 +81,19 @@ class MemoryBook:
     async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
         self._check_open()
         cursor = self._cursors.get(node, Cursor())
-        if not follows(cursor, source, base, upto):
-            return Took(cursor)
-        if source != cursor.source:
-            self._set_status((row for row in self._rows.values() if row.node == node and row.status in LIVE), "disconnected")
+        took = Took(cursor)
+        if source:
+            if not follows(cursor, source, base, upto):
+                return took
+            if source != cursor.source:
+                self._set_status((row for row in self._rows.values() if row.node == node and row.status in LIVE), "disconnected")
+            took.cursor = self._cursors[node] = Cursor(source, upto)
         chunk = chunk_rows(rows, node)
-        took = Took(Cursor(source, upto), refused=list(chunk.invalid))
+        took.refused += chunk.invalid
         for row in chunk.put:
             took.taken += self._claim(row, alive, took)
         for id_, epoch in chunk.gone:
             took.taken += self._gone(node, id_, epoch)
-        self._cursors[node] = took.cursor
         return took
 
     def _claim(self, row: Row, alive: frozenset[str], took: Took) -> bool:
@@ -162,6 +165,7 @@ class MemoryBook:
 
     async def set_groups(self, groups: Sequence[tuple[str, Sequence[str]]], revision: int) -> None:
         self._check_open()
+        check_groups(groups)
         for id_, names in groups:
             self._assign(id_, names)
         self._groups_revision = revision
@@ -188,6 +192,7 @@ class MemoryBook:
 
     async def purge(self, ids: Sequence[str]) -> int:
         self._check_open()
+        check_count(ids)
         for id_ in ids:
             self._numbers.pop(id_, None)
             self._was.pop(id_, None)

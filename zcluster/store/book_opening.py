@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from zcluster.store.book import AgentBook
-from zcluster.store.book_memory import MemoryBook
+from zcluster.store.book_sqlite import SqliteBook
 
 
 async def open_book(path: Path) -> AgentBook:
-    """The book at ``path``, made when there is none."""
-    return MemoryBook()
+    """The book at ``path``, made when there is none.
+
+    Raises:
+        StoreFailed: it cannot be read or made.
+        Busy: another process has it open.
+    """
+    return await SqliteBook.open(path)

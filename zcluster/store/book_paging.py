@@ -73,9 +73,7 @@ def counted_by(by: str) -> Field | None:
     """The field by whose values ``count`` counts; None for ``""``. Raises UsageError."""
     field = field_of(by) if by else None
     if field is not None and field.kind in ("time", "object"):
-        raise UsageError(
-            f"agents cannot be counted by {by}", hint="count by status, node, groups, version, os.NAME or labels.NAME"
-        )
+        raise UsageError(f"agents cannot be counted by {by}", hint="count by status, node, groups, version or labels.NAME")
     return field
 
 

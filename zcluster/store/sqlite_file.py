@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 
 from zcluster.errors import Busy, StoreFailed, ZClusterError
@@ -45,6 +46,20 @@ CREATE TABLE prefixes (number INTEGER PRIMARY KEY, prefix TEXT NOT NULL UNIQUE);
 CREATE TABLE digests (slot INTEGER PRIMARY KEY, digest BLOB NOT NULL);
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a database holds."""
+
+    what: str
+    format: int
+    schema: str
+    first: str
+    """Writes the one row of ``state``; its parameter is the id."""
+
+
+STORE = Layout("store", FORMAT, _SCHEMA, "INSERT INTO state VALUES (0, ?, 0, 0, 0, 0, 0)")
+
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _PRIMARY_CODE = 0xFF
 """The low byte of an extended result code (https://www.sqlite.org/rescode.html)."""
@@ -58,8 +73,9 @@ class StoreFile:
         StoreFailed: it cannot be opened, read or made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, layout: Layout = STORE) -> None:
         self.path = path
+        self._layout = layout
         self.reserve = Reserve(path)
         self._lock = -1
         try:
@@ -74,23 +90,27 @@ class StoreFile:
             raise
 
     def _open(self) -> None:
-        _check_files(self.path, self.reserve.path)
+        _check_files(self.path, self.reserve.path, self._layout.what)
         try:
             self._connect()
         except sqlite3.Error as error:
-            raise failure(error, "opening the store", self.path) from None
+            raise failure(error, f"opening the {self._layout.what}", self.path) from None
         self.reserve.make()
 
     def _connect(self) -> None:
         try:
-            self.writer = _connected(self.path, writing=True)
+            self.writer = _connected(self.path, self._layout, writing=True)
         except sqlite3.Error as error:
             # With the disk full not even the log's index can be made. A second try has the reserve's room.
             if primary_code(error) in _BROKEN or not self.reserve.path.exists():
                 raise
             self.reserve.free()
-            self.writer = _connected(self.path, writing=True)
-        self.reader = _connected(self.path, writing=False)
+            self.writer = _connected(self.path, self._layout, writing=True)
+        self.reader = self.connect_reader()
+
+    def connect_reader(self) -> sqlite3.Connection:
+        """One more connection that only reads; to be closed before this."""
+        return _connected(self.path, self._layout, writing=False)
 
     def close(self) -> None:
         """Close what is open; the writer last, since the last to close copies the log into the database."""
@@ -150,7 +170,7 @@ def _locked(path: Path) -> int:
     return fd
 
 
-def _check_files(path: Path, reserve: Path) -> None:
+def _check_files(path: Path, reserve: Path, what: str) -> None:
     """Refuse to begin anew where a store was, and make the file where there was none."""
     size = path.stat().st_size if path.exists() else 0
     if size:
@@ -159,7 +179,7 @@ def _check_files(path: Path, reserve: Path) -> None:
     left = [place for place in (log, reserve) if place.exists() and place.stat().st_size]
     if left:
         raise StoreFailed(
-            f"{path} is {'empty' if path.exists() else 'missing'}, but {left[0].name} beside it shows that there was a store",
+            f"{path} is {'empty' if path.exists() else 'missing'}, but {left[0].name} beside it shows that there was a {what}",
             hint=f"put {path.name} back, or move the files {path.stem}.* beside it away to begin anew",
         )
     # Made before SQLite opens it, for its mode: SQLite gives its log the same. Nobody holds a lock on it yet.
@@ -171,11 +191,11 @@ def _check_files(path: Path, reserve: Path) -> None:
         os.close(directory)
 
 
-def _connected(path: Path, *, writing: bool) -> sqlite3.Connection:
+def _connected(path: Path, layout: Layout, *, writing: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         if writing:
-            _prepare(connection, path)
+            _prepare(connection, path, layout)
         else:
             connection.execute("PRAGMA query_only = ON")
             connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB}")
@@ -186,7 +206,7 @@ def _connected(path: Path, *, writing: bool) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, layout: Layout) -> None:
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -196,13 +216,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found == 0:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreFailed(f"{path} is a database, but not of a store", hint="move it away, or give another path")
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT};")
-        connection.execute("INSERT INTO state VALUES (0, ?, 0, 0, 0, 0, 0)", (secrets.token_hex(16),))
+            raise StoreFailed(f"{path} is a database, but not of a {layout.what}", hint="move it away, or give another path")
+        connection.executescript(f"BEGIN IMMEDIATE; {layout.schema} PRAGMA user_version = {layout.format};")
+        connection.execute(layout.first, (secrets.token_hex(16),))
         connection.execute("COMMIT")
-    elif found != FORMAT:
+    elif found != layout.format:
         raise StoreFailed(
-            f"{path} has the format {found}, this zcluster reads {FORMAT}", hint="use the zcluster that wrote it, or move it away"
+            f"{path} has the format {found}, this zcluster reads {layout.format}",
+            hint="use the zcluster that wrote it, or move it away",
         )
     elif path.stat().st_size <= CHECKED_BYTES:
         said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])

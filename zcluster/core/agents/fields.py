@@ -52,7 +52,7 @@ def field_of(text: str) -> Field:
     column, dot, rest = text.partition(".")
     if dot and column in OPEN and rest and len(text) <= MAX_FIELD_CHARS:
         path = (rest,) if column == "labels" else tuple(rest.split("."))
-        if all(path) and len(path) <= MAX_DEPTH:
+        if all(path) and len(path) <= MAX_DEPTH and text.isprintable() and not {'"', "\\"} & set(text):
             return Field(text, column, "open", path)
     near = nearest(text, _SAMPLES) if len(text) <= MAX_FIELD_CHARS else ""
     hint = f"did you mean {near!r}?" if near else f"fields are {', '.join(KINDS)}; os.NAME, labels.NAME, metrics.NAME"

@@ -3,7 +3,8 @@
 Rules kept here:
 - each question is answered yes or no; what is missing is empty text to ``=``, ``!=`` and ``~``, and has no order;
 - a number equals a number, a text a text; ``true`` and ``false`` are 1 and 0;
-- ``<`` and its like compare numbers with numbers, versions and other texts with their numbers as numbers (versions.py);
+- ``<`` and its like compare numbers with numbers (of metrics nothing else), versions and other texts with their numbers as
+  numbers (versions.py);
 - ``group`` asks whether one of the groups is it; a time of 0 is missing;
 - a glob has ``*`` and ``?``, and costs at most its length times that of the text.
 """
@@ -83,7 +84,11 @@ def _equal(field: Field, found: Scalar | None, value: str) -> bool:
 
 def _ordered(field: Field, found: Scalar | None, asked: Compare) -> bool:
     order = _ORDERS[asked.op]
-    if found is None or (field.kind in ("version", "time") and not found):
+    if (
+        found is None
+        or (field.column == "metrics" and isinstance(found, str))
+        or (field.kind in ("version", "time") and not found)
+    ):
         return False
     if isinstance(found, str):
         key = version_key if field.kind == "version" else natural_key

@@ -63,6 +63,7 @@ def test_a_name_of_another_is_the_error_of_the_first_step() -> None:
                 raise AssertionError
         with pytest.raises(Conflict):
             await anext(Messages(lambda: link, "bob"))
+        assert link.notes is None
 
     run(work, Link(code="conflict"))
 

@@ -182,8 +182,10 @@ class Messages:
             return
         if note.code == LISTENING:
             self._accepted.set()
-        else:
-            self.fail(error_from_dict({"code": note.code, "message": note.text}))
+            return
+        if self._on is not None and self._on.notes is self:
+            self._on.notes = None  # it is not asked for again on the next session
+        self.fail(error_from_dict({"code": note.code, "message": note.text}))
 
     def _confirm(self, id_: int) -> None:
         if self._on is not None and self._on.name:

@@ -45,13 +45,13 @@ class MasterAgents:
 
     Args:
         perform: what an order does to the session of an agent at the master itself (see zcluster.workers.agents.Perform).
+        counters: the master's.
     """
 
     kinds = frozenset({Rows.kind})
 
-    def __init__(self, desk: Desk, perform: Callable[[AgentOrder], bool]) -> None:
-        self._desk, self._book, self._perform = desk, desk.book, perform
-        self.counters = Counters()
+    def __init__(self, desk: Desk, perform: Callable[[AgentOrder], bool], counters: Counters) -> None:
+        self._desk, self._book, self._perform, self.counters = desk, desk.book, perform, counters
         self.taking = Taking(desk.name, self._lease_s())
         self._telling = Telling()
         self._peers: dict[int, Peer] = {}

@@ -78,7 +78,7 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
     """What concerns agents, those of the master's own door among them."""
     settings = StoredSettings(desk)
     groups = MasterGroups(desk)
-    rows = MasterAgents(desk, lambda order: door.perform(order))
+    rows = MasterAgents(desk, lambda order: door.perform(order), master.machine.counters)
     door = AgentDoor(desk, settings, doors.directory.doors, rows.taken_here)
     doors.directory.on_change(door.tell_doors)
     nodes = master.machine.roster.nodes

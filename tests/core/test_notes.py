@@ -238,6 +238,20 @@ def test_room_is_made_by_what_is_over(book: NoteBook, monkeypatch: pytest.Monkey
     assert book.kept_count == 1
 
 
+def test_room_in_all_is_made_by_what_is_over_but_not_looked_for_each_time(
+    book: NoteBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+    keep(book, "bob", until_s=5.0)
+    keep(book, "carol", until_s=6.5)
+    later = [Kept(book.next_id(), "dave", "alice", 1, 20.0) for _ in range(2)]
+    book.add(later[0], 6.0)
+    with pytest.raises(Busy):
+        book.add(later[1], 6.9)
+    book.add(later[1], 7.0)
+    assert [each.name for each in book.listeners()] == ["dave"]
+
+
 def test_ids_grow_beyond_what_was_kept_before(book: NoteBook) -> None:
     assert book.next_id() == 101
     book.add(Kept(500, "bob", "alice", 1, 20.0), 0.0)

@@ -28,6 +28,8 @@ MAX_KEPT_BYTES = 256 * 1024 * 1024
 WINDOW_NOTES = 32
 WINDOW_BYTES = 1_048_576
 """Kept notes that a session may have been told and not yet confirmed. One note always goes."""
+SWEEP_EVERY_S = 1.0
+"""How often, at most, everything is looked through for what is over, when there is no room."""
 RESERVED = frozenset({"all", "any"})
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 NEAR = 3
@@ -119,6 +121,7 @@ class NoteBook:
         self._by_sender: dict[str, int] = {}
         self.kept_count = 0
         self.kept_bytes = 0
+        self._swept_s = 0.0
 
     # -- who listens --------------------------------------------------------------------------------------------------
 
@@ -213,7 +216,12 @@ class NoteBook:
             Busy: too much is kept: for this name, of this sender, or in all.
         """
         entry = self._names.setdefault(note.to, _Name())
-        self._expire(entry, now_s)
+        if len(entry.kept) >= MAX_KEPT_OF_NAME:
+            self._expire(entry, now_s)
+        elif self._full(note) and abs(now_s - self._swept_s) >= SWEEP_EVERY_S:
+            self._swept_s = now_s
+            self.expire(now_s)
+            entry = self._names.setdefault(note.to, _Name())
         try:
             self._check_room(entry, note)
         except Busy:
@@ -280,12 +288,15 @@ class NoteBook:
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
+    def _full(self, note: Kept) -> bool:
+        return self.kept_count >= MAX_KEPT or self.kept_bytes + note.size_bytes > MAX_KEPT_BYTES
+
     def _check_room(self, entry: _Name, note: Kept) -> None:
         if len(entry.kept) >= MAX_KEPT_OF_NAME:
             raise Busy(f"{len(entry.kept)} messages are kept for {note.to} already", hint="they wait until it listens")
         if self._by_sender.get(note.by, 0) >= MAX_KEPT_OF_SENDER:
             raise Busy(f"{MAX_KEPT_OF_SENDER} messages of {note.by} are kept already", hint="they wait for those they are for")
-        if self.kept_count >= MAX_KEPT or self.kept_bytes + note.size_bytes > MAX_KEPT_BYTES:
+        if self._full(note):
             raise Busy("too many messages are kept already", hint="send without keeping, or try again later", retry_after_s=60.0)
 
     def _expire(self, entry: _Name, now_s: float) -> None:

@@ -14,7 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,6 +22,7 @@ import orjson
 from zcluster import __version__
 from zcluster.brokers.carry import Carrying
 from zcluster.brokers.cluster_functions import cluster_functions
+from zcluster.brokers.info import MasterInfo
 from zcluster.brokers.locate import Locator
 from zcluster.brokers.parts import DIGESTED, MasterSide, master_parts
 from zcluster.brokers.records import Records
@@ -49,18 +50,6 @@ LAST_WORDS_MS = 500
 DENIALS_LOGGED_PER_S = 10
 LOCAL_ROUNDS = 16
 """How often in one turn the machine and its own node may answer each other before others get their turn."""
-
-
-@dataclass(frozen=True)
-class MasterInfo:
-    """What a started master tells: its name, cluster, addresses and the fingerprint of its key."""
-
-    name: str
-    cluster: str
-    bind: str
-    publish: str
-    fingerprint: str
-    epoch: int
 
 
 def serve(loaded: Loaded, *, ready: Callable[[MasterInfo], None] | None = None) -> int:
@@ -106,6 +95,7 @@ class MasterProcess:
         self._wire_limits = WireLimits(frame_bytes=loaded.settings.limits.frame_bytes)
         self._waking = True
         """Whether a flush is on its way; until the front is there nothing can be sent."""
+        self._ended = False
         self._denials = 0
         self._sequences = {b"beat": 0, b"nodes": 0}
         self._draining = False
@@ -153,6 +143,7 @@ class MasterProcess:
         await lifetime.stopped()
         await self._drain(lifetime)
         self._trees.close()
+        self._ended = self._waking = True
         self._front.close(LAST_WORDS_MS)
         await self._locator.close()
         for part in reversed(self._parts):
@@ -208,6 +199,8 @@ class MasterProcess:
 
     def _flush(self) -> None:
         """Send what was decided outside of the front's turns."""
+        if self._ended:
+            return
         self._send_decided()
         self._front.sent()
 
@@ -262,10 +255,14 @@ class MasterProcess:
             self._flush()
 
     def _tick(self) -> None:
+        if self._ended:
+            return
         self._loop.call_later(RING_POLL_S, self._tick)
         self._look_at_ring()
 
     def _beat_myself(self) -> None:
+        if self._ended:
+            return
         self._loop.call_later(self._loaded.settings.session.heartbeat_s, self._beat_myself)
         self._machine.receive(LOCAL, self._me, self._node.beat(), b"", 0, self._loop.time())
         self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
@@ -284,7 +281,7 @@ class MasterProcess:
         return master_parts(desk, self._side)
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:
-        if hasattr(self, "_front"):  # before it is there nobody could have subscribed
+        if hasattr(self, "_front") and not self._ended:  # before it is there nobody could have subscribed
             self._front.publish(topic, frame)
 
     def _note(self, event: Event) -> None:

@@ -35,7 +35,9 @@ CREATE TABLE groups_of (agent TEXT PRIMARY KEY, names TEXT NOT NULL) WITHOUT ROW
 CREATE TABLE members (name TEXT NOT NULL, agent TEXT NOT NULL, PRIMARY KEY (name, agent)) WITHOUT ROWID;
 CREATE TABLE cursors (node TEXT PRIMARY KEY, source TEXT NOT NULL, upto INTEGER NOT NULL) WITHOUT ROWID;
 """
-LAYOUT = Layout("book of agents", 1001, SCHEMA, "INSERT INTO state VALUES (0, ?, 0, 0)")
+WRITER_CACHE_KIB = 65_536
+"""The indexes of a million agents and more: ids come in any order, and a page that was put out is read for the next row."""
+LAYOUT = Layout("book of agents", 1001, SCHEMA, "INSERT INTO state VALUES (0, ?, 0, 0)", WRITER_CACHE_KIB)
 
 COLUMNS = (
     "id", "change", "name", "address", "version", "version_key", "os", "platform", "node", "status", "first_seen", "last_seen",

@@ -56,6 +56,7 @@ class Layout:
     schema: str
     first: str
     """Writes the one row of ``state``; its parameter is the id."""
+    writer_cache_kib: int = WRITER_CACHE_KIB
 
 
 STORE = Layout("store", FORMAT, _SCHEMA, "INSERT INTO state VALUES (0, ?, 0, 0, 0, 0, 0)")
@@ -210,7 +211,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, layout: Layout) -> None
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size = -{layout.writer_cache_kib}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     connection.execute(f"PRAGMA journal_size_limit = {4 * WAL_PAGES * PAGE_BYTES}")
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -226,3 +226,24 @@ def test_a_door_without_a_master_sends_clients_away_until_it_is_back(doors: Door
             assert await eventually(again, "an answer after the master's return") == 3
 
     use(body)
+
+
+def test_clients_at_different_nodes_send_to_one_another_and_follow_the_events(doors: Doors) -> None:
+    async def body() -> None:
+        ann, bob = doors.key("ann"), doors.key("bob")
+        async with (
+            await through(ann, await doors.address("door-1")) as at_one,
+            await through(bob, await doors.address("door-2")) as at_two,
+            AsyncClient(home=doors.cluster.home) as at_master,
+            at_one.messages() as for_ann,
+            at_two.messages() as for_bob,
+            asyncio.timeout(30),
+        ):
+            assert await at_one.send("bob", "hello") == 1
+            message = await anext(for_bob)
+            assert (message.key, message.text) == ("ann", "hello")
+            assert await at_master.send("all", "both") == 2
+            assert [(await anext(each)).text for each in (for_ann, for_bob)] == ["both", "both"]
+            assert [event["name"] async for event in at_two.events(after=0, limit=1)] == ["join"]
+
+    use(body)

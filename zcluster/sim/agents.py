@@ -23,7 +23,7 @@ IDLE_S = 100.0
 TICK_S = 0.5
 LAST_LINES = 60
 TROUBLES = (
-    "crash worker", "crash master", "break", "lose master", "lose worker", "remove", "remove at worker", "report", "quit",
+    "crash worker", "crash master", "break", "lose master", "lose worker", "remove", "remove at worker", "report", "quit", "cut",
 )  # fmt: skip
 
 
@@ -106,13 +106,17 @@ class AgentRun:
     def _agent(self, agent: SimAgent) -> None:
         """An agent opens a session somewhere, or says something."""
         world = self.world
+        if agent.live and world.random.random() < 0.6:
+            self._say(agent)
+        else:
+            self._join(agent, world.random.choice(self._doors()))
+
+    def _say(self, agent: SimAgent) -> None:
         door = self._door(agent.node)
-        if agent.live and door is not None and world.random.random() < 0.6:
+        if door is not None:
             self.said += 1
             agent.said = self.said
-            door.hear(agent.id, agent.said)
-            return
-        self._join(agent, world.random.choice(self._doors()))
+            door.hear(agent.id, agent.epoch, agent.said)
 
     def _join(self, agent: SimAgent, door: Door) -> None:
         """The agent's newest session is at ``door`` now; the node of the one before notices its end after a while, and may
@@ -124,7 +128,7 @@ class AgentRun:
                 world.after(world.random.choice((0.001, 0.1, 3.0)), lambda: before.end(old_id, epoch))
                 self.said += 1
                 word = self.said
-                world.after(world.random.uniform(0.0, 2.0), lambda: before.hear(old_id, word))
+                world.after(world.random.uniform(0.0, 2.0), lambda: before.hear(old_id, epoch, word))
         agent.epoch = next_epoch(agent.epoch, int(door.wall_s() * 1000))
         agent.node, agent.live = door.name, True
         self.said += 1
@@ -132,7 +136,7 @@ class AgentRun:
         world.note(agent.id, f"joins {door.name} with {agent.epoch % 10**7}, says {agent.said}")
         self.oracle.began(agent)
         door.join(agent.id, agent.epoch)
-        door.hear(agent.id, agent.said)
+        door.hear(agent.id, agent.epoch, agent.said)
 
     def _trouble(self, trouble: str) -> None:
         world, random = self.world, self.world.random
@@ -148,6 +152,8 @@ class AgentRun:
             case "break" if worker.link is not None:
                 world.note("net", f"breaks the session of {worker.name}")
                 worker.link.break_()
+            case "cut":
+                worker.cut(random.choice((1.0, 6.0, 12.0)))
             case "remove":
                 self.master.remove(random.choice(self.agents).id)
             case "remove at worker" if worker.alive:
@@ -188,7 +194,7 @@ class AgentRun:
             worker.start()
         self._go_on(10.0)
         for agent in self.agents:
-            if agent.live or self.world.chance(0.7):
+            if self.world.chance(0.4 if agent.live else 0.7):
                 self._join(agent, self.world.random.choice(self._doors()))
 
     def _quiet(self) -> bool:
@@ -197,6 +203,8 @@ class AgentRun:
             self._go_on(5.0)
             if not self.oracle.open_questions(self.master, self.workers):
                 return True
+            for agent in self.oracle.robbed(self.master) if self.world.now > end_s - QUIET_S / 2 else []:
+                self._say(agent)
         return False
 
     def _go_on(self, seconds: float) -> None:

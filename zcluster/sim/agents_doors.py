@@ -91,9 +91,10 @@ class Door:
         self.rows.joined(id_, epoch)
         self._flush_soon(id_)
 
-    def hear(self, id_: str, said: int) -> None:
-        """An agent says something."""
-        if id_ in self.sessions:
+    def hear(self, id_: str, epoch: int, said: int) -> None:
+        """An agent says something in its session ``epoch``."""
+        session = self.sessions.get(id_)
+        if session is not None and session.said == epoch:
             self.rows.set(id_, {"labels": {"said": str(said)}, "status": "active"}, seen=True)
             self._flush_soon(id_)
 
@@ -126,6 +127,8 @@ class Door:
         if session is not None and order.op in ("drop", "remove"):
             if not ends(session.number or session.said, order):
                 return False
+            why, by_person = f"an order to {order.op}", order.op == "remove"
+            self.oracle.ended(order.id, self.name, session.said, why, by_person=by_person)
             del self.sessions[order.id]
             self.rows.forget(order.id)
         return True
@@ -167,6 +170,6 @@ class Door:
     def _late(self, id_: str, node: str, epoch: int) -> None:
         session = self.sessions.get(id_)
         if session is not None and session.said <= epoch:
-            self.world.note(self.name, f"ends the session of {id_}, which has a newer one at {node}")
+            self.oracle.ended(id_, self.name, epoch, f"a session at {node}")
             del self.sessions[id_]
             self.rows.forget(id_)

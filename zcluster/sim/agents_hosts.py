@@ -81,6 +81,7 @@ class SimWorker:
         self.lives = 0
         self.alive = False
         self.link: Link | None = None
+        self.cut_until_s = 0.0
         self.book = self._new_book()
 
     def _new_book(self) -> MemoryBook:
@@ -115,9 +116,16 @@ class SimWorker:
 
     def connect(self) -> None:
         """Open a session, when there is none and the master is there."""
-        if self.alive and self.link is None and self.master.alive:
+        if self.alive and self.link is None and self.master.alive and self.world.now >= self.cut_until_s:
             self.link = self.master.connect(self)
             self.sending.link_up()
+
+    def cut(self, seconds: float) -> None:
+        """The worker cannot be reached for a while; its agents can."""
+        self.world.note(self.name, f"is cut off for {seconds} s")
+        self.cut_until_s = self.world.now + seconds
+        if self.link is not None:
+            self.link.break_()
 
     def lost(self, link: Link) -> None:
         """The session is over."""

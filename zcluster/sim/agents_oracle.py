@@ -3,6 +3,7 @@
 Rules kept here (and checked):
 - an agent that has a session and then a newer one elsewhere never goes back to the node of the older, as long as the master
   has its book;
+- no node ends the newest session of an agent because of another;
 - in the end the node of the newest session has the agent, the master's row is that node's row, and every row of a node is
   known to the master;
 - when all is at rest nothing is sent.
@@ -63,6 +64,16 @@ class Oracle:
         if begun is not None:
             self._ordinals[id_, node, number] = begun
 
+    def ended(self, id_: str, node: str, said: int, why: str, *, by_person: bool = False) -> None:
+        """A node ends a session. It must not be the newest, unless a person removed the agent."""
+        self.world.note(node, f"ends the session of {id_}, because of {why}")
+        self.outcomes["sessions ended"] += 1
+        agent = next((agent for agent in self.agents if agent.id == id_), None)
+        if agent is not None and agent.live and (agent.node, agent.epoch) == (node, said):
+            if not by_person:
+                self.world.fail(f"the newest session of {id_} is ended by {why}")
+            agent.live = False
+
     def lost(self, node: str) -> None:
         """A node's disk was lost."""
         self.outcomes["disks lost"] += 1
@@ -101,6 +112,12 @@ class Oracle:
         for worker in workers:
             questions += self._differences(worker, rows)
         return questions
+
+    def robbed(self, master: SimMaster) -> list[SimAgent]:
+        """Agents with a session that a report took while their node was away: the next word of each takes it back."""
+        rows = result_of(master.book.get_many([agent.id for agent in self.agents if agent.live]))
+        taken = {id_ for id_, row in rows.items() if row.held == "report"}
+        return [agent for agent in self.agents if agent.id in taken and agent.node != rows[agent.id].node]
 
     def _differences(self, worker: SimWorker, rows: dict[str, Row]) -> list[str]:
         own = {row.id: row for row in result_of(worker.book.changed(0, 10_000))[0]}

@@ -13,9 +13,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from zcluster.config import Loaded
-from zcluster.core.agents.orders import adopted, keeps, without_repeats
+from zcluster.core.agents.orders import adopted, claimed_again, keeps, without_repeats
 from zcluster.core.agents.row import Row
 from zcluster.core.agents.rowcodec import CHUNK_BYTES, MAX_ROWS, Packed, pack_rows
 from zcluster.core.agents.sending import FOREVER, Reading, Sending
@@ -199,9 +200,12 @@ async def carry_out(
         known = await book.get_many([order.id for order in run if order.op != "move"])
         drop: list[str] = []
         put: list[Row] = []
+        again: list[tuple[str, dict[str, Any]]] = []
         for order in run:
             row = known.get(order.id)
-            if order.op == "move":
+            if row is not None and (epoch := claimed_again(row, order)):
+                again.append((order.id, {"epoch": epoch}))
+            elif order.op == "move":
                 perform(order)
             elif order.op == "adopt":
                 try:
@@ -218,3 +222,5 @@ async def carry_out(
             await book.purge(drop)
         if put:
             await book.put(put)
+        if again:
+            await book.update(again)

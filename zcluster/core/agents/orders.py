@@ -2,7 +2,8 @@
 
 Rules kept here:
 - an order is about the claim that decided it; what the node holds by a newer claim stays, and goes up by itself;
-- a live session is given up only to a newer session; a report of an agent that a session holds elsewhere is given up always;
+- a live session is given up only to a newer session, and claims its agent again when a report took it; a report of an agent
+  that a session holds elsewhere is given up always;
 - who adopts an agent has no session of it yet: it is never active by that;
 - of what is kept for a node that is away, the newest order of each agent counts, and the oldest goes first.
 """
@@ -18,6 +19,7 @@ from zcluster.core.agents.row import Row
 from zcluster.core.agents.rowcodec import WireRow
 from zcluster.errors import PeerError
 from zcluster.wire.agents import AgentOrder
+from zcluster.wire.trees import MAX_ID
 
 MAX_ORDERS = 1000
 """Orders of one AGENTORDERS."""
@@ -37,6 +39,14 @@ def keeps(row: Row, order: AgentOrder) -> bool:
     if row.held == "report":
         return order.held == "report" and row.epoch > order.epoch
     return row.epoch > order.epoch or (row.status in LIVE and order.held == "report")
+
+
+def claimed_again(row: Row, order: AgentOrder) -> int:
+    """The epoch with which a live session claims its agent again, when a report elsewhere took it while this node could not be
+    heard; 0 when ``row`` goes up by itself or does not stay. Without that the master would never hear of the session again."""
+    if order.op == "drop" and order.node and order.held == "report" and keeps(row, order) and row.epoch <= order.epoch:
+        return min(MAX_ID, order.epoch + 1)
+    return 0
 
 
 def ends(epoch: int, order: AgentOrder) -> bool:

@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from zcluster.config.sync import SyncSettings
 from zcluster.core import admission
+from zcluster.core.agents import orders, rowcodec, sending, taking
 from zcluster.core.calls import INITIAL_ITEMS
 from zcluster.core.dispatch import QueueLimits
 from zcluster.core.master import Master, MasterLimits
@@ -61,7 +62,7 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.agents import Door, SharedFile
+from zcluster.wire.agents import AgentOrder, Door, SharedFile
 from zcluster.wire.messages import RequestFlag
 from zcluster.wire.trees import MAX_ITEMS, TreeInfo
 
@@ -70,6 +71,7 @@ PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
     FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door, SharedFile,
+    AgentOrder,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
@@ -413,3 +415,14 @@ def test_the_page_of_traps_names_places_that_exist() -> None:
     words = [word for name in names for word in name.split(".")]
     elsewhere = {"ROUTER_HANDOVER", "RECONNECT_IVL_MAX", "MAXMSGSIZE", "LINGER"}
     assert [word for word in words if word not in elsewhere and not re.search(rf"\b{word}\b", source)] == []
+
+
+def test_the_bounds_of_rows_are_there() -> None:
+    text = section("Rows go up") + section("Orders about agents") + section("ROWS")
+    assert f"At most {sending.WINDOW} may be" in text
+    assert f"at most {rowcodec.MAX_ROWS} rows" in text
+    assert f"more than {rowcodec.CHUNK_BYTES} is refused" in text
+    assert f"comes for {sending.ANSWER_S:.0f} s" in text
+    assert f"up to {sending.MAX_PAUSE_S:.0f} s" in text
+    assert f"for {orders.MAX_KEPT:,} agents at most" in text
+    assert f"when {taking.MAX_WAITING_BYTES >> 20} MiB of them wait" in section("What is refused, and how it is counted")

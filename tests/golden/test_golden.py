@@ -116,6 +116,7 @@ SAMPLES: list[Sample] = [
             instance="0011223344556677",
             slots=512,
             door=["tcp://10.0.0.7:7580"],
+            parts=["tables", "agents"],
             functions=[
                 FunctionInfo(name="echo"),
                 FunctionInfo(
@@ -131,12 +132,13 @@ SAMPLES: list[Sample] = [
         Welcome(
             version=1, session=7, name="laptop", role="client", cluster="zcluster", master="master", epoch=3, software="0.1.0",
             heartbeat_s=1.0, lease_heartbeats=3, body_bytes=67108864, inline_bytes=65536, chunk_bytes=262144,
-            window_bytes=1048576,
+            window_bytes=1048576, frame_bytes=1048576,
         ),
         [],
     ),
     ("a client's, and the master's answer", Beat(), []),
     ("a worker's that holds a tree", Beat(slots=512, trees="00112233445566778899aabbccddeeff"), []),
+    ("a worker's with a door", Beat(slots=512, agents=40), []),
     ("a worker's", Beat(slots=511, in_flight=2, load=0.0039, cpu_percent=12.5, memory_percent=40.0), []),
     ("a peer leaves", Bye(), []),
     ("a worker drains", Bye(code="draining", message="the worker is shutting down", draining=True), []),

@@ -135,7 +135,7 @@ class Worker(Table):
         if self not in self.master.workers:
             self.master.workers.append(self)
         self.uplink.link_up(WELCOME)
-        self.master.tables.opened(self.peer, Hello(versions=[1], instance="i", door=["tcp://x:1"] if self.door else []), 0.0)
+        self.master.tables.opened(self.peer, Hello(versions=[1], instance="i", door=["tcp://x:1"] if self.door else [], parts=["tables"]), 0.0)
 
     def disconnect(self) -> None:
         self.up = self.listens = False

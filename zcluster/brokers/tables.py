@@ -23,7 +23,7 @@ from zcluster.core.peers import Event, Peer
 from zcluster.core.tables.bodies import Item
 from zcluster.core.tables.digests import split_digests
 from zcluster.core.tables.names import DOOR_TABLES, TABLES, prefix_of, topic_of
-from zcluster.core.tables.source import Part, Questions, Source, pack_changes, pack_page
+from zcluster.core.tables.source import Part, Questions, Source, each_frame, pack_page
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Compacted, NotAllowed, PeerError
 from zcluster.files.packing import pack
@@ -34,7 +34,8 @@ from zcluster.wire.tables import Ask, Changes, Head
 
 RETRY_S = 1.0
 """After the store failed."""
-PAGE_ITEMS = 4096
+PAGE_ITEMS, MIN_ITEMS = 4096, 8
+"""How many items are read for an answer."""
 REPAIR_BYTES = 1_048_576
 """About how much one answer to a repair carries; what is left is seen by the next comparison."""
 EMPTY_BODY = b"[]"
@@ -66,6 +67,7 @@ class MasterTables:
         """Workers' sessions, and whether each has a door."""
         self._questions: Questions[Question] = Questions()
         self._asked = asyncio.Event()
+        self._room = PAGE_ITEMS
         self._announce: set[str] = set()
         """Tables that were told as empty, and are not any more."""
         self._beat_now = asyncio.Event()
@@ -103,7 +105,7 @@ class MasterTables:
     # -- the sessions -------------------------------------------------------------------------------------------------
 
     def opened(self, peer: Peer, hello: Hello, now: float) -> None:
-        if peer.identity.role == "worker":
+        if peer.identity.role == "worker" and "tables" in hello.parts:
             self._peers[peer.no] = (peer, bool(hello.door))
             for source in self._sources.values():
                 self._tell_head(source, peer, bool(hello.door))
@@ -114,7 +116,7 @@ class MasterTables:
 
     def received(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         if not isinstance(message, Ask) or peer.no not in self._peers:
-            raise PeerError("only workers have copies of tables")
+            raise PeerError("only workers that said so in HELLO have copies of tables")
         if message.table not in self._sources:
             raise PeerError(f"there is no table {message.table}")
         if message.table in DOOR_TABLES and not self._peers[peer.no][1]:
@@ -230,20 +232,25 @@ class MasterTables:
         try:
             if ask.revision > await store.revision():
                 return False
-            changes, upto = await store.changes(prefix_of(ask.table), ask.revision, limit=PAGE_ITEMS)
+            changes, upto = await store.changes(prefix_of(ask.table), ask.revision, limit=self._room)
         except Compacted:
             return False
-        made = pack_changes(ask.table, store.id, ask.revision, _items(changes), upto, pack)[0]
+        made = next(each_frame(ask.table, store.id, ask.revision, _items(changes), upto, pack))
         if made is None:
             return False
+        self._fitted(sum(change.revision <= made[0].revision for change in changes))
         self._desk.sessions.tell(question.peer, *made)
         return True
 
     async def _answer_page(self, question: Question, after: str) -> None:
         ask, store = question.ask, self._desk.store
-        listing = await store.scan(prefix_of(ask.table), after=after, limit=PAGE_ITEMS)
+        listing = await store.scan(prefix_of(ask.table), after=after, limit=self._room)
         part = Part(ask.table, store.id, listing.revision, _entries(listing.entries), not listing.more, after)
-        self._tell_page(question.peer, part)
+        self._fitted(self._tell_page(question.peer, part)[1])
+
+    def _fitted(self, items: int) -> None:
+        """So many fitted into an answer: of large ones not many more are read the next time than it may have room for."""
+        self._room = min(PAGE_ITEMS, max(MIN_ITEMS, 2 * items))
 
     async def _answer_repair(self, question: Question) -> None:
         """The buckets that differ, as many as one answer may carry."""

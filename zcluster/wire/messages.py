@@ -98,6 +98,8 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Agent: the number of this session, larger than of each before; the newest session of an agent holds it."""
     door: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=16)] = []
     """Worker: the addresses at which agents and clients may connect to it."""
+    parts: Annotated[list[Name], Meta(max_length=16)] = []
+    """Worker: what it takes part in beyond requests and trees: ``tables`` (it is told HEAD), ``agents`` (it is told TAKEN)."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True, omit_defaults=True):

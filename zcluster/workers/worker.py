@@ -122,7 +122,7 @@ class Worker:
     def _hello(self, slots: int, functions: list[FunctionInfo]) -> Hello:
         return Hello(
             versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8), slots=slots, functions=functions,
-            door=list(self._door.addresses),
+            door=list(self._door.addresses), parts=["tables", "agents"],
         )  # fmt: skip
 
     def _link(

@@ -23,7 +23,7 @@ from zcluster.core.agents.taking import Chunk, Taking, Telling
 from zcluster.core.counters import Counters
 from zcluster.core.peers import Event, Peer
 from zcluster.dapi.function import Function
-from zcluster.errors import PeerError, StoreFailed, ZClusterError
+from zcluster.errors import Busy, PeerError, StoreFailed, ZClusterError
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 from zcluster.store.book import Cursor, Took
@@ -109,10 +109,11 @@ class MasterAgents:
     # -- the sessions ---------------------------------------------------------------------------------------------------
 
     def opened(self, peer: Peer, hello: Hello, now: float) -> None:
-        """A worker is told what is known of it, as soon as the book has said so."""
+        """A worker that brings agents is told what is known of it, as soon as the book has said so."""
         if peer.identity.role == "worker":
             self._peers[peer.no] = peer
-            self._greet[peer.no] = None
+            if "agents" in hello.parts:
+                self._greet[peer.no] = None
             self.taking.opened(peer.no, peer.identity.name)
             self._woken.set()
 
@@ -128,9 +129,12 @@ class MasterAgents:
         if isinstance(message, Rows):
             try:
                 self.taking.add(peer.no, message, data[offset:])
-            except ZClusterError as error:
+            except PeerError as error:
                 self.counters.add(f"chunks_{error.code}")
                 raise
+            except Busy:
+                self._answer(peer, self._cursors.get(peer.identity.name, Cursor()), [])
+                self.counters.add("chunks_busy")
             self._woken.set()
 
     # -- the work -------------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ class MasterAgents:
             try:
                 await self._greet_all()
                 await self._disconnect_gone()
-            except StoreFailed as error:
+            except (StoreFailed, Busy) as error:
                 self._store_fails(error)
                 due_s = self._desk.clock() + RETRY_S
             while (chunk := self.taking.next()) is not None:
@@ -168,7 +172,7 @@ class MasterAgents:
             if self._greet.pop(session, 0) is None:
                 self._cursors[name] = cursor
                 self._tell_orders(peer, self._kept.take(name))
-                self._tell(peer, Taken(source=cursor.source, upto=cursor.upto))
+                self._answer(peer, cursor, [])
 
     async def _disconnect_gone(self) -> None:
         now = self._desk.clock()
@@ -205,14 +209,14 @@ class MasterAgents:
         self._tasks.discard(task)
         self._room.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.taking.done(chunk)
             self._desk.logger.error("a chunk of rows of %s could not be taken", chunk.node, exc_info=error)
+            self._refuse(chunk, ZClusterError("a chunk of rows could not be taken", hint="the master's log says why"))
 
     async def _take(self, chunk: Chunk, rows: list[WireRow]) -> None:
         message, node = chunk.message, chunk.node
         try:
             took = await self._book.take(node, message.source, message.base, message.upto, rows, self.taking.alive())
-        except StoreFailed as error:
+        except (StoreFailed, Busy) as error:
             self._store_fails(error)
             took = Took(self._cursors.get(node, Cursor()))
         except ZClusterError as error:
@@ -223,9 +227,7 @@ class MasterAgents:
             self._cursors[node] = took.cursor
             self._after(chunk, took, rows)
         if self.taking.done(chunk):
-            cursor, refused = took.cursor, took.refused
-            taken = Taken(source=cursor.source, upto=cursor.upto, refused=_named(refused), refused_count=len(refused))
-            self._tell(self._peers[chunk.session], taken)
+            self._answer(self._peers[chunk.session], took.cursor, took.refused)
 
     def _after(self, chunk: Chunk, took: Took, rows: list[WireRow]) -> None:
         """Orders to who lost, and what is told of it."""
@@ -250,6 +252,10 @@ class MasterAgents:
         self._desk.sessions.tell(peer, message)
         self._desk.wake()
 
+    def _answer(self, peer: Peer, cursor: Cursor, refused: list[tuple[str, str]]) -> None:
+        taken = Taken(source=cursor.source, upto=cursor.upto, refused=_named(refused), refused_count=len(refused))
+        self._tell(peer, taken)
+
     def _tell_orders(self, peer: Peer, orders: Iterable[AgentOrder]) -> None:
         rest = iter(orders)
         while part := list(islice(rest, MAX_ORDERS)):
@@ -261,7 +267,7 @@ class MasterAgents:
             refusal = Refusal(code=error.code, about=Rows.kind, message=error.message, hint=error.hint)
             self._tell(self._peers[chunk.session], refusal)
 
-    def _store_fails(self, error: StoreFailed) -> None:
+    def _store_fails(self, error: StoreFailed | Busy) -> None:
         if not self._store_failed:
             self._store_failed = True
             self._desk.note(Event("agents_store_failed", {"node": self._desk.name, "reason": error.message}, "warning"))

@@ -22,7 +22,7 @@ from zcluster.core.agents.rowcodec import CHUNK_BYTES, MAX_ROWS, Packed, pack_ro
 from zcluster.core.agents.sending import FOREVER, Reading, Sending
 from zcluster.core.peers import Event
 from zcluster.dapi.function import Function
-from zcluster.errors import PeerError, StoreFailed
+from zcluster.errors import Busy, PeerError, StoreFailed
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 from zcluster.store.book import AgentBook
@@ -131,14 +131,16 @@ class WorkerAgents:
                     await carry_out(self._orders[0].orders, self._book, self._desk.name, self._perform, self._note_fault)
                     self._orders.popleft()
                     sending.changed(clock())
-                reading = sending.next(clock())
-                if reading is not None:
+                if (reading := sending.next(clock())) is not None:
                     await self._send(reading)
                     continue
                 self._store_works()
-            except StoreFailed as error:
+            except (StoreFailed, Busy) as error:
                 self._store_fails(error)
                 sending.failed(clock())
+            except BaseException:
+                sending.failed(clock())
+                raise
             due_s = sending.next_deadline()
             await self._wait(min(due_s, clock() + RETRY_S) if self._orders else due_s)
 
@@ -172,7 +174,7 @@ class WorkerAgents:
     def _note_fault(self, error: PeerError) -> None:
         self._desk.logger.warning("an order of the master was not carried out: %s", error)
 
-    def _store_fails(self, error: StoreFailed) -> None:
+    def _store_fails(self, error: StoreFailed | Busy) -> None:
         if not self._store_failed:
             self._store_failed = True
             self._desk.note(Event("agents_store_failed", {"node": self._desk.name, "reason": error.message}, "warning"))

@@ -238,7 +238,7 @@ class MasterTables:
         made = next(each_frame(ask.table, store.id, ask.revision, _items(changes), upto, pack))
         if made is None:
             return False
-        self._fitted(sum(change.revision <= made[0].revision for change in changes))
+        self._fitted(sum(change.revision <= made[0].revision for change in changes), len(changes))
         self._desk.sessions.tell(question.peer, *made)
         return True
 
@@ -246,11 +246,11 @@ class MasterTables:
         ask, store = question.ask, self._desk.store
         listing = await store.scan(prefix_of(ask.table), after=after, limit=self._room)
         part = Part(ask.table, store.id, listing.revision, _entries(listing.entries), not listing.more, after)
-        self._fitted(self._tell_page(question.peer, part)[1])
+        self._fitted(self._tell_page(question.peer, part)[1], len(part.items))
 
-    def _fitted(self, items: int) -> None:
-        """So many fitted into an answer: of large ones not many more are read the next time than it may have room for."""
-        self._room = min(PAGE_ITEMS, max(MIN_ITEMS, 2 * items))
+    def _fitted(self, count: int, read: int) -> None:
+        """So many of those that were read fitted into an answer: of large ones not many more are read the next time."""
+        self._room = min(PAGE_ITEMS, 2 * self._room if count == read else max(MIN_ITEMS, 2 * count))
 
     async def _answer_repair(self, question: Question) -> None:
         """The buckets that differ, as many as one answer may carry."""

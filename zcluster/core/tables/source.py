@@ -10,7 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Generic, TypeVar
@@ -87,19 +87,24 @@ def pack_changes(
 ) -> list[Told | None]:
     """``items`` (oldest first, whole commits, complete up to ``upto``) as frames after ``base``; None for a commit that fits
     into none."""
-    frames: list[Told | None] = []
+    return list(each_frame(table, store, base, items, upto, pack, raw_bytes))
+
+
+def each_frame(
+    table: str, store: str, base: int, items: Sequence[Item], upto: int, pack: Pack, raw_bytes: int = BATCH_RAW_BYTES
+) -> Iterator[Told | None]:
+    """As pack_changes, each frame made only when it is wanted."""
     waiting: list[Item] = []
     size = 0
     for revision, group in groupby(items, key=lambda item: item[0]):
         commit = list(group)
         commit_bytes = sum(map(item_bytes, commit))
         if waiting and size + commit_bytes > raw_bytes:
-            frames.append(_changes(table, store, base, waiting, revision - 1, size, pack))
+            yield _changes(table, store, base, waiting, revision - 1, size, pack)
             base, waiting, size = revision - 1, [], 0
         waiting += commit
         size += commit_bytes
-    frames.append(_changes(table, store, base, waiting, upto, size, pack))
-    return frames
+    yield _changes(table, store, base, waiting, upto, size, pack)
 
 
 def _changes(table: str, store: str, base: int, items: list[Item], revision: int, size: int, pack: Pack) -> Told | None:

@@ -15,6 +15,7 @@ from zcluster.cli.connect import connection, deadline_s, open_client, run_async,
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
+from zcluster.core.locating import names_agents
 from zcluster.core.targets import ANY, is_single
 from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
 
@@ -58,7 +59,8 @@ def dapi() -> None:
 @click.argument("function", shell_complete=complete_function)
 @click.argument("args", nargs=-1, metavar="[ARGS]...")
 @click.option(
-    "--target", default="any", show_default=True, shell_complete=complete_target, help="any, master, NAME, A,B, a glob, or all."
+    "--target", default="any", show_default=True, shell_complete=complete_target,
+    help="any, master, NAME, A,B, a glob, all, agent:ID or group:NAME.",
 )
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="9 is served first.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the arguments from stdin, as one JSON object.")
@@ -130,7 +132,8 @@ async def _call(
             put_value(value, output)
             return EXIT_OK
         printer = AnswerPrinter(output)
-        node = "" if target == ANY else target  # the answer of a call does not say which node gave it
+        # The answer of a call does not say which node gave it.
+        node = "" if target == ANY or names_agents(target) else target
         printer.add(OneAnswer(node, value, time.monotonic() - started))
         return printer.close()
 

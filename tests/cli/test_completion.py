@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from zcluster.cli.completing import agent_ids
+from zcluster.cli.options import State
 from zcluster.errors import Unreachable
 from zcluster.keys import init_home, new_key
 
@@ -83,6 +86,63 @@ def test_targets_are_completed_in_lists_too(complete: Callable[..., list[str]]) 
     assert complete("dapi", "call", "echo", "--target", "") == ["all", "any", "master", "web", "worker-1", "worker-2"]
     assert complete("dapi", "call", "echo", "--target", "a") == ["all", "any"]
     assert complete("dapi", "call", "echo", "--target", "web,wor") == ["web,worker-1", "web,worker-2"]
+
+
+@pytest.fixture
+def _agents(cluster: Any) -> None:
+    cluster.node_rows = [{"name": "worker-1", "state": "ready"}, {"name": "master"}]
+    cluster.values["agents.list"] = {"items": [{"id": "web-1", "status": "active"}, {"id": "web-2"}], "next": None}
+    cluster.values["groups.list"] = [{"name": "web", "comment": "made by hand"}, {"name": "berlin"}]
+
+
+@pytest.mark.usefixtures("_agents")
+def test_agents_are_completed(complete: Callable[..., list[str]], cluster: Any) -> None:
+    assert complete("agents", "show", "") == ["web-1", "web-2"]
+    assert complete("agents", "rm", "web-1", "we") == ["web-1", "web-2"]
+    assert complete("agents", "move", "web-1") == ["web-1"]
+    asked = [args for _, function, args, _ in cluster.asked if function == "agents.list"]
+    assert [(args["filter"], args["limit"]) for args in asked] == [("", 100), ("id~we*", 100), ("id~web-1*", 100)]
+
+
+@pytest.mark.usefixtures("_agents")
+@pytest.mark.parametrize("word", ["-", "a(b", "a'", "x" * 129])
+def test_what_begins_no_id_is_not_asked_for(word: str, cluster: Any) -> None:
+    ctx = click.Context(click.Command("show"), obj=State())
+    assert agent_ids(ctx, word) == []
+    assert cluster.asked == []
+
+
+@pytest.mark.usefixtures("_agents")
+def test_nodes_for_agents_are_completed(complete: Callable[..., list[str]]) -> None:
+    assert complete("agents", "move", "web-1", "") == ["master", "worker-1"]
+    assert complete("agents", "import", "--node", "w") == ["worker-1"]
+    assert complete("groups", "ls", "--node", "w") == ["worker-1"]
+
+
+@pytest.mark.usefixtures("_agents")
+def test_groups_are_completed(complete: Callable[..., list[str]]) -> None:
+    assert complete("groups", "show", "") == ["berlin", "web"]
+    assert complete("groups", "add", "w") == ["web"]
+    assert complete("groups", "add", "web", "") == ["web-1", "web-2"]
+    assert complete("groups", "of", "web-2") == ["web-2"]
+    assert complete("groups", "create", "") == []
+
+
+@pytest.mark.usefixtures("_agents")
+def test_the_words_of_groups_set_are_completed(complete: Callable[..., list[str]]) -> None:
+    assert complete("groups", "set", "w") == ["web-1", "web-2"]
+    assert complete("groups", "set", "web-1", "b") == ["berlin"]
+    assert complete("groups", "set", "web-1", "web,b") == ["web,berlin"]
+    assert complete("groups", "set", "--filter", "status=active", "b") == ["berlin"]
+
+
+@pytest.mark.usefixtures("_agents")
+def test_scopes_are_completed(complete: Callable[..., list[str]]) -> None:
+    assert complete("config", "get", "") == ["agent/", "defaults", "group/", "node/"]
+    assert complete("config", "set", "node/w") == ["node/worker-1"]
+    assert complete("config", "history", "group/") == ["group/berlin", "group/web"]
+    assert complete("config", "unset", "agent/web-1") == ["agent/web-1"]
+    assert complete("config", "watch", "nothing/") == []
 
 
 @pytest.mark.parametrize("error", [Unreachable("no master"), OSError("no"), TimeoutError()])

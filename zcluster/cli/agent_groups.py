@@ -17,7 +17,17 @@ import click
 
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.groups import Group
-from zcluster.cli.options import FILE, Connection, F, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.options import (
+    FILE,
+    Connection,
+    F,
+    State,
+    common_options,
+    completes,
+    connection_options,
+    output_option,
+    timeout_option,
+)
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, pairs, put, say, seconds
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, TooLarge, UsageError
 
@@ -66,6 +76,7 @@ node_option = click.option(
     "--node",
     default="master",
     metavar="NAME",
+    shell_complete=completes("node_names"),
     help="Answer from the copy of this node. [default: the master, which has the truth]",
 )
 
@@ -86,7 +97,7 @@ def list_groups(state: State, node: str, timeout: float | None, key: Path | None
 
 
 @groups.command()
-@click.argument("group")
+@click.argument("group", shell_complete=completes("group_names"))
 @node_option
 @shared_options
 @click.pass_obj
@@ -99,7 +110,7 @@ def show(state: State, group: str, node: str, timeout: float | None, key: Path |
 
 
 @groups.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=completes("agent_ids"))
 @node_option
 @shared_options
 @click.pass_obj
@@ -134,7 +145,7 @@ def create(
 
 
 @groups.command("rm")
-@click.argument("group", nargs=-1, required=True)
+@click.argument("group", nargs=-1, required=True, shell_complete=completes("group_names"))
 @shared_options
 @click.pass_obj
 def remove_groups(state: State, group: tuple[str, ...], timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
@@ -148,8 +159,8 @@ def remove_groups(state: State, group: tuple[str, ...], timeout: float | None, k
 
 
 @groups.command()
-@click.argument("group")
-@click.argument("agent", nargs=-1)
+@click.argument("group", shell_complete=completes("group_names"))
+@click.argument("agent", nargs=-1, shell_complete=completes("agent_ids"))
 @agents_options
 @new_option
 @shared_options
@@ -168,8 +179,8 @@ def add(
 
 
 @groups.command("remove")
-@click.argument("group")
-@click.argument("agent", nargs=-1)
+@click.argument("group", shell_complete=completes("group_names"))
+@click.argument("agent", nargs=-1, shell_complete=completes("agent_ids"))
 @agents_options
 @shared_options
 @click.pass_obj
@@ -185,7 +196,7 @@ def take(
 
 
 @groups.command("set")
-@click.argument("words", nargs=-1, metavar="AGENT GROUP[,GROUP...]")
+@click.argument("words", nargs=-1, metavar="AGENT GROUP[,GROUP...]", shell_complete=completes("agent_then_groups"))
 @click.option("--filter", "where", default="", metavar="EXPRESSION", help="All agents that this finds, instead of AGENT.")
 @click.option(
     "--from-file", type=FILE, metavar="FILE", help="Lines 'AGENT GROUP[,GROUP...]' from FILE (- for stdin); # begins a comment."
@@ -218,7 +229,7 @@ def set_groups(
 
 
 @groups.command()
-@click.argument("group")
+@click.argument("group", shell_complete=completes("group_names"))
 @click.argument("action", type=click.Choice(["ls", "put", "get", "rm"]))
 @click.argument("words", nargs=-1, metavar="[FILE|NAME...]")
 @click.option("--name", default="", metavar="NAME", help="With put: the file's name for the agents. [default: its own]")

@@ -19,7 +19,16 @@ import click
 
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.groups import Group
-from zcluster.cli.options import Connection, F, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.options import (
+    Connection,
+    F,
+    State,
+    common_options,
+    completes,
+    connection_options,
+    output_option,
+    timeout_option,
+)
 from zcluster.cli.output import Column, cell, emit_list, emit_object, pairs, put, say, seconds
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, NoSuchAgent, UsageError
 
@@ -130,7 +139,7 @@ def count(state: State, where: str, by: str, timeout: float | None, key: Path | 
 
 
 @agents.command()
-@click.argument("id")
+@click.argument("id", shell_complete=completes("agent_ids"))
 @shared_options
 @click.pass_obj
 def show(state: State, id: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
@@ -140,7 +149,7 @@ def show(state: State, id: str, timeout: float | None, key: Path | None, master:
 
 
 @agents.command("rm")
-@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=completes("agent_ids"))
 @filter_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @shared_options
@@ -171,8 +180,8 @@ def remove(
 
 
 @agents.command()
-@click.argument("id")
-@click.argument("node")
+@click.argument("id", shell_complete=completes("agent_ids"))
+@click.argument("node", shell_complete=completes("node_names"))
 @shared_options
 @click.pass_obj
 def move(state: State, id: str, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
@@ -184,7 +193,10 @@ def move(state: State, id: str, node: str, timeout: float | None, key: Path | No
 
 @agents.command("import")
 @click.argument("file", type=click.File("rb", lazy=False), metavar="FILE.ndjson")
-@click.option("--node", default="master", show_default=True, metavar="NAME", help="The node that they belong to from then on.")
+@click.option(
+    "--node", default="master", show_default=True, metavar="NAME", shell_complete=completes("node_names"),
+    help="The node that they belong to from then on.",
+)  # fmt: skip
 @shared_options
 @click.pass_obj
 def import_agents(

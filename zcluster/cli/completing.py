@@ -2,13 +2,14 @@
 
 Rules kept here:
 - completion never prints an error and never keeps the shell waiting: no cluster within TIMEOUT_S means no names;
-- it opens a connection only when the name of a node, a function or a tree is being completed.
+- it opens a connection only when a name that only the cluster knows is being completed;
+- of agents, of which there may be very many, at most MAX_AGENTS are offered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,19 +23,23 @@ if TYPE_CHECKING:
     from zcluster.clients import AsyncClient
 
 TIMEOUT_S = 0.8
+MAX_AGENTS = 100
 KEYWORDS = ("any", "all", "master")
+SCOPES = ("defaults", "group/", "node/", "agent/")
+
+Rows = Sequence[dict[str, Any]]
 
 
 def function_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The functions whose name begins with ``incomplete``, with the first line of their documentation."""
-    rows = _ask(ctx, "functions")
+    rows = _ask(ctx, lambda c: c.functions())
     return _matching(((str(row["name"]), str(row.get("doc") or "").partition("\n")[0]) for row in rows), incomplete)
 
 
 def target_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The target words and the nodes; in a comma list the name after the last comma is completed."""
     done, comma, rest = incomplete.rpartition(",")
-    rows = _ask(ctx, "nodes")
+    rows = _ask(ctx, lambda c: c.nodes())
     names = [(str(row["name"]), str(row.get("state", ""))) for row in rows if row["name"] != "master"]
     words = [] if comma else [(word, "") for word in KEYWORDS]
     return _matching(((f"{done}{comma}{name}", text) for name, text in [*words, *names]), f"{done}{comma}{rest}")
@@ -42,13 +47,53 @@ def target_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 def worker_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The workers whose name begins with ``incomplete``, with their state."""
-    rows = (row for row in _ask(ctx, "nodes") if row.get("role") == "worker")
+    rows = (row for row in _ask(ctx, lambda c: c.nodes()) if row.get("role") == "worker")
     return _matching(((str(row["name"]), str(row.get("state", ""))) for row in rows), incomplete)
+
+
+def node_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The nodes whose name begins with ``incomplete``, with their state."""
+    return _matching(((str(row["name"]), str(row.get("state", ""))) for row in _ask(ctx, lambda c: c.nodes())), incomplete)
+
+
+def agent_ids(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The first agents whose id begins with ``incomplete``, with their status."""
+    return _matching(_agents(ctx, incomplete), incomplete)
+
+
+def group_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The groups, with their comment; in a comma list the name after the last comma is completed."""
+    done, comma, _ = incomplete.rpartition(",")
+    rows = _ask(ctx, lambda c: c.groups.list())
+    return _matching(((f"{done}{comma}{row['name']}", str(row.get("comment") or "")) for row in rows), incomplete)
+
+
+def agent_then_groups(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The words of ``groups set``: an agent, then groups; with a filter only groups."""
+    begun = bool(ctx.params.get("words")) or bool(ctx.params.get("where"))
+    return group_names(ctx, incomplete) if begun else agent_ids(ctx, incomplete)
+
+
+def scope_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The scopes of live configuration: their kinds, and behind the slash the names."""
+    kind, slash, name = incomplete.partition("/")
+    if not slash:
+        return _matching(((scope, "") for scope in SCOPES), incomplete)
+    match kind:
+        case "agent":
+            found = _agents(ctx, name)
+        case "group":
+            found = [(str(row["name"]), str(row.get("comment") or "")) for row in _ask(ctx, lambda c: c.groups.list())]
+        case "node":
+            found = [(str(row["name"]), str(row.get("state", ""))) for row in _ask(ctx, lambda c: c.nodes())]
+        case _:
+            found = []
+    return _matching(((f"{kind}/{each}", text) for each, text in found), incomplete)
 
 
 def tree_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The trees whose name begins with ``incomplete``, with their directory at the master."""
-    return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, "trees")), incomplete)
+    return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, lambda c: c.sync.trees())), incomplete)
 
 
 def key_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -69,21 +114,31 @@ def _matching(names: Iterable[tuple[str, str]], incomplete: str) -> list[Complet
     return [CompletionItem(name, help=text or None) for name, text in sorted(names) if name.startswith(incomplete)]
 
 
-def _ask(ctx: click.Context, what: str) -> list[dict[str, Any]]:
+def _agents(ctx: click.Context, incomplete: str) -> list[tuple[str, str]]:
+    from zcluster.core.agents.row import ID
+
+    if incomplete and ID.fullmatch(incomplete) is None:
+        return []  # no id begins like that
+    where = f"id~{incomplete}*" if incomplete else ""
+    rows = _ask(ctx, lambda c: _first_agents(c, where))
+    return [(str(row["id"]), str(row.get("status", ""))) for row in rows]
+
+
+async def _first_agents(client: AsyncClient, where: str) -> Rows:
+    page = await client.agents.list(where, select=("id", "status"), limit=MAX_AGENTS)
+    items: Rows = page["items"]
+    return items
+
+
+def _ask(ctx: click.Context, question: Callable[[AsyncClient], Awaitable[Rows]]) -> Rows:
     state = ctx.find_object(State) or State()
     options = Connection(ctx.params.get("key"), tuple(ctx.params.get("master") or ()), TIMEOUT_S)
     try:
-        return asyncio.run(_rows(open_client(state, options), what))
+        return asyncio.run(_rows(open_client(state, options), question))
     except (ZClusterError, OSError, TimeoutError):
         return []  # no cluster, no key, no right to ask: nothing to offer, and nothing to say in the middle of a line
 
 
-async def _rows(client: AsyncClient, what: str) -> list[dict[str, Any]]:
+async def _rows(client: AsyncClient, question: Callable[[AsyncClient], Awaitable[Rows]]) -> Rows:
     async with asyncio.timeout(TIMEOUT_S), client as c:
-        match what:
-            case "nodes":
-                return await c.nodes()
-            case "trees":
-                return await c.sync.trees()
-            case _:
-                return await c.functions()
+        return await question(c)

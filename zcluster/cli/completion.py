@@ -21,7 +21,7 @@ def completion(shell: str) -> None:
     zsh:  eval "$(zcluster completion zsh)"       in ~/.zshrc
     fish: zcluster completion fish | source       in ~/.config/fish/config.fish
 
-    The names of nodes, functions and trees are completed from the running cluster.
+    The names of nodes, functions, trees, groups and agents are completed from the running cluster.
     """
     from click.shell_completion import get_completion_class
 

@@ -17,7 +17,17 @@ import click
 
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.groups import Group
-from zcluster.cli.options import FILE, Connection, F, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.options import (
+    FILE,
+    Connection,
+    F,
+    State,
+    common_options,
+    completes,
+    connection_options,
+    output_option,
+    timeout_option,
+)
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
 from zcluster.errors import ConfigError
 
@@ -124,7 +134,7 @@ def shared_options(command: F) -> F:
 
 
 @config.command()
-@click.argument("scope", default="")
+@click.argument("scope", default="", shell_complete=completes("scope_names"))
 @click.option("--effective", is_flag=True, help="What the node, group or agent gets in the end, with what is below it.")
 @shared_options
 @click.pass_obj
@@ -152,7 +162,7 @@ def get(state: State, scope: str, effective: bool, timeout: float | None, key: P
 
 
 @config.command("set")
-@click.argument("scope")
+@click.argument("scope", shell_complete=completes("scope_names"))
 @click.argument("values", nargs=-1, required=True, metavar="JSON|NAME=VALUE...|-")
 @shared_options
 @click.pass_obj
@@ -173,7 +183,7 @@ def set_values(
 
 
 @config.command()
-@click.argument("scope")
+@click.argument("scope", shell_complete=completes("scope_names"))
 @click.argument("name", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Everything that is set for the scope.")
 @shared_options
@@ -190,7 +200,7 @@ def unset(
 
 
 @config.command()
-@click.argument("scope")
+@click.argument("scope", shell_complete=completes("scope_names"))
 @shared_options
 @click.pass_obj
 def history(state: State, scope: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
@@ -200,7 +210,7 @@ def history(state: State, scope: str, timeout: float | None, key: Path | None, m
 
 
 @config.command()
-@click.argument("scope")
+@click.argument("scope", shell_complete=completes("scope_names"))
 @click.argument("version", type=click.IntRange(1))
 @shared_options
 @click.pass_obj
@@ -210,7 +220,7 @@ def rollback(state: State, scope: str, version: int, timeout: float | None, key:
 
 
 @config.command()
-@click.argument("scope", default="")
+@click.argument("scope", default="", shell_complete=completes("scope_names"))
 @shared_options
 @click.pass_obj
 def watch(state: State, scope: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:

@@ -15,7 +15,6 @@ from zcluster.cli.connect import connection, deadline_s, open_client, run_async,
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
-from zcluster.core.locating import names_agents
 from zcluster.core.targets import ANY, is_single
 from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
 
@@ -132,6 +131,8 @@ async def _call(
             put_value(value, output)
             return EXIT_OK
         printer = AnswerPrinter(output)
+        from zcluster.core.locating import names_agents
+
         # The answer of a call does not say which node gave it.
         node = "" if target == ANY or names_agents(target) else target
         printer.add(OneAnswer(node, value, time.monotonic() - started))

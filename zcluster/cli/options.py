@@ -21,6 +21,9 @@ FORMATS = ("table", "wide", "json", "ndjson", "yaml", "name")
 MACHINE_FORMATS = ("json", "ndjson", "yaml")
 """Formats that a program reads: with them an error is a JSON object on stderr."""
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 if TYPE_CHECKING:  # generic only since click 8.5, and only on paper
     FloatType = click.ParamType[float]
     IntegerType = click.ParamType[int]
@@ -28,6 +31,18 @@ else:
     FloatType = IntegerType = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def completes(name: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What the shell is offered for a word: what the function ``name`` of completing.py finds, which is imported only then."""
+
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from zcluster.cli import completing
+
+        found: list[CompletionItem] = getattr(completing, name)(ctx, incomplete)
+        return found
+
+    return complete
 
 
 @dataclass

@@ -52,6 +52,8 @@ def test_names_of_groups(name: str) -> None:
         "a,b",
         "*",
         "１",
+        "all",
+        "Any",
     ],
 )
 def test_what_is_no_name_of_a_group(name: str) -> None:

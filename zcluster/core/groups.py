@@ -11,20 +11,19 @@ Rules kept here:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 
+from zcluster.config.names import name_fault
 from zcluster.core.agents.row import ID
 from zcluster.errors import UsageError
 from zcluster.wire.agents import SharedFile
 
 DEFAULT = "default"
 ONLY_DEFAULT = (DEFAULT,)
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 MAX_GROUPS = 10_000
 MAX_OF_AGENT = 64
 MAX_COMMENT_CHARS = 256
@@ -49,9 +48,10 @@ Op = Literal["add", "take", "set"]
 
 def checked_group(name: str) -> str:
     """``name``; raises UsageError when no group may be called so."""
-    if not NAME.fullmatch(name):
+    if name_fault(name):
         raise UsageError(
-            f"{name[:80]!r} is no name for a group", hint="1 to 64 letters, digits, ., _ and -, the first no . and no -"
+            f"{name[:80]!r} is no name for a group",
+            hint="1 to 64 letters, digits, ., _ and -, the first no . and no -; and neither all nor any",
         )
     return name
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zcluster.clients import AsyncClient, Client, Result
+    from zcluster.clients import AsyncClient, Client, Message, Result
     from zcluster.dapi import Context, function
     from zcluster.errors import (
         Busy,
@@ -53,6 +53,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Context",
+    "Message",
     "Result",
     "function",
     "Busy",
@@ -91,6 +92,7 @@ __all__ = [
 _MODULES = {
     "AsyncClient": "zcluster.clients",
     "Client": "zcluster.clients",
+    "Message": "zcluster.clients",
     "Result": "zcluster.clients",
     "Context": "zcluster.dapi",
     "function": "zcluster.dapi",

@@ -54,7 +54,9 @@ COMMANDS = {
         "version": Entry("zcluster.cli.version:version", "Print the versions of zcluster and what it runs on."),
     },
     "Measure": {
-        "bench": Entry("zcluster.cli.bench:bench", "Measure requests, fan-outs, file sync, agents, groups, reconnection and memory."),
+        "bench": Entry(
+            "zcluster.cli.bench:bench", "Measure requests, fan-outs, file sync, agents, groups, reconnection and memory."
+        ),
         "sim": Entry("zcluster.cli.sim:sim", "Replay the seeded simulation of a seed and print what happened."),
     },
 }

@@ -228,8 +228,6 @@ def import_agents(
 
 def _batches(file: Any) -> Iterator[tuple[list[int], list[dict[str, Any]], list[tuple[int, str]]]]:
     """Line numbers and rows of each call, and the lines that are none."""
-    import json
-
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []
     bad: list[tuple[int, str]] = []
@@ -244,20 +242,38 @@ def _batches(file: Any) -> Iterator[tuple[list[int], list[dict[str, Any]], list[
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            bad.append((number, f"no JSON: {cell(str(error))}"))
+            rows.append(_row(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            bad.append((number, f"no JSON object: {cell(str(error))}"))
         else:
-            if isinstance(row, dict):
-                numbers.append(number)
-                rows.append(row)
-                waiting += len(line)
-            else:
-                bad.append((number, "no JSON object"))
+            numbers.append(number)
+            waiting += len(line)
         if len(rows) >= LINES_PER_CALL or waiting >= BYTES_PER_CALL or len(bad) >= LINES_PER_CALL:
             yield numbers, rows, bad
             numbers, rows, bad, waiting = [], [], [], 0
     yield numbers, rows, bad
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """The row of a line, if it can be sent: one that cannot must not keep back the others of its call.
+
+    Raises:
+        ValueError, TypeError, RecursionError: it is none.
+    """
+    import json
+
+    import orjson
+
+    from zcluster.clients.checks import not_finite
+
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"it is a {type(row).__name__}")
+    orjson.dumps(row)
+    number = not_finite(row)
+    if number is not None:
+        raise ValueError(f"{number} is no number of JSON")
+    return row
 
 
 def _account(row: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import asyncio
 from zcluster.core.groups import OF_KEY, ONLY_DEFAULT, Groups, groups_in
 from zcluster.errors import Compacted, ZClusterError
 from zcluster.nodes.desk import Desk
+from zcluster.store.book_limits import MAX_ROWS
 from zcluster.store.interface import Change
 
 PAGE = 1_000
@@ -76,7 +77,13 @@ class BookFollower:
             raise Compacted("the book is ahead: the store is another one")
         await self._advance(after)
         async for changes, upto in self._store.watch(OF_KEY, after):
-            await self._book.set_groups(_said(changes), upto)
+            said = _said(changes)
+            # A page of the store ends with a whole commit: it may hold more than the book takes at once.
+            while len(said) > MAX_ROWS:
+                await self._book.set_groups(said[:MAX_ROWS], after)
+                said = said[MAX_ROWS:]
+            await self._book.set_groups(said, upto)
+            after = upto
             await self._advance(upto)
 
     async def _advance(self, revision: int) -> None:

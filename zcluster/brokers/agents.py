@@ -224,7 +224,6 @@ class MasterAgents:
             return
         else:
             self._store_works()
-            self._cursors[node] = took.cursor
             self._after(chunk, took, rows)
         if self.taking.done(chunk):
             self._answer(self._peers[chunk.session], took.cursor, took.refused)
@@ -232,7 +231,9 @@ class MasterAgents:
     def _after(self, chunk: Chunk, took: Took, rows: list[WireRow]) -> None:
         """Orders to who lost, and what is told of it."""
         message, node, now = chunk.message, chunk.node, self._desk.clock()
-        if took.cursor != Cursor(message.source, message.upto):
+        before, self._cursors[node] = self._cursors.get(node), took.cursor
+        again = took.cursor == before and message.upto > message.base
+        if again or took.cursor != Cursor(message.source, message.upto):
             self.counters.add("chunks_elsewhere")
             return
         self.counters.add("chunks_taken")

@@ -268,7 +268,7 @@ def _row(line: bytes) -> dict[str, Any]:
 
     row = json.loads(line)
     if not isinstance(row, dict):
-        raise ValueError(f"it is a {type(row).__name__}")
+        raise ValueError(f"it is of type {type(row).__name__}")
     orjson.dumps(row)
     number = not_finite(row)
     if number is not None:

@@ -153,7 +153,7 @@ def zcluster(cluster: LocalCluster, *words: str, stdin: bytes = b"") -> subproce
 class Raw:
     """A key and a socket; it beats while it waits. For one thread."""
 
-    def __init__(self, key_path: Path, *, epoch: int = 0, address: str = "", server: str = "") -> None:
+    def __init__(self, key_path: Path, *, epoch: int = 0) -> None:
         key = KeyFile.read(key_path)
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
@@ -161,13 +161,18 @@ class Raw:
         self.socket.setsockopt(zmq.SNDTIMEO, int(PATIENCE_S * 1000))
         self.socket.curve_publickey = key.pair.public.encode()
         self.socket.curve_secretkey = key.pair.secret.encode()
-        self.socket.curve_serverkey = (server or key.master_public).encode()
-        self.socket.connect(address or key.addresses[0])
-        self.send(wire.Hello(versions=[1], instance="hostile", epoch=epoch))
+        self.socket.curve_serverkey = key.master_public.encode()
+        self.socket.connect(key.addresses[0])
+        self.send(wire.Hello(versions=[1], instance="hostile", epoch=epoch, parts=["agents"]))
         self.wait_for(wire.Welcome)
 
     def send(self, message: wire.Message, body: bytes = b"") -> None:
         self.socket.send(wire.encode(message) + body)
+
+    def send_header(self, kind: int, header: bytes, body: bytes = b"") -> None:
+        """A frame whose header is any bytes."""
+        frame = wire.encode(wire.Beat())
+        self.socket.send(frame[:2] + bytes([kind]) + frame[3:4] + len(header).to_bytes(4, "big") + header + body)
 
     def wait_for(self, *kinds: type[Any], wait_s: float = PATIENCE_S) -> Any:
         """The next message of one of these kinds, all others thrown away."""

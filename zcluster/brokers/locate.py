@@ -1,7 +1,8 @@
 """Answers where agents are, for requests whose target names them.
 
 Rules kept here:
-- the book is asked off the loop, for all questions that wait at once; what it cannot answer becomes the requests' error;
+- the book is asked off the loop, for all questions that wait at once, as far as it takes them; what it cannot answer becomes the
+  requests' error;
 - an agent that nobody knows is NoSuchAgent, a group that there is not NoSuchGroup, one without agents NoSuchNode.
 """
 
@@ -14,6 +15,7 @@ from zcluster.core.locating import AGENT, GROUP, Locate
 from zcluster.core.master import Master
 from zcluster.errors import NoSuchAgent, NoSuchGroup, NoSuchNode, ZClusterError
 from zcluster.store.book import AgentBook
+from zcluster.store.book_limits import MAX_ROWS
 from zcluster.store.interface import Store
 
 
@@ -42,7 +44,7 @@ class Locator:
     async def _answer(self) -> None:
         parking = self._machine.admission.parking
         while parking.questions:
-            questions, parking.questions = parking.questions, []
+            questions, parking.questions = parking.questions[:MAX_ROWS], parking.questions[MAX_ROWS:]
             try:
                 ids = [locate.target.removeprefix(AGENT) for locate in questions if locate.target.startswith(AGENT)]
                 held = await self._book.nodes_of(ids) if ids else {}

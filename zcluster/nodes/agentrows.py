@@ -147,13 +147,21 @@ class AgentRows:
         if fresh:
             await self._book.put(fresh)
         if taking:
-            await self._book.update(taking)
+            await self._taking(taking)
         if changes:
             await self._book.update(changes, of=self._node)
         for id_, node, epoch in numbered:
             self._numbered(id_, node, epoch)
         for id_, node, epoch in late:
             self._late(id_, node, epoch)
+
+    async def _taking(self, taking: list[tuple[str, dict[str, Any]]]) -> None:
+        """Sessions begin of agents that have a row; one that was forgotten meanwhile (an order of the master) is made anew."""
+        await self._book.update(taking)
+        there = await self._book.get_many([id_ for id_, _ in taking])
+        lost = [Row(id=id_, **{"first_seen": self._wall_s(), **fields}) for id_, fields in taking if id_ not in there]
+        if lost:
+            await self._book.put(lost)
 
     def _is_late(self, row: Row, epoch: int) -> bool:
         if row.node in ("", self._node):

@@ -136,6 +136,30 @@ def test_a_broken_connection_is_no_end_and_a_goodbye_is() -> None:
     run(test)
 
 
+def test_a_row_says_exactly_when_an_agent_was_heard_last_once_it_is_not_active_any_more() -> None:
+    async def test(step: Doorstep) -> None:
+        for name in ("stopped", "broken"):
+            step.join(name)
+            step.keep(name, FULL)
+        step.pass_time(7.0)
+        for name in ("stopped", "broken"):
+            step.keep(name, Keep())
+        heard_s = WALL_S + step.now
+        step.pass_time(1.0)
+        step.broken("broken")
+        assert (await row(step, "stopped")).last_seen == heard_s - 7.0
+        step.pass_time(20.0)
+        for name in ("stopped", "broken"):
+            found = await row(step, name)
+            assert (found.status, found.last_seen) == ("silent", heard_s)
+        step.join("broken", 2, route="again")
+        step.pass_time(3.0)
+        step._send("again", "broken", Bye())
+        assert (await row(step, "broken")).last_seen == WALL_S + step.now
+
+    run(test)
+
+
 def test_a_revoked_key_ends_it_with_its_reason() -> None:
     async def test(step: Doorstep) -> None:
         step.join("a")

@@ -225,8 +225,8 @@ class AgentDoor:
             return
         del self._sessions[id_]
         self._settings.forget(id_)
-        if session.metrics:
-            self._rows.set(id_, {"metrics": session.metrics}, seen=False)
+        heard = {"last_seen": self._desk.wall_s() - max(0.0, now - peer.last_seen_s)}
+        self._rows.set(id_, {**heard, "metrics": session.metrics} if session.metrics else heard, seen=False)
         if reason in IN_ORDER:
             if self._presence.ended(id_):
                 self._turned(id_, "disconnected", reason)
@@ -290,7 +290,9 @@ class AgentDoor:
         self._watch()
 
     def _turned(self, id_: str, state: str, reason: str) -> None:
-        self._rows.set(id_, {"status": state}, seen=False)
+        ago_s = self.last_seen_s_ago(id_)  # a row says each minute when its agent was heard: from here on it is said exactly
+        heard = {} if ago_s is None else {"last_seen": self._desk.wall_s() - ago_s}
+        self._rows.set(id_, {"status": state, **heard}, seen=False)
         self._desk.note(Event(f"agent_{state}", {"agent": id_, "node": self._desk.name, "reason": reason}, "warning"))
 
     def _watch(self) -> None:

@@ -178,7 +178,11 @@ def test_fifty_simulated_agents(agents: Agents) -> None:
             async def none_active() -> bool:
                 return await active() == 0
 
+            async def counted_at_the_node() -> bool:
+                return [node["agents"] for node in await client.nodes()] == [50]
+
             await eventually(all_active, "all are active")
+            await eventually(counted_at_the_node, "the master's heartbeat says how many agents it has")
             agents.kill("fleet", signal.SIGTERM)
             await eventually(none_active, "all have left")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import orjson
 
 from zcluster import __version__
@@ -213,18 +214,16 @@ class MasterProcess:
             self._trees.tell()
         self._carry.look()
         for _ in range(LOCAL_ROUNDS):
-            carried = False
             for route, outgoing in machine.take(now):
                 if isinstance(route, bytes):
                     self._send(route, outgoing)
                 elif isinstance(route, Via):
                     self._carry.send(route, outgoing, now)
-                    carried = True
                 else:
                     for message, bodies in outgoing:
                         self._node.receive(message, b"".join(bodies), 0)
             mine = self._node.take()
-            if not mine and not carried:
+            if not self._carry.look() and not mine:
                 break
             for message, bodies in mine:
                 machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
@@ -264,7 +263,9 @@ class MasterProcess:
         if self._ended:
             return
         self._loop.call_later(self._loaded.settings.session.heartbeat_s, self._beat_myself)
-        self._machine.receive(LOCAL, self._me, self._node.beat(), b"", 0, self._loop.time())
+        agents = sum(1 for peer in self._machine.roster.peers.values() if peer.identity.role == "agent")
+        beat = msgspec.structs.replace(self._node.beat(), agents=agents)
+        self._machine.receive(LOCAL, self._me, beat, b"", 0, self._loop.time())
         self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
         self._denials = 0
         self._flush()
@@ -393,5 +394,3 @@ class MasterProcess:
             part.apply(self._loaded)
         fields = {"applied": list(outcome.applied), "needs_restart": list(outcome.needs_restart)}
         self._logger.info("configuration read again", extra={"fields": fields})
-
-

@@ -83,7 +83,8 @@ class KeyFile:
         """
         if self.role not in roles:
             raise NotAllowed(
-                f"{path} is the key of {_with_article(self.role)}: a {user} needs a key of role {' or '.join(roles)}",
+                f"{path} is the key of {_with_article(self.role)}: "
+                f"{_with_article(user)} needs a key of role {' or '.join(roles)}",
                 hint=f"make one on the master: zcluster keys new NAME --role {roles[0]}",
             )
 

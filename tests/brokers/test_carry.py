@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,11 +86,8 @@ class Node:
 
     def turn(self) -> None:
         self.carry.look()
-        for _ in range(8):
-            taken = self.master.take(self.now)
-            if not taken:
-                return
-            for route, outgoing in taken:
+        for _ in range(64):
+            for route, outgoing in self.master.take(self.now):
                 if isinstance(route, Via):
                     self.carry.send(route, outgoing, self.now)
                 elif self.full:
@@ -97,6 +95,8 @@ class Node:
                 else:
                     for message, bodies in outgoing:
                         self.hear(bytes(frame_of(message, bodies)))
+            if not self.carry.look():
+                return
 
     def hear(self, frame: bytes) -> None:
         message, offset = decode(frame, WireLimits())
@@ -249,6 +249,29 @@ def test_a_worker_whose_pipe_is_full_blocks_what_it_carries_until_it_takes_somet
     node.turn()
     assert node.heard(1) == [Beat(), Beat()]
     assert not node.master.roster.peers[via(node, 1)].blocked
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_many_clients_wait_for_does_not_end_the_session_of_their_worker(node: Node, full: bool) -> None:
+    for number in range(1, 11):
+        node.client(number)
+    outbox_bytes = 4 * HEADER_BYTES + 20_000
+    node.master.apply(replace(node.master.limits, outbox_bytes=outbox_bytes))
+    said = Sealed(encode(Refusal(code="busy", about=0, message="x" * 3000)))
+    node.full = full
+    for number in range(1, 11):
+        for _ in range(3):
+            node.master.tell(node.master.roster.peers[via(node, number)], said)
+    node.turn()
+    worker = node.master.roster.peers["w1"]
+    assert worker.lanes.waiting_bytes < outbox_bytes / 2
+    node.now += 2
+    node.master.handle_deadline(node.now)
+    assert len(node.sessions()) == 10
+    node.full = False
+    node.master.unblock("w1")
+    node.turn()
+    assert [len(node.heard(number)) for number in range(1, 11)] == [3] * 10
 
 
 def test_a_worker_that_ends_while_it_is_blocked_leaves_nothing(node: Node) -> None:

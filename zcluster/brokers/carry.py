@@ -4,7 +4,8 @@ Rules kept here:
 - a carried connection is a route like any other (:class:`~zcluster.core.carrying.Via`): the machine does not know the difference;
 - who it is comes from the ring by its key, anew for each frame, and is a client at most;
 - it ends with its worker's session, whatever the worker says;
-- a worker whose pipe is full blocks the connections that it carries, and nobody else;
+- a worker whose pipe is full, or for which much waits, blocks the connections that it carries, and nobody else: what they wait
+  for never counts against the worker's own session;
 - what is for a connection that has ended is dropped.
 """
 
@@ -23,6 +24,8 @@ from zcluster.wire.messages import Catalog
 
 MAX_CONNECTIONS = 4096
 """Of one worker."""
+WAITING_SHARE = 4
+"""When this part of ``outbox_bytes`` waits for a worker, what is for its clients waits with them."""
 
 
 class _Door:
@@ -34,7 +37,8 @@ class _Door:
         self.peer = peer
         self.keys: dict[int, str] = {}
         """The key of each connection."""
-        self.blocked: set[int] = set()
+        self.blocked: dict[int, None] = {}
+        """Connections that wait for room, in the order in which they began to."""
 
 
 class Carrying:
@@ -53,6 +57,8 @@ class Carrying:
         self._limits = limits
         self._doors: dict[int, _Door] = {}
         self._blocked: set[int] = set()
+        self._sent = False
+        """Whether something was given to the machine since the last look."""
         machine.attach(self)
 
     # -- the machine's attachment -----------------------------------------------------------------------------------
@@ -85,16 +91,17 @@ class Carrying:
     # -- the way back -----------------------------------------------------------------------------------------------
 
     def send(self, via: Via, outgoing: list[Outgoing], now: float) -> None:
-        """Send to a carried connection; while its worker's pipe is full the machine keeps it."""
+        """Send to a carried connection; while there is no room for it at its worker the machine keeps it."""
         door = self._doors.get(via.session)
         if door is None or via.connection not in door.keys:
             return
-        if door.peer.blocked:
-            door.blocked.add(via.connection)
-            self._blocked.add(via.session)
-            self._machine.block(via, outgoing)
-            return
-        for message, bodies in outgoing:
+        self._sent = True
+        for index, (message, bodies) in enumerate(outgoing):
+            if not self._has_room(door):
+                door.blocked[via.connection] = None
+                self._blocked.add(via.session)
+                self._machine.block(via, outgoing[index:])
+                return
             frame = frame_of(message, bodies)
             if len(frame) + HEADER_BYTES <= self._limits.frame_bytes:
                 self._machine.tell(door.peer, Carry(connection=via.connection), frame)
@@ -105,17 +112,23 @@ class Carrying:
                 self._machine.disconnected(via, now)
                 return
 
-    def look(self) -> None:
-        """A turn begins: connections whose worker takes something again may go on."""
+    def look(self) -> bool:
+        """Let connections go on whose worker has room again; whether the machine has something to send since the last look."""
+        again, self._sent = self._sent, False
         for session in list(self._blocked):
             door = self._doors[session]
-            if not door.peer.blocked:
+            if self._has_room(door):
+                again = True
                 self._blocked.discard(session)
-                numbers, door.blocked = door.blocked, set()
+                numbers, door.blocked = door.blocked, {}
                 for number in numbers:
                     self._machine.unblock(Via(session, number))
+        return again
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _has_room(self, door: _Door) -> bool:
+        return not door.peer.blocked and door.peer.lanes.waiting_bytes < self._machine.limits.outbox_bytes // WAITING_SHARE
 
     def _open(self, door: _Door, carry: Carry) -> None:
         number = carry.connection
@@ -147,7 +160,7 @@ class Carrying:
 
     def _forget(self, door: _Door, number: int, now: float) -> None:
         if door.keys.pop(number, None) is not None:
-            door.blocked.discard(number)
+            door.blocked.pop(number, None)
             self._machine.disconnected(Via(door.peer.no, number), now)
 
     def _refuse(self, door: _Door, number: int) -> None:

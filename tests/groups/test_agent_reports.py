@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from zcluster.brokers import agent_queries
 from zcluster.brokers.agent_queries import AgentQueries
-from zcluster.core.agents.row import Row
+from zcluster.core.agents.row import Row, check_row
 from zcluster.errors import InvalidArguments, NodeUnavailable, NoSuchAgent, NoSuchNode, TooLarge, UsageError
 from zcluster.nodes import agentreports
 from zcluster.nodes.agentreports import AgentReports
+from zcluster.store.book_memory import MemoryBook
 from zcluster.wire.agents import AgentOrder
 
 NODES = {"master": "ready", "worker-1": "ready", "worker-2": "ready", "worker-3": "dead"}
@@ -117,6 +119,67 @@ def test_a_report_takes_nothing_that_a_live_session_holds(make_place: Callable[.
         ]  # fmt: skip
         assert (await place.book.get("lost")).node == "master"
         assert (await place.book.get("here")).held == "session"
+
+    asyncio.run(main())
+
+
+def test_a_report_takes_nothing_of_a_session_whose_row_is_not_written_yet(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place = make_place("worker-1", "worker")
+        await place.start(AgentReports(place.desk, lambda: frozenset({"worker-1"}), lambda id_: id_ == "a"))
+        told = await place.call("agents.report", rows=[{"id": "a"}, {"id": "b"}])
+        assert (told["taken"], [each["code"] for each in told["refused"]]) == (1, ["foreign"])
+        assert await place.book.get("a") is None
+
+    asyncio.run(main())
+
+
+def test_a_report_says_nothing_of_groups(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place = await reporting(make_place, name="master")
+        await place.call("agents.report", rows=[{"id": "a", "groups": ["web"]}])
+        assert (await place.book.get("a")).groups == ["default"], "only the store says who is in which group"
+
+    asyncio.run(main())
+
+
+class Regrouping(MemoryBook):
+    """A book in which an agent comes into a group after it was looked at."""
+
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Row]:
+        found = await super().get_many(ids)
+        await self.set_groups([("a", ["db"])], 2)
+        return found
+
+
+def test_a_report_does_not_undo_what_becomes_of_groups_meanwhile(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        book = Regrouping("b")
+        await book.put([Row(id="a", node="master", status="active", groups=["web"])])
+        place = make_place(book=book)
+        await place.start(AgentReports(place.desk, lambda: frozenset({"master"})))
+        await place.call("agents.report", rows=[{"id": "a", "name": "new"}])
+        row = await MemoryBook.get_many(book, ["a"])
+        assert (row["a"].name, row["a"].groups) == ("new", ["db"])
+
+    asyncio.run(main())
+
+
+def test_many_rows_are_looked_at_beside_the_loop(make_place: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[bool] = set()
+
+    def look(fields: Mapping[str, Any]) -> Row:
+        threads.add(threading.current_thread() is threading.main_thread())
+        return check_row(fields)
+
+    monkeypatch.setattr(agentreports, "check_row", look)
+
+    async def main() -> None:
+        place = await reporting(make_place)
+        rows = [{"id": f"a{n}"} for n in range(agentreports.INLINE_ROWS + 1)] + [{"id": "-x"}]
+        told = await place.call("agents.report", rows=rows)
+        assert (told["taken"], [each["index"] for each in told["refused"]]) == (len(rows) - 1, [len(rows) - 1])
+        assert threads == {False}
 
     asyncio.run(main())
 

@@ -23,6 +23,7 @@ class SlowDisk(MemoryBook):
         self.disk = asyncio.Event()
         self.disk.set()
         self.looked = asyncio.Event()
+        self.purging = asyncio.Event()
 
     async def get_many(self, ids: Sequence[str]) -> dict[str, Row]:
         found = await super().get_many(ids)
@@ -39,6 +40,7 @@ class SlowDisk(MemoryBook):
 
     async def purge(self, ids: Sequence[str]) -> int:
         async with self.writing:
+            self.purging.set()
             await self.disk.wait()
             return await super().purge(ids)
 
@@ -50,8 +52,7 @@ def test_a_session_that_begins_while_its_dropped_row_is_being_forgotten_has_a_ro
         rows = AgentRows(book, "n", lambda: 1000.0, events.append, lambda *what: numbered.append(what))
         book.disk.clear()
         dropping = asyncio.create_task(book.purge(["a"]))
-        while not book.writing.locked():
-            await asyncio.sleep(0)
+        await book.purging.wait()
         rows.joined("a", 7)
         rows.set("a", {"name": "web"}, seen=True)
         book.looked.clear()

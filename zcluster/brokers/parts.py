@@ -93,4 +93,5 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
     def order(node: str, orders: list[AgentOrder]) -> None:
         rows.order(node, orders)
 
-    return [settings, groups, rows, door, AgentReports(desk, alive), AgentQueries(desk, order, state_of)]
+    reports = AgentReports(desk, alive, lambda id_: door.live(id_) is not None)
+    return [settings, groups, rows, door, reports, AgentQueries(desk, order, state_of)]

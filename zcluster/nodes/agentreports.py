@@ -4,11 +4,13 @@ Rules kept here:
 - a report is what a program says, not a session: it never takes an agent that a live session holds (``foreign``);
 - a bad row is told by its place and its reason, and the good ones are kept;
 - a row that says nothing new changes nothing, so that reporting the same again costs no byte on the wire;
-- at most MAX_ROWS rows a call; a caller with more makes several.
+- at most MAX_ROWS rows a call; a caller with more makes several;
+- a report says nothing of groups: what the book has of them stays.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,8 @@ from zcluster.errors import TooLarge, ZClusterError
 from zcluster.nodes.desk import Desk
 
 MAX_ROWS = 10_000
+INLINE_ROWS = 100
+"""More are looked at by a thread."""
 WHY = {
     "foreign": "a live session of the agent holds it",
     "late": "another node's report of it is newer, or it was removed since",
@@ -36,10 +40,13 @@ class AgentReports:
 
     Args:
         alive: the nodes that have a session, as far as this node knows: on a worker nobody but itself.
+        here: whether an agent has a session at this node now: its row may not be in the book yet.
     """
 
-    def __init__(self, desk: Desk, alive: Callable[[], frozenset[str]]) -> None:
-        self._desk, self._alive = desk, alive
+    def __init__(
+        self, desk: Desk, alive: Callable[[], frozenset[str]], here: Callable[[str], bool] = lambda _id: False
+    ) -> None:
+        self._desk, self._alive, self._here = desk, alive, here
 
     def functions(self) -> dict[str, Function]:
         @function("agents.report", idempotent=True)
@@ -65,7 +72,8 @@ class AgentReports:
         if len(rows) > MAX_ROWS:
             raise TooLarge(f"{len(rows)} rows in one report, at most {MAX_ROWS} are taken", hint="report them in several calls")
         refused: list[Refused] = []
-        checked = self._checked(rows, refused)
+        many = len(rows) > INLINE_ROWS
+        checked = await asyncio.to_thread(self._checked, rows, refused) if many else self._checked(rows, refused)
         known = await self._desk.book.get_many([row.id for _, row in checked])
         now_s = self._desk.wall_s()
         alive = self._alive()
@@ -73,8 +81,9 @@ class AgentReports:
         for index, row in checked:
             mine = known.get(row.id)
             row = self._settled(row, mine, now_s)
-            verdict = "accepted" if mine is None else _verdict(mine, row, alive)
+            verdict = self._verdict(mine, row, alive)
             if verdict == "accepted":
+                row.groups = []  # as the book knows them when it writes the row, not when it was looked at
                 wanted.append(row)
             else:
                 refused.append(_refusal(index, row.id, verdict, WHY[verdict]))
@@ -114,11 +123,14 @@ class AgentReports:
         row.last_seen = row.last_seen or now_s
         return row
 
-
-def _verdict(mine: Row, row: Row, alive: frozenset[str]) -> Verdict:
-    if mine.held == "session" and mine.status in LIVE and mine.node == row.node:
-        return "foreign"
-    return decide(_holding(mine), _holding(row), alive)
+    def _verdict(self, mine: Row | None, row: Row, alive: frozenset[str]) -> Verdict:
+        if self._here(row.id):
+            return "foreign"
+        if mine is None:
+            return "accepted"
+        if mine.held == "session" and mine.status in LIVE and mine.node == row.node:
+            return "foreign"
+        return decide(_holding(mine), _holding(row), alive)
 
 
 def _holding(row: Row) -> Holding:

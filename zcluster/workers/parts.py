@@ -42,7 +42,7 @@ def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> l
     door.directory.on_change(agents.tell_doors)
     parts: list[Part] = [
         tables, live, settings, WorkerMetrics(desk, uplink, live, Sampler(desk.home.path)), WorkerGroups(desk, tables), rows,
-        agents, AgentReports(desk, lambda: frozenset({desk.name})),
+        agents, AgentReports(desk, lambda: frozenset({desk.name}), lambda id_: agents.live(id_) is not None),
     ]  # fmt: skip
     if open_door:
         parts.append(RingCopy(desk.store, door.ring_is, desk.logger))

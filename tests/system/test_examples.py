@@ -17,6 +17,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT_S = 60.0
 
 EXPECTED = {
+    "agents.py": [
+        "taken: 2", "refused: example-3 labels.colour: expected text", "by version: {'4.10.0': 1, '4.8.2': 1}",
+        "the node that holds example-1: worker-2", "(did you mean 'status'?)", "removed: example-1, example-2",
+    ],
     "chat.py": ["example-bob (admin) says 'hello' to 1 session", "not sent: nobody listens as example-bob", "kept: True"],
     "events.py": ["     1  ", "join         master"],
     "client_async.py": ["1 + 2 = 3", "1000 calls at once, the last one: 1998", "item 1", "item 2", "item 3", "refused: "],

@@ -89,6 +89,17 @@ def test_every_command_and_option_has_a_help_text(tool: ModuleType) -> None:
     assert without == []
 
 
+def test_every_function_that_a_node_brings_is_in_the_reference() -> None:
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("brokers", "dapi", "nodes", "workers")
+        for path in sorted((ROOT / "zcluster" / folder).glob("*.py"))
+    )
+    declared = set(re.findall(r'^ +@function\("([a-z_.]+)"', source, re.M))
+    assert {"echo", "agents.list", "groups.bulk", "config.applied", "events.follow", "notes.send"} <= declared
+    assert declared == set(re.findall(r"^### `(.+)`$", page("functions.md"), re.M))
+
+
 def test_every_public_python_name_is_in_the_reference() -> None:
     import zcluster
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from zcluster.cli.events import about, details
+from zcluster.errors import Unreachable
+
 JOIN = {"sequence": 1, "at_s": 0.0, "name": "join", "level": "info", "fields": {"name": "w1", "role": "worker", "reason": ""}}
 SYNC = {"sequence": 2, "at_s": 60.0, "name": "sync_failed", "level": "warning", "fields": {"tree": "site", "worker": "w\x1b[2J"}}
 
@@ -20,6 +23,7 @@ class Client:
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = [JOIN, SYNC]
         self.asked: list[dict[str, Any]] = []
+        self.away = False
 
     async def __aenter__(self) -> Client:
         return self
@@ -28,6 +32,8 @@ class Client:
         return
 
     async def events(self, **asked: Any) -> AsyncIterator[dict[str, Any]]:
+        if self.away and not asked["follow"]:
+            raise Unreachable("no master listens")
         self.asked.append(asked)
         for event in self.found:
             yield event
@@ -61,13 +67,27 @@ def test_the_formats_of_a_list(client: Client, zcluster: Callable[..., Any]) -> 
 def test_following_prints_an_object_a_line(output: str, client: Client, zcluster: Callable[..., Any]) -> None:
     ran = zcluster("events", "--follow", "-o", output)
     assert [json.loads(line) for line in ran.out.splitlines()] == [JOIN, SYNC]
-    assert client.asked[0]["follow"]
+    assert client.asked[-1]["follow"]
 
 
 def test_following_prints_lines_for_people(client: Client, zcluster: Callable[..., Any]) -> None:
     lines = zcluster("events", "-f").out.splitlines()
     assert [line.split()[-1] for line in lines] == ["DETAILS", "role=worker", "tree=site"]
     assert zcluster("events", "-f", "-o", "name").out == "join\nsync_failed\n"
+
+
+def test_following_does_not_begin_without_a_master(client: Client, zcluster: Callable[..., Any]) -> None:
+    client.away = True
+    ran = zcluster("events", "--follow")
+    assert (ran.code, ran.out) == (6, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({"agent": "a1", "node": "master"}, ("a1", "node=master")), ({"scope": "defaults", "version": 2}, ("defaults", "version=2"))],
+)
+def test_an_event_of_an_agent_is_about_the_agent(fields: dict[str, Any], said: tuple[str, str]) -> None:
+    assert (about({"fields": fields}), details({"fields": fields})) == said
 
 
 def test_since_is_a_sequence_or_a_time(client: Client, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +103,5 @@ def test_since_is_a_sequence_or_a_time(client: Client, zcluster: Callable[..., A
 
 def test_names_and_limit_are_passed_on(client: Client, zcluster: Callable[..., Any]) -> None:
     zcluster("events", "--name", "dead", "--name", "sync_*", "--limit", "3", "--follow")
-    assert client.asked == [{"after": None, "since_s": None, "names": ("dead", "sync_*"), "limit": 3, "follow": True}]
+    assert client.asked[-1] == {"after": None, "since_s": None, "names": ("dead", "sync_*"), "limit": 3, "follow": True}
     assert zcluster("events", "--limit", "0").code == 2

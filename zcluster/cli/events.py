@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NEWEST = 50
 """How many are shown when nothing says how many."""
-ABOUT = ("name", "node", "agent", "id", "worker", "group", "tree")
+ABOUT = ("name", "agent", "node", "id", "worker", "group", "tree", "scope")
 """Fields that say what an event is about, the first that is there."""
 COLOURS = {
     "join": "green", "back": "green", "silent": "yellow", "dead": "red", "left": "cyan", "key_revoked": "yellow", "missed": "red",
@@ -130,9 +130,11 @@ async def _list(client: AsyncClient, output: str | None, asked: dict[str, Any]) 
 
 async def _follow(client: AsyncClient, output: str | None, asked: dict[str, Any]) -> None:
     printer = TablePrinter(EVENT_COLUMNS, wide=output == "wide")
-    if output in (None, "table", "wide"):
-        put(printer.header())
     async with client as c:
+        async for _ in c.events(limit=1, follow=False):
+            break  # following waits for a master that is away; one that is not there at the beginning is an error, as everywhere
+        if output in (None, "table", "wide"):
+            put(printer.header())
         async for event in c.events(**asked, follow=True):
             if output in ("json", "ndjson", "yaml"):
                 put(json_text(event))

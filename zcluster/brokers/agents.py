@@ -223,7 +223,6 @@ class MasterAgents:
             self._refuse(chunk, error)
             return
         else:
-            self._store_works()
             self._after(chunk, took, rows)
         if self.taking.done(chunk):
             self._answer(self._peers[chunk.session], took.cursor, took.refused)
@@ -236,6 +235,7 @@ class MasterAgents:
         if again or took.cursor != Cursor(message.source, message.upto):
             self.counters.add("chunks_elsewhere")
             return
+        self._store_works()
         self.counters.add("chunks_taken")
         self.counters.add("rows_taken", took.taken)
         for to, orders in orders_after(node, took.drop, took.moved, rows).items():

@@ -84,7 +84,10 @@ def test_following_does_not_begin_without_a_master(client: Client, zcluster: Cal
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"agent": "a1", "node": "master"}, ("a1", "node=master")), ({"scope": "defaults", "version": 2}, ("defaults", "version=2"))],
+    [
+        ({"agent": "a1", "node": "master"}, ("a1", "node=master")),
+        ({"scope": "defaults", "version": 2}, ("defaults", "version=2")),
+    ],
 )
 def test_an_event_of_an_agent_is_about_the_agent(fields: dict[str, Any], said: tuple[str, str]) -> None:
     assert (about({"fields": fields}), details({"fields": fields})) == said

@@ -18,8 +18,12 @@ LIMIT_S = 60.0
 
 EXPECTED = {
     "agents.py": [
-        "taken: 2", "refused: example-3 labels.colour: expected text", "by version: {'4.10.0': 1, '4.8.2': 1}",
-        "the node that holds example-1: worker-2", "(did you mean 'status'?)", "removed: example-1, example-2",
+        "taken: 2",
+        "refused: example-3 labels.colour: expected text",
+        "by version: {'4.10.0': 1, '4.8.2': 1}",
+        "the node that holds example-1: worker-2",
+        "(did you mean 'status'?)",
+        "removed: example-1, example-2",
     ],
     "chat.py": ["example-bob (admin) says 'hello' to 1 session", "not sent: nobody listens as example-bob", "kept: True"],
     "events.py": ["     1  ", "join         master"],

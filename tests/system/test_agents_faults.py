@@ -10,7 +10,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from zcluster.bench.child import stop_processes
 from zcluster.bench.cluster import LocalCluster
 from zcluster.clients import AsyncClient
 from zcluster.config import Home
-from zcluster.errors import EXIT_NO_MATCH, NoSuchAgent, NoSuchGroup, NoSuchNode
+from zcluster.errors import EXIT_NO_MATCH, NoSuchAgent, NoSuchGroup, NoSuchNode, StoreFailed
 from zcluster.keys import KeyFile, Ring
 
 MANY = 20_000
@@ -46,6 +48,7 @@ CHANGES = 10_000
 FILES, FILE_BYTES = 400, 180_000
 """What is published then is more than the master may grow."""
 COMMITS = 500
+DISK_BYTES, FULL_ROWS = 24 << 20, 8000
 SETTINGS = {"session.heartbeat_s": 0.5, "worker.door": "tcp://127.0.0.1:*"}
 Body = Callable[[AsyncClient], Awaitable[None]]
 
@@ -328,7 +331,7 @@ def test_targets_that_name_agents(cluster: LocalCluster, run: Callable[[Body], N
     run(body)
 
 
-# -- groups -----------------------------------------------------------------------------------------------------------------
+# -- groups ----------------------------------------------------------------------------------------------------------------
 
 
 class Deaf:
@@ -414,3 +417,82 @@ def test_a_storm_of_commits_reaches_every_worker(cluster: LocalCluster, run: Cal
             assert (await c.groups.show("storm", node=worker))["agents"] == COMMITS
 
     run(body)
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[None]:
+    """A small file system at ``place``, with what is there."""
+    aside = place.with_name("aside")
+    place.rename(aside)
+    place.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this system cannot mount a small file system")
+    try:
+        shutil.copytree(aside, place, dirs_exist_ok=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Let nothing be free on the disk of ``place``; the file to remove."""
+    ballast = place / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    continue
+    return ballast
+
+
+def test_a_master_whose_disk_is_full_acknowledges_nothing_and_recovers() -> None:
+    async def main() -> None:
+        async with LocalCluster(1, settings=SETTINGS) as cluster, AsyncClient(key=cluster.admin_key) as c:
+            await c.agents.report([{"id": "before", "status": "active"}], node="worker-1")
+            await agent_is(c, "before", node="worker-1")
+            assert await cluster.terminate("master") == 0
+            with small_disk(data_of(cluster, "master")):
+                try:
+                    cluster.start_master()
+                    await cluster.wait_ready("master", "worker-1")
+                    await body(cluster, c)
+                finally:
+                    await cluster.terminate("master")
+
+    async def body(cluster: LocalCluster, c: AsyncClient) -> None:
+        await agent_is(c, "before", status="active")
+        after = await newest_event(c)
+        ballast = fill(data_of(cluster, "master"))
+        rows = [{"id": f"full-{number:04}", "labels": {"pad": "p" * 250}} for number in range(FULL_ROWS)]
+        for start in range(0, FULL_ROWS, 1000):
+            assert (await c.agents.report(rows[start : start + 1000], node="worker-1"))["taken"] == 1000
+        await eventually(lambda: newest_of_the_disk(c, after, "agents_store_failed"), "an event says so")
+        with pytest.raises(StoreFailed, match="disk is full"):
+            await c.agents.report([{"id": "mine"}])
+        assert set(await known(c)) < {"before", *(str(row["id"]) for row in rows)}, "questions are answered"
+        assert (await c.call("node.info", target="worker-1"))["name"] == "worker-1"
+        # What was acknowledged while the disk was filling up stays, also when it is killed now.
+        there = set(await known(c))
+        cluster.kill("master")
+        await cluster.terminate("master")
+        assert set(read_book(cluster, "master").rows) == there
+        cluster.start_master()
+        await cluster.wait_ready("master", "worker-1")
+        assert set(await known(c)) == there
+        ballast.unlink()
+        await is_there(c, "worker-1", FULL_ROWS + 1)
+        await c.groups.create("room")
+        assert (await c.agents.report([{"id": "mine"}]))["taken"] == 1
+        await eventually(lambda: newest_of_the_disk(c, after, "agents_store_recovered"), "an event says so")
+
+    asyncio.run(main())
+
+
+async def newest_of_the_disk(client: AsyncClient, after: int, name: str) -> bool:
+    """Whether what was told last of the disk is this."""
+    found = await events(client, after, "agents_store_failed", "agents_store_recovered")
+    return bool(found) and found[-1]["name"] == name

@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 from tablesbench import Master, Worker, changes_of, contents, run
 
+from zcluster.brokers import tables as broker
 from zcluster.core.tables import source
-from zcluster.store.interface import Delete, Put
+from zcluster.errors import StoreFailed
+from zcluster.store.interface import MAX_PAGE, Delete, Listing, Put
 from zcluster.store.memory import MemoryStore
-from zcluster.wire import WireLimits, decode
+from zcluster.wire import Hello, WireLimits, decode, encode
 from zcluster.wire.tables import Ask, Changes, Head, Page
+
+SOON_S = 8.0
+"""Sooner than anybody asks again."""
 
 
 def wants(worker: Worker) -> list[str]:
@@ -313,3 +318,57 @@ def test_nothing_is_published_twice_and_heads_come_after_their_changes() -> None
 
 def test_the_store_of_a_bench_is_what_it_says() -> None:
     assert MemoryStore(("groups/",)).id != MemoryStore(("groups/",)).id
+
+
+def test_an_idle_worker_is_told_also_when_the_store_failed_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "RETRY_S", 0.0)
+
+    async def test(master: Master) -> None:
+        worker = Worker(1, master)
+        await worker.join()
+        worker.listens = False  # it has no SUB socket
+        await worker.until(told_of(worker, "groups"))
+        digests, faults = master.store.digests, [StoreFailed("reading failed"), StoreFailed("reading failed")]
+
+        async def failing(prefix: str) -> tuple[list[bytes], int]:
+            if faults:
+                raise faults.pop()
+            return await digests(prefix)
+
+        monkeypatch.setattr(master.store, "digests", failing)
+        await master.put(a="1")
+        async with asyncio.timeout(SOON_S):
+            await worker.same()
+        assert faults == []
+
+    run(test)
+
+
+def test_questions_that_wait_are_answered_also_after_the_store_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "RETRY_S", 0.0)
+
+    async def test(master: Master) -> None:
+        await master.put(a="1")
+        worker, other = Worker(1, master), Worker(2, master)
+        scan, faults = master.store.scan, [StoreFailed("reading failed")]
+
+        async def failing(prefix: str, *, after: str = "", limit: int = MAX_PAGE) -> Listing:
+            if faults:
+                raise faults.pop()
+            return await scan(prefix, after=after, limit=limit)
+
+        monkeypatch.setattr(master.store, "scan", failing)
+        for asking in (worker, other):
+            master.workers.append(asking)
+            master.tables.opened(asking.peer, Hello(versions=[1], instance="i", parts=["tables"]), 0.0)
+            asking.asked.append(Ask(table="groups", want="page"))
+            master.ask(asking, encode(asking.asked[-1]))
+
+        async def answered() -> bool:
+            return any(no == 2 and isinstance(message, Page) for no, message in master.told)
+
+        async with asyncio.timeout(SOON_S):
+            await other.until(answered)
+        assert faults == []
+
+    run(test)

@@ -161,6 +161,8 @@ class MasterTables:
     async def _beat(self) -> None:
         """HEAD each interval, and at once for a table that is no longer empty."""
         clock, due_s = self._desk.clock, self._desk.clock()
+        if self._announce:
+            self._beat_now.set()  # the store failed before it was told
         while True:
             interval_s = self._desk.loaded().settings.session.heartbeat_s
             due_s = max(due_s + interval_s, clock())
@@ -211,11 +213,11 @@ class MasterTables:
 
     async def _answer_all(self) -> None:
         while True:
-            await self._asked.wait()
-            self._asked.clear()
             while (question := self._questions.take()) is not None:
                 await self._answer(question)
                 self._desk.wake()
+            self._asked.clear()
+            await self._asked.wait()
 
     async def _answer(self, question: Question) -> None:
         ask, known = question.ask, question.ask.store == self._desk.store.id

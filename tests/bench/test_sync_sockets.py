@@ -48,5 +48,5 @@ def test_a_message_without_the_figures_counts_nothing() -> None:
 
     assert list(sockets._carried(head)) == []
     assert list(sockets._carried(head + attribute(2, info[:-1]))) == []
-    assert list(sockets._carried(head + attribute(1, b"abc") + attribute(2, info))) == [(7, 11)]
+    assert list(sockets._carried(head + attribute(1, b"abc") + attribute(2, info))) == [(7, 5, 6)]
     assert list(sockets._carried(head + struct.pack("=HH", 0, 2))) == []

@@ -27,8 +27,8 @@ from zcluster.errors import TimedOut, ZClusterError
 from zcluster.keys import make_private_dir
 
 READY_S = 120.0
-SYNC_S = 600.0
-POLL_S = 0.005
+SYNC_S = 300.0
+POLL_S = 0.01
 CALL_S = 600.0
 
 

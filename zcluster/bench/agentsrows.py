@@ -37,13 +37,14 @@ def made_up(number: int, node: str, status: str = "active") -> Row:
     """The agent of this number."""
     platform = PLATFORMS[number % len(PLATFORMS)]
     noise = number * SPREAD % (1 << 32)
+    silent = status == "active" and number % SILENT_EVERY == 0
     return Row(
         id=f"agent-{number:07d}", name=f"host-{number:07d}", address=f"10.{noise >> 24}.{noise >> 16 & 255}.{number & 255}",
         version=f"4.{number % 10}.{number % 17}", os={"platform": platform, "version": str(8 + number % 7), "arch": "x86_64"},
-        node=node, status="silent" if status == "active" and number % SILENT_EVERY == 0 else status,  # type: ignore[arg-type]
-        first_seen=AT_S + noise % 86_400, last_seen=AT_S + 86_400 + noise % 1000, labels={"site": SITES[number % len(SITES)], "rack": f"r{number % 97}"},
-        metrics={"cpu": noise % 1000 / 10, "memory": (noise >> 10) % 1000 / 10}, config=f"{number % 12:016x}", tree=f"{number % 5:016x}",
-        epoch=int(AT_S * 1000), held="report",
+        node=node, status="silent" if silent else status,  # type: ignore[arg-type]
+        first_seen=AT_S + noise % 86_400, last_seen=AT_S + 86_400 + noise % 1000,
+        labels={"site": SITES[number % len(SITES)]}, metrics={"cpu": noise % 1000 / 10, "memory": (noise >> 10) % 1000 / 10},
+        config=f"{number % 12:04x}", tree=f"{number % 5:04x}", epoch=int(AT_S * 1000), held="report",
     )  # fmt: skip
 
 

@@ -75,6 +75,11 @@ async def first(bench: Bench) -> Sequence[Figure]:
         Figure("CPU of a row, master", median([run.cpu_s[MASTER] for run in mine]) * each, "µs"),
         Figure("CPU of a row, worker", median([run.cpu_s[WORKER] for run in mine]) * each, "µs"),
         Figure("CPU of a row, plain upsert", median([run.cpu_s for run in plain[True]]) * each, "µs"),
+        Figure(
+            "CPU of a row, master against the plain upsert",
+            median([run.cpu_s[MASTER] for run in mine]) / median([run.cpu_s for run in plain[True]]),
+            "x",
+        ),
         Figure("on the wire, a row", median(wire) / count, "B"),
     )
 

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
 from doorstep import WALL_S, Doorstep
 
 from zcluster.core.agents.row import MAX_LABEL_VALUE_CHARS, Row
 from zcluster.errors import StoreFailed
-from zcluster.nodes.agentdoor import METRICS_EVERY_S, PIECE_BYTES
+from zcluster.nodes import tasks
+from zcluster.nodes.agentdoor import METRICS_EVERY_S, PIECE_BYTES, REFUSED_EVERY_S
 from zcluster.store.book_memory import MemoryBook
 from zcluster.wire import Bye, Refusal, Welcome
 from zcluster.wire.agents import AgentOrder, Door, Doors, Grab, Keep, Settings, Shared, SharedFile
@@ -349,5 +351,76 @@ def test_settings_that_cannot_be_read_do_not_end_the_telling() -> None:
         step.join("b")
         await step.written()
         assert len(step.heard("a", Settings)) + len(step.heard("b", Settings)) == 1
+
+    run(test)
+
+
+def test_what_is_refused_again_and_again_is_told_once_in_a_while() -> None:
+    async def test(step: Doorstep) -> None:
+        step.join("a")
+        step.join("b")
+        step.names()
+        for _ in range(100):
+            step.keep("a", Keep(labels={"": "x"}))
+        step.keep("b", Keep(labels={"": "x"}))
+        assert [event.fields["agent"] for event in step.events if event.name == "agent_refused"] == ["a", "b"]
+        assert len(step.heard("a", Refusal)) == 100
+        step.names()
+        step.pass_time(REFUSED_EVERY_S)
+        step.keep("a", Keep(labels={"": "x"}))
+        assert "agent_refused" in step.names()
+
+    run(test)
+
+
+def test_an_interval_that_no_agent_has_does_not_make_it_come_and_go() -> None:
+    async def test(step: Doorstep) -> None:
+        step.join("a")
+        step.names()
+        for _ in range(5):
+            step.keep("a", Keep(interval_s=1e-300))
+            step.pass_time(0.4)
+        assert step.names() == []
+
+    run(test)
+
+
+def test_an_agent_whose_settings_make_no_sense_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "RESTART_S", 0.0)
+
+    async def test(step: Doorstep) -> None:
+        of = step.told.of
+
+        async def broken(agent: str, /) -> Settings:
+            if agent == "a":
+                raise ValueError("no JSON")
+            return await of(agent)
+
+        monkeypatch.setattr(step.told, "of", broken)
+        for name in "abc":
+            step.join(name)
+        await step.written()
+        assert [len(step.heard(name, Settings)) for name in "abc"] == [0, 1, 1]
+
+    run(test)
+
+
+def test_an_agent_that_asks_and_does_not_read_gets_no_more() -> None:
+    async def test(step: Doorstep) -> None:
+        file = SharedFile("f", "d", PIECE_BYTES)
+        step.told.settings["a"], step.told.files["d"] = Settings(digest="1", files=[file]), b"x" * PIECE_BYTES
+        step.join("a")
+        await step.written()
+        step.heard("a", Settings)
+        step.machine.block("a", [])
+        for _ in range(20):
+            step.say("a", Grab(digest="d"))
+            await step.written()
+        assert step.machine.roster.peers["a"].lanes.waiting_bytes < 4 * PIECE_BYTES
+        step.machine.unblock("a")
+        assert len(step.heard("a", Shared)) <= 3
+        step.say("a", Grab(digest="d"))
+        await step.written()
+        assert len(step.heard("a", Shared)) == 1
 
     run(test)

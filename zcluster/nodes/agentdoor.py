@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from zcluster.config import Loaded
 from zcluster.core.agents.filter import Both, Compare, Either
-from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S
+from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S, MIN_INTERVAL_S
 from zcluster.core.agents.orders import ends
 from zcluster.core.agents.presence import Presence
 from zcluster.core.agents.said import fields_of, said_fault
@@ -28,10 +28,13 @@ from zcluster.errors import PeerError, SessionReplaced, ZClusterError
 from zcluster.net.reader import Alarm
 from zcluster.nodes.agentrows import AgentRows
 from zcluster.nodes.desk import Desk
+from zcluster.nodes.tasks import keep_running
 from zcluster.wire import Hello, Message, Sealed, encode
 from zcluster.wire.agents import AgentOrder, Door, Doors, Grab, Keep, Settings, Shared
 
 METRICS_EVERY_S = 60.0
+REFUSED_EVERY_S = 10.0
+"""How often it is told that what an agent says of itself is refused."""
 PIECE_BYTES = 65_536
 DOORS_EVERY_S = 1.0
 """How old the frame may be that tells of the doors: agents that join at once get the same."""
@@ -60,7 +63,7 @@ class AgentSettings(Protocol):
 
 
 class _Session:
-    __slots__ = ("epoch", "files", "go", "interval_s", "metrics", "metrics_due_s", "peer", "told")
+    __slots__ = ("epoch", "files", "go", "interval_s", "metrics", "metrics_due_s", "peer", "refused_due_s", "told")
 
     def __init__(self, peer: Peer, epoch: int) -> None:
         self.peer = peer
@@ -69,7 +72,7 @@ class _Session:
         """The node that it is to be told to go to once that node's door is known."""
         self.interval_s = DEFAULT_INTERVAL_S
         self.metrics: dict[str, Any] = {}
-        self.metrics_due_s = 0.0
+        self.metrics_due_s = self.refused_due_s = 0.0
         self.told: str | None = None
         """Digest of the settings that it was told."""
         self.files: dict[str, int] = {}
@@ -118,7 +121,7 @@ class AgentDoor:
         self._settings.on_change(self._settings_changed)
         self._desk.sessions.attach(self)
         for work in (self._rows.run, self._tell_settings, self._give_files):
-            self._tasks.append(asyncio.ensure_future(self._steadily(work)))
+            self._tasks.append(asyncio.ensure_future(keep_running(work, self._desk.logger, "work for agents")))
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration file is used here."""
@@ -250,7 +253,7 @@ class AgentDoor:
 
     def _keep(self, id_: str, session: _Session, keep: Keep, now: float) -> None:
         if keep.interval_s is not None:
-            session.interval_s = keep.interval_s
+            session.interval_s = max(MIN_INTERVAL_S, keep.interval_s)
         became_active = self._presence.heard(id_, session.interval_s, now)
         if became_active:
             self._rows.set(id_, {"status": "active"}, seen=True)
@@ -261,7 +264,10 @@ class AgentDoor:
         fields = fields_of(keep)
         fault = said_fault(fields)
         if fault is not None:
-            self._desk.note(Event("agent_refused", {"agent": id_, "node": self._desk.name, "reason": fault.message}, "warning"))
+            if now >= session.refused_due_s:
+                session.refused_due_s = now + REFUSED_EVERY_S
+                fields = {"agent": id_, "node": self._desk.name, "reason": fault.message}
+                self._desk.note(Event("agent_refused", fields, "warning"))
             raise PeerError(f"what {id_} says of itself was not taken: {fault.message}")
         metrics = fields.pop("metrics", None)
         if metrics is not None:
@@ -319,15 +325,6 @@ class AgentDoor:
             cursor = found.next
         self._watch()
 
-    async def _steadily(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do ``work``, again when it fails: a fault of one agent's data must not end it for the others."""
-        while True:
-            try:
-                await work()
-            except Exception:
-                self._desk.logger.exception("work for agents failed and goes on")
-                await asyncio.sleep(RETRY_S)
-
     # -- settings and files -----------------------------------------------------------------------------------------
 
     def _settings_changed(self, ids: Sequence[str] | None) -> None:
@@ -341,7 +338,8 @@ class AgentDoor:
 
     async def _tell_settings(self) -> None:
         while True:
-            await self._wanted.wait()
+            if not self._unsettled:
+                await self._wanted.wait()
             self._wanted.clear()
             while self._unsettled:
                 for id_ in list(self._unsettled)[:TURN]:
@@ -368,7 +366,8 @@ class AgentDoor:
 
     async def _give_files(self) -> None:
         while True:
-            await self._grabbed.wait()
+            if not self._grabs:
+                await self._grabbed.wait()
             self._grabbed.clear()
             while self._grabs:
                 id_, grab = self._grabs.popitem(last=False)
@@ -377,8 +376,8 @@ class AgentDoor:
     async def _give(self, id_: str, grab: Grab) -> None:
         data = await self._file(grab.digest) if self._may_have(id_, grab.digest) else None
         session = self._sessions.get(id_)
-        if session is None:
-            return
+        if session is None or session.peer.lanes.waiting_bytes > 2 * PIECE_BYTES:
+            return  # it asks for more than it reads
         if data is None:
             self._desk.sessions.tell(session.peer, Shared(digest=grab.digest, offset=0, size=0, code="no_such_file"))
         else:

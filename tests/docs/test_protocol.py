@@ -77,7 +77,7 @@ LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
     "bulk": {"CHUNK"} | {cls.__name__.upper() for kind, cls in KINDS.items() if kind in LATE_KINDS},
 }
-OUR_OWN = {"master_lost", "invalid_config", "invalid_key", "no_such_key"}
+OUR_OWN = {"master_lost", "invalid_key", "no_such_key"}
 BYE_ONLY = {"no_session"}
 
 

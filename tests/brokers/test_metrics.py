@@ -47,6 +47,8 @@ def test_values_that_are_taken(values: dict[str, Any]) -> None:
         {"m": {"v": None}},
         {"m": {"v": {"deep": 1}}},
         {"m": {"v": 2**64}},
+        {"m": {"v": 10**400}},
+        {"m": {"v": float("nan")}},
         {"m": {"v": float("inf")}},
         {"": {}},
         {"Up": {}},

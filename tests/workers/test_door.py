@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from zcluster.errors import UsageError
 from zcluster.keys import KeyFile, KeyPair, generate
 from zcluster.net.context import client_socket, new_context
 from zcluster.net.reader import Reader
+from zcluster.nodes import tasks
 from zcluster.store.interface import Delete, Put
 from zcluster.store.memory import MemoryStore
 from zcluster.wire import Bye, Hello, Message, Welcome, WireLimits, decode, encode
@@ -312,6 +313,31 @@ def test_the_copy_follows_the_store_and_reads_what_it_can(tmp_path: Path) -> Non
         assert await told.get() == {"M": "a1"}
         await store.apply([Delete("ring/M"), Delete("ring/nothing")])
         assert await told.get() == {}
+        await copy.close()
+        await store.close()
+
+    run(body)
+
+
+def test_a_fault_does_not_end_the_following_of_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "RESTART_S", 0.0)
+
+    async def body() -> None:
+        store = MemoryStore(["ring/"])
+        await store.apply([Put("ring/K", b'{"name":"anna","role":"client"}')])
+        told: asyncio.Queue[list[str]] = asyncio.Queue()
+        faults: list[Exception] = [ZeroDivisionError(), ZeroDivisionError()]
+
+        def changed(ring: Mapping[str, Identity]) -> None:
+            if faults:
+                raise faults.pop()
+            told.put_nowait(list(ring))
+
+        copy = RingCopy(store, changed, LOGGER)
+        await copy.start()
+        assert await asyncio.wait_for(told.get(), 5) == ["K"]
+        await store.apply([Delete("ring/K")])
+        assert await asyncio.wait_for(told.get(), 5) == []
         await copy.close()
         await store.close()
 

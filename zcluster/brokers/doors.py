@@ -25,6 +25,7 @@ from zcluster.errors import ConfigError, ZClusterError
 from zcluster.keys import Ring
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.directory import Directory
+from zcluster.nodes.tasks import keep_running
 from zcluster.store.interface import MAX_OPS, Delete, Put
 from zcluster.wire import Hello, Message, Sealed, encode
 from zcluster.wire.agents import Door, Doors
@@ -59,7 +60,7 @@ class RingTable:
 
     async def start(self) -> None:
         """Begin with what the ring says now."""
-        self._task = asyncio.ensure_future(self._run())
+        self._task = asyncio.ensure_future(keep_running(self._run, self._desk.logger, "writing the ring for the doors"))
 
     def ring_changed(self) -> None:
         """The ring is another."""
@@ -75,6 +76,8 @@ class RingTable:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        self._written = None  # it begins again after a fault: what is there is to be read
+        self._changed.set()
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -135,7 +138,7 @@ class MasterDoors:
         self.apply(self._desk.loaded())
         self._machine.attach(self)
         self.look()
-        self._task = asyncio.ensure_future(self._run())
+        self._task = asyncio.ensure_future(keep_running(self._run, self._desk.logger, "looking at the doors"))
 
     def apply(self, loaded: Loaded) -> None:
         """The master's own addresses may be others."""

@@ -32,6 +32,7 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Busy, Conflict, NoSuchLease, UsageError, ZClusterError
 from zcluster.nodes.desk import Desk
+from zcluster.nodes.tasks import keep_running
 from zcluster.store.interface import Delete, Put
 from zcluster.wire import Hello, Message, Sealed, encode
 from zcluster.wire.agents import Listen, Note
@@ -88,8 +89,7 @@ class Notes:
                 break
             after = page.entries[-1].key
         self._desk.sessions.attach(self)
-        self._run(self._work(), "zcluster-notes")
-        self._wake.set()
+        self._run(keep_running(self._work, self._desk.logger, "passing kept messages on"), "zcluster-notes")
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration concerns notes."""
@@ -278,6 +278,7 @@ class Notes:
             self._wake.set()
 
     async def _work(self) -> None:
+        self._wake.set()  # it begins again after a fault: the rest waits
         while True:
             await self._wake.wait()
             self._wake.clear()

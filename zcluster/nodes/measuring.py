@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from zcluster.core.liveconfig import NodeConfig
+from zcluster.nodes.tasks import keep_running
 
 
 class Live(Protocol):
@@ -45,7 +46,7 @@ class Measuring:
 
     def start(self) -> None:
         """Measure now and from now on."""
-        self._task = asyncio.create_task(self._run(), name="zcluster-metrics")
+        self._task = asyncio.create_task(keep_running(self._run, self._logger, "measuring"), name="zcluster-metrics")
 
     def now(self) -> None:
         """Measure now."""

@@ -18,6 +18,7 @@ from zcluster.config import Loaded
 from zcluster.core.peers import Identity
 from zcluster.dapi.function import Function
 from zcluster.errors import Compacted, ZClusterError
+from zcluster.nodes.tasks import keep_running
 from zcluster.store.interface import Store
 
 RING = "ring/"
@@ -54,7 +55,7 @@ class RingCopy:
 
     async def start(self) -> None:
         """Read the copy, and follow it."""
-        self._task = asyncio.ensure_future(self._run())
+        self._task = asyncio.ensure_future(keep_running(self._run, self._logger, "following the copy of the ring"))
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration file is used here."""

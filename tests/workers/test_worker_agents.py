@@ -81,7 +81,7 @@ class Node:
             await self.said.wait()
         (message, [body]), *self.waiting = outgoing
         assert isinstance(message, Rows)
-        return message, [row[0] for row in unpack_rows(message.encoding, message.raw_bytes, message.count, body)]
+        return message, [row[0] for row in unpack_rows(message.encoding, message.raw_bytes, message.count, body).plain()]
 
     async def event(self, name: str) -> Event:
         while (found := next((event for event in self.events if event.name == name), None)) is None:

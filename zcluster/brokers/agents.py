@@ -18,7 +18,7 @@ from itertools import islice
 
 from zcluster.config import Loaded
 from zcluster.core.agents.orders import MAX_ORDERS, Kept, orders_after
-from zcluster.core.agents.rowcodec import WireRow, unpack_rows
+from zcluster.core.agents.rowcodec import SaidRows, unpack_rows
 from zcluster.core.agents.taking import Chunk, Taking, Telling
 from zcluster.core.counters import Counters
 from zcluster.core.peers import Event, Peer
@@ -212,7 +212,7 @@ class MasterAgents:
             self._desk.logger.error("a chunk of rows of %s could not be taken", chunk.node, exc_info=error)
             self._refuse(chunk, ZClusterError("a chunk of rows could not be taken", hint="the master's log says why"))
 
-    async def _take(self, chunk: Chunk, rows: list[WireRow]) -> None:
+    async def _take(self, chunk: Chunk, rows: SaidRows) -> None:
         message, node = chunk.message, chunk.node
         try:
             took = await self._book.take(node, message.source, message.base, message.upto, rows, self.taking.alive())
@@ -227,7 +227,7 @@ class MasterAgents:
         if self.taking.done(chunk):
             self._answer(self._peers[chunk.session], took.cursor, took.refused)
 
-    def _after(self, chunk: Chunk, took: Took, rows: list[WireRow]) -> None:
+    def _after(self, chunk: Chunk, took: Took, rows: SaidRows) -> None:
         """Orders to who lost, and what is told of it."""
         message, node, now = chunk.message, chunk.node, self._desk.clock()
         before, self._cursors[node] = self._cursors.get(node), took.cursor

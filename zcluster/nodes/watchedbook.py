@@ -12,6 +12,7 @@ from typing import Any
 
 from zcluster.core.agents.filter import Condition
 from zcluster.core.agents.row import Row
+from zcluster.core.agents.rowcodec import SaidRows
 from zcluster.store.book import AgentBook, Cursor, Found, RowText, Took
 
 
@@ -32,7 +33,9 @@ class WatchedBook:
         self._written()
         return number
 
-    async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
+    async def take(
+        self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText] | SaidRows, alive: frozenset[str]
+    ) -> Took:
         took = await self._book.take(node, source, base, upto, rows, alive)
         self._written()
         return took

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zcluster.core.agents.orders import Kept, orders_after
-from zcluster.core.agents.rowcodec import WireRow, pack_rows, unpack_rows
+from zcluster.core.agents.rowcodec import SaidRows, pack_rows, unpack_rows
 from zcluster.core.agents.sending import FOREVER, Reading, Sending
 from zcluster.core.agents.taking import Chunk, Taking
 from zcluster.errors import PeerError, ZClusterError
@@ -313,10 +313,10 @@ class SimMaster:
             alive = self.taking.alive()
             took = result_of(self.book.take(chunk.node, message.source, message.base, message.upto, rows, alive))
             world.note(MASTER, f"took {message.base}..{message.upto} of {chunk.node}: {took.taken}, refused {took.refused}")
-            self.oracle.took(self.book, [row[0] for row in rows])
+            self.oracle.took(self.book, [id_ for id_, _, _ in rows.claims()])
         world.after(self.trouble.pause_s(world), lambda: self._answer(chunk, rows, took, life))
 
-    def _answer(self, chunk: Chunk, rows: list[WireRow], took: Took, life: int) -> None:
+    def _answer(self, chunk: Chunk, rows: SaidRows, took: Took, life: int) -> None:
         if not self.alive or life != self.lives:
             return
         self._busy = False

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from zcluster.core.agents.filter import Condition
 from zcluster.core.agents.row import Row
+from zcluster.core.agents.rowcodec import SaidRows
 
 RowText = Sequence[Any]
 """A row on the wire: ``[id, op, epoch, held, fields]`` (wire/agents.py ROWS)."""
@@ -85,7 +86,9 @@ class AgentBook(Protocol):
         """The rows whose newest change is after ``after``, in that order; the number up to which they are complete; whether
         there are more. A removed row is there with status ``removed`` until it is purged."""
 
-    async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
+    async def take(
+        self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText] | SaidRows, alive: frozenset[str]
+    ) -> Took:
         """The master takes a chunk of ``node``'s book, by the rules of core/agents/ownership.py; ``alive`` are the nodes that
         have a session. A chunk that does not begin at the cursor (or, of another source, at 0) changes nothing and tells the
         cursor. With the first chunk of another source, what was live at the node is disconnected until it is reported again.

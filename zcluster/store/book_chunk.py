@@ -12,28 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import orjson
-from msgspec import Meta, Struct
 from orjson import dumps
 
-from zcluster.core.agents.row import (
-    ID,
-    MAX_EPOCH,
-    MAX_LABEL_KEY_CHARS,
-    MAX_LABEL_VALUE_CHARS,
-    MAX_LABELS,
-    MAX_METRICS_BYTES,
-    MAX_OS_BYTES,
-    MAX_TEXT_CHARS,
-    MAX_TIME_S,
-    Held,
-    Row,
-    Status,
-    check_row,
-)
+from zcluster.core.agents.row import ID, MAX_METRICS_BYTES, MAX_OS_BYTES, Row, check_row
+from zcluster.core.agents.rowcodec import Fields, SaidRows
 from zcluster.core.agents.versions import version_key
 from zcluster.errors import UsageError
 from zcluster.store.book import Cursor, RowText
@@ -42,29 +27,8 @@ from zcluster.store.book_schema import params_of
 Params = tuple[Any, ...]
 """A row's values for the columns of book_schema.COLUMNS."""
 
-Time = Annotated[float, Meta(ge=0, le=MAX_TIME_S)]
-Epoch = Annotated[int, Meta(ge=0, le=MAX_EPOCH)]
-LabelKey = Annotated[str, Meta(min_length=1, max_length=MAX_LABEL_KEY_CHARS)]
-LabelValue = Annotated[str, Meta(max_length=MAX_LABEL_VALUE_CHARS)]
-
-
-class Fields(Struct, gc=False):
-    """The fields of a row that a worker says. What it says of node and groups does not count."""
-
-    name: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["name"])] = ""
-    address: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["address"])] = ""
-    version: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["version"])] = ""
-    os: dict[str, Any] = {}
-    status: Status = "never"
-    first_seen: Time = 0.0
-    last_seen: Time = 0.0
-    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] = {}
-    metrics: dict[str, Any] = {}
-    config: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["config"])] = ""
-    tree: Annotated[str, Meta(max_length=MAX_TEXT_CHARS["tree"])] = ""
-
-
 SAID = Fields.__struct_fields__
+_EXACT = orjson.OPT_STRICT_INTEGER
 _WRONG_KEY = re.compile(rb'[{,]"[^"]*[ =][^"]*":')
 """In the JSON of labels without escapes: a key with a space or '='. One search for a chunk costs less than one for a key."""
 
@@ -79,48 +43,34 @@ class Chunk:
     invalid: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Said(Struct, array_like=True, gc=False):
-    """One row as it came."""
-
-    id: str
-    op: str
-    epoch: Epoch
-    held: Held
-    fields: Fields
-
-
 def follows(cursor: Cursor, source: str, base: int, upto: int) -> bool:
     """Whether a chunk is the next one."""
     return upto >= base and base == (cursor.upto if source == cursor.source else 0)
 
 
-def chunk_rows(rows: Sequence[RowText], node: str) -> Chunk:
+def chunk_rows(rows: Sequence[RowText] | SaidRows, node: str) -> Chunk:
     """The rows that ``node`` sent, each looked at."""
     chunk = Chunk()
-    for row in _last_words(rows):
+    for row in _last_words(rows.plain() if isinstance(rows, SaidRows) else rows):
         _add(chunk, row, node)
     return chunk
 
 
 def chunk_params(
-    rows: Sequence[RowText], node: str, last: int
+    rows: Sequence[RowText] | SaidRows, node: str, last: int
 ) -> tuple[list[Params], list[tuple[str, int]], list[tuple[str, str]]]:
     """The rows of a chunk as the database takes them, numbered after ``last``; what is gone; what is refused."""
-    quick = _quick(rows, node, last)
+    quick = _quick(rows, node, last) if isinstance(rows, SaidRows) else None
     if quick is not None:
         return *quick, []
     chunk = chunk_rows(rows, node)
     return [params_of(row, number) for number, row in enumerate(chunk.put, last + 1)], chunk.gone, chunk.invalid
 
 
-def _quick(rows: Sequence[RowText], node: str, last: int) -> tuple[list[Params], list[tuple[str, int]]] | None:
+def _quick(rows: SaidRows, node: str, last: int) -> tuple[list[Params], list[tuple[str, int]]] | None:
     """As chunk_params, if all rows are plainly right and each agent is there once; None: each has to be looked at."""
-    try:
-        said = msgspec.convert(rows, list[Said])
-        encoded = dumps(rows, option=orjson.OPT_STRICT_INTEGER)
-    except (msgspec.ValidationError, TypeError, RecursionError):
-        return None
-    if not encoded.isascii() or b"\\" in encoded or b"\x7f" in encoded:
+    said = rows.read
+    if said is None or not rows.raw.isascii() or b"\\" in rows.raw or b"\x7f" in rows.raw:
         return None
     ids = {one.id for one in said}
     if len(ids) != len(said) or not all(map(ID.fullmatch, ids)) or not {one.op for one in said} <= {"put", "gone"}:
@@ -130,7 +80,11 @@ def _quick(rows: Sequence[RowText], node: str, last: int) -> tuple[list[Params],
     for one in said:
         if one.op == "put":
             f = one.fields
-            os, labels, metrics, platform = dumps(f.os), dumps(f.labels), dumps(f.metrics), f.os.get("platform", "")
+            try:
+                os, labels, metrics = dumps(f.os, option=_EXACT), dumps(f.labels), dumps(f.metrics, option=_EXACT)
+            except (TypeError, RecursionError):
+                return None
+            platform = f.os.get("platform", "")
             if len(os) > MAX_OS_BYTES or len(metrics) > MAX_METRICS_BYTES or type(platform) is not str:
                 return None
             last += 1

@@ -15,6 +15,7 @@ from zcluster.core.agents.filter import Condition, checked
 from zcluster.core.agents.match import matches
 from zcluster.core.agents.ownership import LIVE, Holding, decide, epoch_after
 from zcluster.core.agents.row import Row, Status
+from zcluster.core.agents.rowcodec import SaidRows
 from zcluster.errors import StoreFailed
 from zcluster.store.book import Cursor, Found, RowText, Took
 from zcluster.store.book_chunk import chunk_rows, follows
@@ -78,7 +79,9 @@ class MemoryBook:
         upto = order[limit - 1][0] if more else self._last
         return [self._shown(self._rows[id_]) for _, id_ in order[:limit]], upto, more
 
-    async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
+    async def take(
+        self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText] | SaidRows, alive: frozenset[str]
+    ) -> Took:
         self._check_open()
         cursor = self._cursors.get(node, Cursor())
         took = Took(cursor)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from zcluster.core.agents.filter import Condition, checked
 from zcluster.core.agents.row import Row
+from zcluster.core.agents.rowcodec import SaidRows
 from zcluster.errors import Busy, StoreFailed
 from zcluster.store.book import Cursor, Found, RowText, Took
 from zcluster.store.book_limits import check_count, check_page
@@ -84,7 +85,9 @@ class SqliteBook:
         check_page(limit)
         return await self._look(lambda: self._reader.changed(after, limit))
 
-    async def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: frozenset[str]) -> Took:
+    async def take(
+        self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText] | SaidRows, alive: frozenset[str]
+    ) -> Took:
         return await self._do(lambda turn: turn.take(node, source, base, upto, rows, alive))
 
     async def cursor(self, node: str) -> Cursor:

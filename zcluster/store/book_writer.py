@@ -22,6 +22,7 @@ import orjson
 
 from zcluster.core.agents.ownership import Holding, decide
 from zcluster.core.agents.row import ID, Row
+from zcluster.core.agents.rowcodec import SaidRows
 from zcluster.errors import StoreFailed, ZClusterError
 from zcluster.store.book import Cursor, RowText, Took
 from zcluster.store.book_chunk import Params, chunk_params, follows
@@ -159,7 +160,9 @@ class Turn:
         sets = ", ".join(f"{name} = :{name}" for name in names)
         self._many(f"UPDATE agents SET {sets}, change = {number}{known} WHERE id = :_id AND ({_differ(names)}{gone})", run)
 
-    def take(self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText], alive: AbstractSet[str]) -> Took:
+    def take(
+        self, node: str, source: str, base: int, upto: int, rows: Sequence[RowText] | SaidRows, alive: AbstractSet[str]
+    ) -> Took:
         found = self._connection.execute("SELECT source, upto FROM cursors WHERE node = ?", (node,)).fetchone()
         cursor = Cursor(*found) if found else Cursor()
         took = Took(cursor)

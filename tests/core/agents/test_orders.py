@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from zcluster.core.agents.orders import MAX_KEPT, Kept, adopted, claimed_again, ends, keeps, orders_after, without_repeats
 from zcluster.core.agents.row import Held, Row, Status
-from zcluster.core.agents.rowcodec import WireRow
+from zcluster.core.agents.rowcodec import SaidRows, WireRow
 from zcluster.errors import PeerError
 from zcluster.wire.agents import AgentOrder
 from zcluster.wire.trees import MAX_ID
@@ -100,8 +101,8 @@ def test_what_is_kept_is_bounded_and_the_newest() -> None:
 
 def test_who_lost_is_told_which_claim_decided() -> None:
     rows: list[WireRow] = [("a", "put", 5, "session", {}), ("b", "put", 6, "report", {}), ("c", "put", 7, "session", {})]
-    assert orders_after("w1", ["a", "b"], [("c", "w2", "w1")], rows) == {
+    assert orders_after("w1", ["a", "b"], [("c", "w2", "w1")], SaidRows(msgspec.json.encode(rows), None)) == {
         "w1": [AgentOrder(op="drop", id="a", epoch=5), AgentOrder(op="drop", id="b", epoch=6, held="report")],
         "w2": [AgentOrder(op="drop", id="c", epoch=7, node="w1")],
     }
-    assert orders_after("w1", [], [], []) == {}
+    assert orders_after("w1", [], [], SaidRows(b"[]", [])) == {}

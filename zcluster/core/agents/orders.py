@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from zcluster.core.agents.row import Row
-from zcluster.core.agents.rowcodec import WireRow
+from zcluster.core.agents.rowcodec import SaidRows
 from zcluster.errors import PeerError
 from zcluster.wire.agents import AgentOrder
 from zcluster.wire.trees import MAX_ID
@@ -108,10 +108,10 @@ class Kept:
         return list(self._by_node.pop(node, {}).values())
 
 
-def orders_after(node: str, drop: Iterable[str], moved: Iterable[tuple[str, str, str]], rows: Sequence[WireRow]) -> Orders:
+def orders_after(node: str, drop: Iterable[str], moved: Iterable[tuple[str, str, str]], rows: SaidRows) -> Orders:
     """Who is to drop what after the chunk ``rows`` of ``node``: it, what was refused; the nodes before it, what moved."""
     orders: Orders = {}
-    claims = {row[0]: row for row in rows}
+    claims = {claim[0]: claim for claim in rows.claims()} if drop or moved else {}
     for id_ in drop:
         orders.setdefault(node, []).append(_drop(id_, claims[id_], ""))
     for id_, before, _ in moved:
@@ -119,5 +119,5 @@ def orders_after(node: str, drop: Iterable[str], moved: Iterable[tuple[str, str,
     return orders
 
 
-def _drop(id_: str, claim: WireRow, node: str) -> AgentOrder:
-    return AgentOrder(op="drop", id=id_, epoch=claim[2], held="report" if claim[3] == "report" else "session", node=node)
+def _drop(id_: str, claim: tuple[str, int, str], node: str) -> AgentOrder:
+    return AgentOrder(op="drop", id=id_, epoch=claim[1], held="report" if claim[2] == "report" else "session", node=node)

@@ -251,11 +251,53 @@ def test_removing_marks_the_row_and_tells_its_node(make_place: Callable[..., Any
         await place.agents("a", "b", epoch=7)
         assert await place.call("agents.remove", ids=["a"]) == {"removed": ["a"]}
         row = await place.book.get("a")
-        assert (row.status, row.epoch) == ("removed", 1_000_000)
-        assert orders.given == [("worker-1", [AgentOrder(op="remove", id="a", epoch=1_000_000)])]
+        assert (row.status, row.epoch) == ("removed", 7)
+        assert orders.given == [("worker-1", [AgentOrder(op="remove", id="a", epoch=7)])]
         assert await place.call("agents.remove", ids=["a"]) == {"removed": []}
         assert place.told("agents_removed") == [{"count": 1, "by": "admin", "agents": ["a"]}]
         assert await place.call("agents.remove", filter="id=b") == {"removed": ["b"]}
+
+    asyncio.run(main())
+
+
+def claim(id_: str, epoch: int) -> tuple[str, str, int, str, dict[str, Any]]:
+    return (id_, "put", epoch, "session", {"status": "active"})
+
+
+@pytest.mark.parametrize("epoch", [7, 2_000_000])
+def test_a_removed_agent_comes_back_by_its_next_session_whatever_its_clock_says(
+    make_place: Callable[..., Any], epoch: int
+) -> None:
+    async def main() -> None:
+        place, _ = await asking(make_place)
+        await place.agents("a", held="session", epoch=epoch)
+        await place.call("agents.remove", ids=["a"])
+        took = await place.book.take("worker-1", "", 0, 0, [claim("a", epoch)], frozenset({"worker-1"}))
+        assert took.refused == [("a", "late")], "what was on its way still"
+        took = await place.book.take("worker-1", "", 0, 0, [claim("a", epoch + 1)], frozenset({"worker-1"}))
+        assert (took.taken, took.refused) == (1, [])
+
+    asyncio.run(main())
+
+
+def test_a_moved_agent_may_connect_anywhere_whatever_its_clock_says(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place, _ = await asking(make_place)
+        await place.book.put([Row(id="a", node="worker-1", held="session", status="disconnected", epoch=7)])
+        await place.call("agents.move", id="a", node="master")
+        took = await place.book.take("worker-2", "", 0, 0, [claim("a", 8)], frozenset({"worker-1", "worker-2"}))
+        assert (took.taken, took.refused) == (1, [])
+
+    asyncio.run(main())
+
+
+def test_a_removed_agent_is_not_moved(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place, orders = await asking(make_place)
+        await place.book.put([Row(id="a", node="worker-1", status="removed", epoch=7)])
+        with pytest.raises(NoSuchAgent, match="removed"):
+            await place.call("agents.move", id="a", node="worker-2")
+        assert orders.given == []
 
     asyncio.run(main())
 

@@ -93,14 +93,11 @@ class AgentQueries:
             """Remove agents: their sessions end, and they are listed as removed until they come back."""
             rows = await self._many(ids or [], filter)
             gone = [row for row in rows if row.status != "removed"]
-            now_s = self._desk.wall_s()
-            epoch = int(now_s * 1000)
-            await self._desk.book.update(
-                [(row.id, {"status": "removed", "epoch": max(row.epoch + 1, epoch)}) for row in gone]
-            )
+            # Of the claim that is known, not of now: an agent's next session is newer than its last, not than this clock.
+            await self._desk.book.update([(row.id, {"status": "removed", "epoch": row.epoch}) for row in gone])
             by_node: dict[str, list[AgentOrder]] = {}
             for row in gone:
-                by_node.setdefault(row.node, []).append(AgentOrder(op="remove", id=row.id, epoch=max(row.epoch + 1, epoch)))
+                by_node.setdefault(row.node, []).append(AgentOrder(op="remove", id=row.id, epoch=row.epoch))
             for node, orders in by_node.items():
                 for start in range(0, len(orders), 1000):
                     self._order(node, orders[start : start + 1000])
@@ -116,6 +113,8 @@ class AgentQueries:
             state = self._state_of(node)
             if state is None:
                 raise NoSuchNode(f"there is no node {node!r}", hint="`zcluster nodes` lists the nodes")
+            if row.status == "removed":
+                raise NoSuchAgent(f"the agent {id!r} was removed", hint="it may be moved when it has come back")
             if row.node == node:
                 return {"id": id, "node": node, "moved": False}
             if state != "ready":
@@ -132,7 +131,8 @@ class AgentQueries:
             self._order(row.node, [AgentOrder(op="move", id=row.id, node=node)])
             return
         epoch = max(row.epoch + 1, int(self._desk.wall_s() * 1000))
-        await self._desk.book.update([(row.id, {"node": node, "epoch": epoch})])
+        # Held by a report, as its new node will have it: a session of it, wherever, is newer whatever its number.
+        await self._desk.book.update([(row.id, {"node": node, "epoch": epoch, "held": "report"})])
         fields = _fields(row)
         self._order(row.node, [AgentOrder(op="drop", id=row.id, epoch=epoch, node=node)])
         self._order(node, [AgentOrder(op="adopt", id=row.id, epoch=epoch, node=node, row=fields)])

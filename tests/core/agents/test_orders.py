@@ -76,6 +76,13 @@ def test_who_adopts_has_a_report() -> None:
     never = adopted(None, AgentOrder(op="adopt", id="a", epoch=9), "w1")
     assert never is not None
     assert never.status == "never"
+    for wrong in ({"name": "x" * 257}, {"os": {"platform": 1}}):
+        with pytest.raises(PeerError, match="adopt a"):
+            adopted(None, AgentOrder(op="adopt", id="a", epoch=9, row=wrong), "w1")
+    with pytest.raises(PeerError, match="adopt a b"):
+        adopted(None, AgentOrder(op="adopt", id="a b", epoch=9), "w1")
+    newer = AgentOrder(op="adopt", id="a", epoch=9, row={"said by a newer master": 1})
+    assert adopted(None, newer, "w1") is not None
     with pytest.raises(PeerError, match="adopt a"):
         adopted(None, AgentOrder(op="adopt", id="a", epoch=9, row={"labels": 3}), "w1")
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
-from zcluster.core.agents.row import Row
+from zcluster.core.agents.row import FIELDS, Row, check_row
 from zcluster.core.agents.rowcodec import SaidRows
-from zcluster.errors import PeerError
+from zcluster.errors import PeerError, UsageError
 from zcluster.wire.agents import AgentOrder
 from zcluster.wire.trees import MAX_ID
 
@@ -64,10 +62,11 @@ def adopted(row: Row | None, order: AgentOrder, node: str) -> Row | None:
     """
     if row is not None and (row.epoch >= order.epoch or (row.held == "session" and row.status in LIVE)):
         return None
-    fields = {**order.row, "id": order.id, "node": node, "epoch": order.epoch, "held": "report", "groups": []}
+    said = {name: value for name, value in order.row.items() if name in FIELDS}
     try:
-        made = msgspec.convert(fields, Row)
-    except msgspec.ValidationError as error:
+        # All that the book checks: a row that it refuses would be tried again for ever.
+        made = check_row({**said, "id": order.id, "node": node, "epoch": order.epoch, "held": "report", "groups": []})
+    except UsageError as error:
         raise PeerError(f"the order to adopt {order.id} has no fields of an agent: {error}") from None
     if made.status != "never":
         made.status = "disconnected"

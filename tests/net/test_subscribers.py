@@ -144,8 +144,13 @@ def test_a_descriptor_that_another_uses_now_is_left_alone() -> None:
         closed = os.dup(0)
         os.close(closed)
         publisher.subscribers._by_fd[closed] = Subscribed("gone", ("127.0.0.1", 1))
+        file = os.open(__file__, os.O_RDONLY)
+        publisher.subscribers._by_fd[file] = Subscribed("gone", ("127.0.0.1", 1))
+        open_before = os.listdir("/proc/self/fd")
         publisher.out.add("gone")
         publisher.subscribers.keys_changed()
+        assert os.listdir("/proc/self/fd") == open_before, "looking at it leaves nothing open"
+        os.close(file)
         assert publisher.known() == set()
         mine.sendall(b"x")
         assert theirs.recv(1) == b"x"

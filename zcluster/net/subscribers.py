@@ -84,10 +84,19 @@ class Subscribers:
 def _peer(fd: int, shut_down: Any = None) -> Any:
     """The address of the other end of ``fd``, None without one; it is shut down when that is ``shut_down``."""
     try:
-        with sockets.socket(fileno=os.dup(fd)) as own:
+        copy = os.dup(fd)
+    except OSError:
+        return None
+    try:
+        own = sockets.socket(fileno=copy)
+    except OSError:
+        os.close(copy)  # a file, say: it is not the socket's to close
+        return None
+    with own:
+        try:
             peer = own.getpeername()
             if shut_down is not None and peer == shut_down:
                 own.shutdown(sockets.SHUT_RDWR)
-            return peer
-    except OSError:
-        return None
+        except OSError:
+            return None
+        return peer

@@ -37,7 +37,7 @@ async def main() -> None:
             print("refused:", error)
 
         await c.config.unset("node/worker-1", everything=True)
-        await c.groups.remove(GROUP)
+        await c.groups.delete(GROUP)
         await c.agents.remove(["example-1", "example-2"])
 
 

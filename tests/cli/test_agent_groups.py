@@ -68,7 +68,7 @@ def test_create_and_rm_take_several(cluster: Any, zcluster: Run) -> None:
     assert [args for _, _, args, _ in cluster.asked] == [{"name": "web", "comment": "c"}, {"name": "db", "comment": "c"}]
     cluster.value = {"name": "web", "agents": 3}
     assert zcluster("groups", "rm", "web").out.split() == ["REMOVED", "AGENTS", "web", "3"]
-    assert asked(cluster)[0] == "groups.remove"
+    assert asked(cluster)[0] == "groups.delete"
 
 
 def test_add_remove_and_set(cluster: Any, zcluster: Run) -> None:
@@ -77,7 +77,7 @@ def test_add_remove_and_set(cluster: Any, zcluster: Run) -> None:
     assert asked(cluster) == ("groups.add", {"group": "web", "new": True, "agents": ["7", "8"]}, "master")
     assert (ran.code, ran.out) == (0, "2 agents changed, 1 were so already\n")
     zcluster("groups", "remove", "web", "--filter", "status=active")
-    assert asked(cluster) == ("groups.take", {"group": "web", "agents": [], "filter": "status=active"}, "master")
+    assert asked(cluster) == ("groups.remove", {"group": "web", "agents": [], "filter": "status=active"}, "master")
     zcluster("groups", "set", "7", "web,db")
     assert asked(cluster) == ("groups.set", {"groups": ["web", "db"], "new": False, "agents": ["7"]}, "master")
     zcluster("groups", "set", "--filter", "id~7*", "web")

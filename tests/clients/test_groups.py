@@ -51,10 +51,10 @@ GROUPS: list[tuple[Ask, str, dict[str, Any], str, float | None, Any]] = [
     (lambda g: g.show("web", node="w"), "show", {"name": "web"}, "w", None, {"a": 1}),
     (lambda g: g.of("7"), "of", {"agent": "7"}, "master", None, {"a": 1}),
     (lambda g: g.create("web", comment="c"), "create", {"name": "web", "comment": "c"}, "master", None, {"a": 1}),
-    (lambda g: g.remove("web"), "remove", {"name": "web"}, "master", LONG_S, {"a": 1}),
+    (lambda g: g.delete("web"), "delete", {"name": "web"}, "master", LONG_S, {"a": 1}),
     (lambda g: g.add("web", ["7"]), "add", {"group": "web", "new": False, "agents": ["7"]}, "master", LONG_S, DONE),
     (lambda g: g.add("web", filter="f"), "add", {"group": "web", **NEW, "agents": [], "filter": "f"}, "master", LONG_S, DONE),
-    (lambda g: g.take("web", ["7"], timeout=3.0), "take", {"group": "web", "agents": ["7"]}, "master", 3.0, DONE),
+    (lambda g: g.remove("web", ["7"], timeout=3.0), "remove", {"group": "web", "agents": ["7"]}, "master", 3.0, DONE),
     (lambda g: g.set(["a"], ["7"], new=True), "set", {"groups": ["a"], "new": True, "agents": ["7"]}, "master", LONG_S, DONE),
     (
         lambda g: g.bulk(["7 a"]), "bulk", {"lines": ["7 a"], "first": 1, "new": False}, "master", LONG_S,

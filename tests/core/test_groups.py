@@ -98,10 +98,10 @@ def test_lists_of_groups() -> None:
         ("add", ("web",), ("default",), ("default", "web")),
         ("add", ("web",), ("web", "db"), ("web", "db")),
         ("add", ("a", "b"), ("b",), ("b", "a")),
-        ("take", ("web",), ("default", "web"), ("default",)),
-        ("take", ("web",), ("web",), ("default",)),
-        ("take", ("web",), ("db",), ("db",)),
-        ("take", ("default",), ("default",), ("default",)),
+        ("remove", ("web",), ("default", "web"), ("default",)),
+        ("remove", ("web",), ("web",), ("default",)),
+        ("remove", ("web",), ("db",), ("db",)),
+        ("remove", ("default",), ("default",), ("default",)),
         ("set", ("web", "db"), ("default",), ("web", "db")),
         ("set", (), ("web",), ("default",)),
     ],
@@ -128,7 +128,7 @@ def test_only_default_is_not_stored() -> None:
 
 def test_a_plan_says_what_to_store() -> None:
     now = {"a": b'["web"]', "b": b'["web","db"]', "c": b'["db"]'}
-    made = plan([(id_, Edit("take", ("web",))) for id_ in "abcd"], now)
+    made = plan([(id_, Edit("remove", ("web",))) for id_ in "abcd"], now)
     assert (made.puts, made.deletes, made.same, made.refused) == ({"b": b'["db"]'}, ["a"], 2, [])
     assert made.changed == 2
 
@@ -136,7 +136,7 @@ def test_a_plan_says_what_to_store() -> None:
 def test_an_agent_that_comes_twice_is_edited_twice() -> None:
     made = plan([("a", Edit("set", ("x",))), ("a", Edit("add", ("y",)))], {})
     assert made.puts == {"a": b'["x","y"]'}
-    back = plan([("a", Edit("add", ("x",))), ("a", Edit("take", ("x",)))], {})
+    back = plan([("a", Edit("add", ("x",))), ("a", Edit("remove", ("x",)))], {})
     assert (back.changed, back.same) == (0, 1)
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_done_for_one_is_done_for_the_others() -> None:
 
 
 NAMES = st.sampled_from(["default", "a", "b", "c"])
-EDITS = st.builds(Edit, st.sampled_from(["add", "take", "set"]), st.lists(NAMES, unique=True).map(tuple))
+EDITS = st.builds(Edit, st.sampled_from(["add", "remove", "set"]), st.lists(NAMES, unique=True).map(tuple))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["x", "y"]), EDITS), max_size=20))

@@ -1,4 +1,4 @@
-"""The master's ``groups.add``, ``take``, ``set``, ``bulk``: what is stored, what the book has, and what is refused."""
+"""The master's ``groups.add``, ``remove``, ``set``, ``bulk``: what is stored, what the book has, and what is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_agents_come_into_a_group_and_leave_it(make_place: Make) -> None:
         assert await place.call("groups.of", agent="c") == {"agent": "c", "groups": ["default"], "assigned": False}
         again = await place.call("groups.add", group="web", agents=["a", "c"])
         assert (again["changed"], again["same"]) == (1, 1)
-        assert (await place.call("groups.take", group="web", agents=["a", "b", "c"]))["changed"] == 3
+        assert (await place.call("groups.remove", group="web", agents=["a", "b", "c"]))["changed"] == 3
         assert await place.value("groups/of/a") is None, "who is in default alone has no key"
         assert await in_book(place, "web") == []
         assert await in_book(place, "default") == ["a", "b", "c"]
@@ -91,7 +91,7 @@ def test_who_is_not_known_is_refused_and_nothing_is_changed(make_place: Make) ->
             await place.call("groups.add", group="wbe", agents=["a"])
         assert caught.value.hint == "did you mean 'web'?"
         with pytest.raises(NoSuchGroup):
-            await place.call("groups.take", group="none", agents=["a"])
+            await place.call("groups.remove", group="none", agents=["a"])
         with pytest.raises(NoSuchGroup):
             await place.call("groups.set", groups=["web", "none"], agents=["a"])
         assert await place.value("groups/of/a") is None
@@ -163,7 +163,7 @@ def test_a_filter_means_all_that_it_finds_page_by_page(make_place: Make, monkeyp
         await place.book.put([Row(id="gone", status="removed")])
         assert (await place.call("groups.add", group="web", filter="id~*"))["changed"] == 5
         assert await in_book(place, "web") == list("abcde")
-        assert (await place.call("groups.take", group="web", filter="groups=web and id!=a"))["changed"] == 4
+        assert (await place.call("groups.remove", group="web", filter="groups=web and id!=a"))["changed"] == 4
         assert await in_book(place, "web") == ["a"]
 
     run(make_place, body, agents="abcde")

@@ -45,7 +45,7 @@ def test_default_is_always_there(make_place: Make) -> None:
         assert [(row["name"], row["agents"]) for row in rows] == [("default", 3)]
         assert (await place.call("groups.show", name="default"))["agents"] == 3
         with pytest.raises(UsageError, match="'default' cannot be removed"):
-            await place.call("groups.remove", name="default")
+            await place.call("groups.delete", name="default")
         with pytest.raises(Conflict, match="'default' is always there"):
             await place.call("groups.create", name="default")
 
@@ -124,7 +124,7 @@ def test_a_removed_group_leaves_nothing(make_place: Make, monkeypatch: pytest.Mo
         await place.put("groups/of/unknown", ["web"])
         await place.put("config/group/web", {"values": {}, "version": 2, "at_s": 0, "by": "x"})
         await place.put("confighistory/group/web/000000001", {})
-        assert await place.call("groups.remove", "eve", name="web") == {"name": "web", "agents": 3}
+        assert await place.call("groups.delete", "eve", name="web") == {"name": "web", "agents": 3}
         for key in (
             "groups/name/web",
             "config/group/web",
@@ -138,7 +138,7 @@ def test_a_removed_group_leaves_nothing(make_place: Make, monkeypatch: pytest.Mo
         assert await place.value(f"groups/file/{digest_of(b'same')}") is not None, "another group has it"
         assert place.told("group_removed") == [{"group": "web", "agents": 3, "by": "eve"}]
         with pytest.raises(NoSuchGroup):
-            await place.call("groups.remove", name="web")
+            await place.call("groups.delete", name="web")
 
     run(make_place, body)
 
@@ -158,7 +158,7 @@ def test_while_a_group_goes_nobody_comes_into_it(make_place: Make, monkeypatch: 
             return await scan(prefix, **rest)
 
         place.store.scan = failing
-        removing = asyncio.ensure_future(place.call("groups.remove", name="web"))
+        removing = asyncio.ensure_future(place.call("groups.delete", name="web"))
         await until(lambda: len(failures) < 3)
         with pytest.raises(NoSuchGroup):
             await place.call("groups.add", group="web", agents=["b"])
@@ -191,7 +191,7 @@ def test_who_stops_waiting_does_not_stop_the_removal(make_place: Make, until: Un
     async def body(place: Any) -> None:
         await place.call("groups.create", name="web")
         await place.call("groups.add", group="web", agents=["a"])
-        waiting = asyncio.ensure_future(place.call("groups.remove", name="web"))
+        waiting = asyncio.ensure_future(place.call("groups.delete", name="web"))
         await until(lambda: b"going" in place.store._entries["groups/name/web"].value)
         waiting.cancel()
         await until(lambda: place.told("group_removed"))

@@ -413,7 +413,7 @@ Work = Callable[[], Coroutine[Any, Any, Any]]
 def group_words(c: AsyncClient, name: str) -> list[Work]:
     """What a caller may do with a group of this name."""
     return [
-        lambda: c.groups.create(name), lambda: c.groups.add(name, ["n1"], new=True), lambda: c.groups.remove(name),
+        lambda: c.groups.create(name), lambda: c.groups.add(name, ["n1"], new=True), lambda: c.groups.delete(name),
         lambda: c.groups.set([name], ["n1"], new=True), lambda: c.groups.put_file(name, "file", b"x"),
         lambda: c.call("groups.create", {"name": name}, target="master"),
         lambda: c.call("groups.add", {"group": name, "agents": ["n1"], "new": True}, target="master"),

@@ -73,7 +73,7 @@ def test_groups_reach_the_workers_which_answer_from_their_copies(run: Callable[[
         assert (await c.groups.of("w1"))["groups"] == ["web"]
         found = await c.agents.list("groups=web and groups!=default")
         assert [row["id"] for row in found["items"]] == ["w1"]
-        await c.groups.remove("web")
+        await c.groups.delete("web")
         with pytest.raises(NoSuchGroup):
             await c.groups.show("web")
         assert (await c.groups.of("w1"))["groups"] == ["default"]
@@ -93,7 +93,7 @@ def test_a_worker_that_was_away_gets_what_it_missed(cluster: LocalCluster, run: 
         await copied(c, "worker-2", "late", 299)
         await cluster.restart_master()
         assert (await c.groups.show("late"))["agents"] == 299, "the master has kept them too"
-        assert (await c.groups.take("late", filter="groups=late and id!=l1"))["changed"] == 298
+        assert (await c.groups.remove("late", filter="groups=late and id!=l1"))["changed"] == 298
         await copied(c, "worker-1", "late", 1)
         await copied(c, "worker-2", "late", 1)
 
@@ -182,7 +182,7 @@ def test_an_agent_gets_its_groups_configuration_and_files(
             return path.exists() and b"berlin" in path.read_bytes()
 
         await eventually(configured, "the agent has the configuration of its group")
-        await c.groups.remove("fleet")
+        await c.groups.delete("fleet")
         await has("rules.conf", None)
 
     environment = {**child_environment(), "ZCLUSTER_HOME": str(tmp_path / "home")}

@@ -57,7 +57,7 @@ def test_changes_reach_every_worker() -> None:
             await client.call("groups.create", {"name": "db"})
             await eventually(lambda: differs(client, "worker-1", before), "worker-1 follows")
             await same(client, "worker-1", "worker-2")
-            await client.call("groups.remove", {"name": "web"})
+            await client.call("groups.delete", {"name": "web"})
             await same(client, "worker-1", "worker-2")
 
     asyncio.run(main())

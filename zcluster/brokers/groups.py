@@ -99,12 +99,12 @@ class MasterGroups:
             made = await self._names.create(name, comment, context.caller)
             return {**group_row(name, None, 0), "created_s": made["created_s"], "by": made["by"], "comment": made["comment"]}
 
-        @function("groups.remove", role="admin", timeout_s=LONG_S)
-        async def remove(name: Text, context: Context) -> dict[str, Any]:
-            """Remove a group: its agents leave it, its configuration and files go. {"name", "agents": how many were in it}."""
-            return {"name": name, "agents": await self._names.remove(name, context.caller)}
+        @function("groups.delete", role="admin", timeout_s=LONG_S)
+        async def delete(name: Text, context: Context) -> dict[str, Any]:
+            """Delete a group: its agents leave it, its configuration and files go. {"name", "agents": how many were in it}."""
+            return {"name": name, "agents": await self._names.delete(name, context.caller)}
 
-        return [create, remove]
+        return [create, delete]
 
     def _assignments(self) -> list[Callable[..., Any]]:
         @function("groups.add", role="admin", timeout_s=LONG_S)
@@ -114,10 +114,10 @@ class MasterGroups:
             """Put agents, or all that a filter finds, into a group, after those they are in: {"changed", "same", "refused"}."""
             return await self._edited("add", [group], agents, filter, new, context)
 
-        @function("groups.take", role="admin", timeout_s=LONG_S)
-        async def take(group: Text, context: Context, agents: Agents = _NONE, filter: FilterText = "") -> dict[str, Any]:
+        @function("groups.remove", role="admin", timeout_s=LONG_S)
+        async def remove(group: Text, context: Context, agents: Agents = _NONE, filter: FilterText = "") -> dict[str, Any]:
             """Take agents, or all that a filter finds, out of a group: {"changed", "same", "refused"}."""
-            return await self._edited("take", [group], agents, filter, False, context)
+            return await self._edited("remove", [group], agents, filter, False, context)
 
         @function("groups.set", role="admin", timeout_s=LONG_S)
         async def set_(
@@ -132,7 +132,7 @@ class MasterGroups:
             "bad_count"}. The first line has the number ``first``; bad ones are told, the others are done."""
             return await self._bulk(lines, first, new, context.caller)
 
-        return [add, take, set_, bulk]
+        return [add, remove, set_, bulk]
 
     def _files(self) -> list[Callable[..., Any]]:
         names = self._names

@@ -78,8 +78,8 @@ class Names:
         self._desk.note(Event("group_created", {"group": name, "by": by}))
         return {"name": name, **meta}
 
-    async def remove(self, name: str, by: str) -> int:
-        """Remove a group; returns how many agents were in it. It goes on when the caller no longer waits."""
+    async def delete(self, name: str, by: str) -> int:
+        """Delete a group; returns how many agents were in it. It goes on when the caller no longer waits."""
         if rules.checked_group(name) == DEFAULT:
             raise UsageError("the group 'default' cannot be removed", hint="it is where agents are that are in no other")
         if name not in self._going:
@@ -112,7 +112,7 @@ class Names:
             return outcome.changed
 
     async def _empty(self, name: str, outcome: Outcome, by: str) -> None:
-        said, edit = f'"{name}"'.encode(), Edit("take", (name,))
+        said, edit = f'"{name}"'.encode(), Edit("remove", (name,))
         after, more = "", True
         while more:
             page = await self._store.scan(OF_KEY, after=after, limit=CHUNK)

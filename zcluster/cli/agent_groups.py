@@ -152,7 +152,7 @@ def remove_groups(state: State, group: tuple[str, ...], timeout: float | None, k
     """Remove groups: their agents leave them, their configuration and files go."""
 
     async def gone(c: AsyncClient) -> list[dict[str, Any]]:
-        return [await c.groups.remove(name, timeout=timeout) for name in group]
+        return [await c.groups.delete(name, timeout=timeout) for name in group]
 
     rows = _ask(state, connection(key, master, timeout), gone)
     emit_list(rows, (Column("name", "REMOVED"), Column("agents", "AGENTS", right=True)), state.output)
@@ -191,7 +191,7 @@ def take(
     """Take agents out of GROUP; who is in no other is in default."""
     _check_given(agent, where, from_file)
     ids = _ids(from_file) if from_file else iter(agent)
-    answer = _ask(state, connection(key, master, timeout), lambda c: c.groups.take(group, ids, filter=where, timeout=timeout))
+    answer = _ask(state, connection(key, master, timeout), lambda c: c.groups.remove(group, ids, filter=where, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 

@@ -58,9 +58,9 @@ class AsyncGroups:
         found: Row = await self._call("create", {"name": checked_text("name", name), "comment": comment}, timeout)
         return found
 
-    async def remove(self, name: str, *, timeout: float | None = None) -> Row:
-        """Remove a group: {"name", "agents": how many were in it}. It goes on when the deadline passes."""
-        found: Row = await self._call("remove", {"name": checked_text("name", name)}, _long(timeout))
+    async def delete(self, name: str, *, timeout: float | None = None) -> Row:
+        """Delete a group: {"name", "agents": how many were in it}. It goes on when the deadline passes."""
+        found: Row = await self._call("delete", {"name": checked_text("name", name)}, _long(timeout))
         return found
 
     async def add(
@@ -76,11 +76,11 @@ class AsyncGroups:
         """
         return await self._edit("add", {"group": checked_text("group", group), "new": new}, agents, filter, timeout)
 
-    async def take(
+    async def remove(
         self, group: str, agents: Iterable[str] = (), *, filter: str = "", timeout: float | None = None
     ) -> Row:  # fmt: skip
         """Take agents, or all that ``filter`` finds, out of a group; as :meth:`add`."""
-        return await self._edit("take", {"group": checked_text("group", group)}, agents, filter, timeout)
+        return await self._edit("remove", {"group": checked_text("group", group)}, agents, filter, timeout)
 
     async def set(
         self, groups: Sequence[str], agents: Iterable[str] = (), *, filter: str = "", new: bool = False,
@@ -177,9 +177,9 @@ class Groups:
         found: Row = self._run(self._calls.create(name, comment=comment, timeout=timeout))
         return found
 
-    def remove(self, name: str, *, timeout: float | None = None) -> Row:
-        """See AsyncGroups.remove."""
-        found: Row = self._run(self._calls.remove(name, timeout=timeout))
+    def delete(self, name: str, *, timeout: float | None = None) -> Row:
+        """See AsyncGroups.delete."""
+        found: Row = self._run(self._calls.delete(name, timeout=timeout))
         return found
 
     def add(
@@ -189,9 +189,9 @@ class Groups:
         found: Row = self._run(self._calls.add(group, agents, filter=filter, new=new, timeout=timeout))
         return found
 
-    def take(self, group: str, agents: Iterable[str] = (), *, filter: str = "", timeout: float | None = None) -> Row:
-        """See AsyncGroups.take."""
-        found: Row = self._run(self._calls.take(group, agents, filter=filter, timeout=timeout))
+    def remove(self, group: str, agents: Iterable[str] = (), *, filter: str = "", timeout: float | None = None) -> Row:
+        """See AsyncGroups.remove."""
+        found: Row = self._run(self._calls.remove(group, agents, filter=filter, timeout=timeout))
         return found
 
     def set(

@@ -43,7 +43,7 @@ OF_KEY = "groups/of/"
 FILE_KEY = "groups/file/"
 
 Groups = tuple[str, ...]
-Op = Literal["add", "take", "set"]
+Op = Literal["add", "remove", "set"]
 
 
 def checked_group(name: str) -> str:
@@ -109,7 +109,7 @@ class Edit:
         match self.op:
             case "add":
                 after = before + tuple(name for name in self.groups if name not in before)
-            case "take":
+            case "remove":
                 after = tuple(name for name in before if name not in self.groups)
             case "set":
                 after = self.groups

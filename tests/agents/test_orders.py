@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def run(place: Path, test: Callable[[Host], Awaitable[None]]) -> None:
             await test(host)
         finally:
             host.orders.stop()
+            await host.orders.finished()
             await host.state.finish()
             host.files.close()
 
@@ -249,3 +251,64 @@ def test_the_state_is_kept_over_a_restart(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert AgentState(tmp_path, LOGGER).kept.epoch == 7
+
+
+def test_what_is_being_written_does_not_come_after_what_is_newer(tmp_path: Path) -> None:
+    async def test(host: Host) -> None:
+        begun, gate, write = asyncio.Event(), threading.Event(), host.files.write
+        loop = asyncio.get_running_loop()
+
+        def slow(name: str, digest: str, data: bytes) -> None:
+            if data == b"old":
+                loop.call_soon_threadsafe(begun.set)
+                gate.wait(30)
+            write(name, digest, data)
+
+        host.files.write = slow  # type: ignore[method-assign]
+        host.orders.take(Settings(digest="1", files=[host.add("f", b"old"), host.add("g", b"old")]))
+        await begun.wait()
+        fresh = host.add("f", b"new")
+        host.orders.take(Settings(digest="2", files=[fresh]))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gate.set()
+        await host.orders.finished()
+        assert (host.place / "f").read_bytes() == b"new"
+        assert host.orders.held == {"f": fresh.digest}
+
+    run(tmp_path, test)
+
+
+def test_what_was_written_while_the_session_ended_is_known_and_goes_with_the_next_settings(tmp_path: Path) -> None:
+    async def test(host: Host) -> None:
+        begun, gate, write = asyncio.Event(), threading.Event(), host.files.write
+        loop = asyncio.get_running_loop()
+
+        def slow(name: str, digest: str, data: bytes) -> None:
+            loop.call_soon_threadsafe(begun.set)
+            gate.wait(30)
+            write(name, digest, data)
+
+        host.files.write = slow  # type: ignore[method-assign]
+        host.orders.take(Settings(digest="1", files=[host.add("f", b"old")]))
+        await begun.wait()
+        host.orders.stop()
+        gate.set()
+        await host.done(Settings(digest="2"))
+        assert host.names() == []
+        assert host.orders.held == {}
+
+    run(tmp_path, test)
+
+
+def test_a_file_that_cannot_be_written_or_had_keeps_no_other_from_coming(tmp_path: Path) -> None:
+    async def test(host: Host) -> None:
+        (host.place / "a").mkdir()
+        gone = host.add("b", b"gone")
+        del host.content[gone.digest]
+        files = [host.add("a", b"1"), gone, host.add("x" * 255, b"2"), host.add("z", b"3")]
+        await host.done(Settings(digest="1", files=files))
+        assert host.orders.held == {"x" * 255: files[2].digest, "z": files[3].digest}
+        assert (host.place / ("x" * 255)).read_bytes() == b"2"
+
+    run(tmp_path, test)

@@ -104,6 +104,10 @@ class Agent:
         self._orders.stop()
         self._driver.close()
 
+    async def finished(self) -> None:
+        """Wait until nothing is being written any more."""
+        await self._orders.finished()
+
     # -- the link's owner -------------------------------------------------------------------------------------------
 
     def link_up(self, welcome: Welcome) -> None:

@@ -4,7 +4,8 @@ Rules kept here:
 - configuration is applied when it comes, and what changed is logged with the old and the new value; a value that is no value is
   left out and said: the rest counts;
 - one piece of one file is asked for at a time; a piece that does not come is asked for again by the next settings;
-- newer settings stop the fetching of older ones.
+- newer settings stop the fetching of older ones; what is being written is written to its end first, and known;
+- a file that cannot be had or written keeps no other from being fetched.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 from zcluster.agents.shared import SharedFiles, shared_fault
 from zcluster.agents.state import AgentState
 from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S, MAX_INTERVAL_S, MIN_INTERVAL_S, tree_digest
-from zcluster.errors import PeerError, ZClusterError
+from zcluster.errors import PeerError, TimedOut, ZClusterError
 from zcluster.files.durable import disk_error
 from zcluster.nodes.sampling import METRICS
 from zcluster.wire.agents import Grab, Settings, Shared, SharedFile
@@ -85,6 +86,8 @@ class Orders:
         self._grab = grab
         self._applied = applied
         self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        """What the disk is busy with; it goes on when the task above is cancelled."""
         self._awaited = ("", 0)
         self._piece: asyncio.Future[tuple[Shared, bytes]] | None = None
 
@@ -120,9 +123,10 @@ class Orders:
             self._piece.set_result((piece, body))
 
     async def finished(self) -> None:
-        """Wait until the files of the newest settings are here, or were given up."""
+        """Wait until the files of the newest settings are here, or were given up, and nothing is being written."""
         if self._task is not None:
             await self._task
+        await self._written()
 
     def stop(self) -> None:
         """Fetch no more: the session is over, or newer settings came."""
@@ -134,20 +138,47 @@ class Orders:
 
     async def _bring(self, files: SharedFiles, settings: Settings) -> None:
         try:
+            await self._written()
             await self._write_extra(files, settings.config.get("extra", {}))
             wanted = {file.name: file for file in settings.files}
             for name in [name for name in self.held if name not in wanted]:
-                await asyncio.to_thread(files.remove, name)
-                del self.held[name]
-                self._keep()
-                self._logger.info("shared file removed", extra={"fields": {"file": name}})
+                await self._on_disk(self._remove(files, name))
             for file in wanted.values():
                 if self.held.get(file.name) != file.digest:
-                    await self._fetch(files, file)
+                    await self._try(files, file)
         except OSError as error:
             self._logger.error(str(disk_error("files of this agent cannot be written", error)))
         except ZClusterError as error:
             self._logger.warning(str(error))
+
+    async def _try(self, files: SharedFiles, file: SharedFile) -> None:
+        try:
+            await self._fetch(files, file)
+        except OSError as error:
+            self._logger.error(str(disk_error(f"the shared file {file.name!r} cannot be written", error)))
+        except PeerError as error:
+            self._logger.warning(str(error))
+
+    async def _on_disk(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` to its end, also when this task is cancelled meanwhile: a thread cannot be stopped."""
+        self._writing = asyncio.ensure_future(work)
+        await asyncio.shield(self._writing)
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+
+    async def _remove(self, files: SharedFiles, name: str) -> None:
+        await asyncio.to_thread(files.remove, name)
+        del self.held[name]
+        self._keep()
+        self._logger.info("shared file removed", extra={"fields": {"file": name}})
+
+    async def _write(self, files: SharedFiles, file: SharedFile, data: bytes) -> None:
+        await asyncio.to_thread(files.write, file.name, file.digest, data)
+        self.held[file.name] = file.digest
+        self._keep()
+        self._logger.info("shared file written", extra={"fields": {"file": file.name, "bytes": file.size}})
 
     async def _write_extra(self, files: SharedFiles, extra: Any) -> None:
         kept = self._state.kept
@@ -155,10 +186,13 @@ class Orders:
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         if digest == kept.extra or (not extra and not kept.extra) or not isinstance(extra, dict):
             return
+        await self._on_disk(self._write_config(files, extra, digest, len(text)))
+
+    async def _write_config(self, files: SharedFiles, extra: dict[str, Any], digest: str, size_bytes: int) -> None:
         await asyncio.to_thread(files.write_config, extra)
-        kept.extra = digest
+        self._state.kept.extra = digest
         self._state.touch()
-        self._logger.info("config.json written", extra={"fields": {"bytes": len(text)}})
+        self._logger.info("config.json written", extra={"fields": {"bytes": size_bytes}})
 
     async def _fetch(self, files: SharedFiles, file: SharedFile) -> None:
         if fault := shared_fault(file.name, file.size):
@@ -174,10 +208,7 @@ class Orders:
                 break
             if not body:
                 raise PeerError(f"the shared file {file.name!r} ended early")
-        await asyncio.to_thread(files.write, file.name, file.digest, bytes(data))
-        self.held[file.name] = file.digest
-        self._keep()
-        self._logger.info("shared file written", extra={"fields": {"file": file.name, "bytes": file.size}})
+        await self._on_disk(self._write(files, file, bytes(data)))
 
     async def _ask(self, digest: str, offset: int) -> tuple[Shared, bytes]:
         self._awaited, self._piece = (digest, offset), asyncio.get_running_loop().create_future()
@@ -185,7 +216,7 @@ class Orders:
         try:
             return await asyncio.wait_for(self._piece, PIECE_WITHIN_S)
         except TimeoutError:
-            raise PeerError(f"no piece of a shared file came within {PIECE_WITHIN_S:g} s") from None
+            raise TimedOut(f"no piece of a shared file came within {PIECE_WITHIN_S:g} s") from None
 
     def _keep(self) -> None:
         self._state.kept.files = dict(self.held)

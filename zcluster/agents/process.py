@@ -127,6 +127,7 @@ async def _one(key_file: KeyFile, options: AgentOptions, logger: logging.Logger)
     agent.start(held)
     await lifetime.stopped()
     agent.close()
+    await agent.finished()
     await state.finish()
     if files is not None:
         files.close()

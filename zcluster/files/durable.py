@@ -158,7 +158,7 @@ def replace_file(dir_fd: int, name: str, data: bytes) -> None:
     Raises:
         OSError: it could not be; the old file is as it was.
     """
-    temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+    temporary = f".{secrets.token_hex(8)}.tmp"  # without the name, which may be as long as a name can be
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
         try:

@@ -6,7 +6,8 @@ import asyncio
 import resource
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from zcluster.store.book import AgentBook, Cursor
 from zcluster.store.book_memory import MemoryBook
 from zcluster.store.book_opening import open_book
 from zcluster.store.book_sqlite import SqliteBook
+
+PATIENCE_S = 30.0
 
 
 def rows(first: int, count: int, **fields: Any) -> list[Row]:
@@ -314,5 +317,31 @@ def test_more_rows_than_are_sorted_are_met_in_order(tmp_path: Path, monkeypatch:
             assert [row["id"] for row in found.rows] == expected.split()
         assert await book.nodes_of_group("g") == ["w0", "w1", "w2"]
         await book.close()
+
+    asyncio.run(main())
+
+
+def test_closing_waits_for_no_searches_that_have_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        book = await SqliteBook.open(tmp_path / "agents.db")
+        await book.put(rows(0, 1))
+        begun, go = threading.Event(), threading.Event()
+
+        def answer(question: Callable[[], Any]) -> Any:
+            begun.set()
+            assert go.wait(PATIENCE_S)
+            return question()
+
+        monkeypatch.setattr(book._searcher, "answer", answer)
+        first = asyncio.create_task(book.find())
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        others = [asyncio.create_task(book.count()) for _ in range(3)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(book.close())
+        await asyncio.sleep(0)
+        go.set()
+        await closing
+        ends = await asyncio.gather(first, *others, return_exceptions=True)
+        assert [type(end) for end in ends[1:]] == [StoreFailed] * 3
 
     asyncio.run(main())

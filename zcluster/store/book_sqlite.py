@@ -179,7 +179,9 @@ class SqliteBook:
         for question, future in asked:
             answer: Any = None
             try:
-                if not future.cancelled():
+                if self._closed and reader is self._searcher:
+                    answer = StoreFailed("the book is closed")  # each may take as long as a question may
+                elif not future.cancelled():
                     answer = reader.answer(question)
             except sqlite3.Error as error:
                 answer = failure(error, "reading the book of agents", self._file.path)

@@ -30,6 +30,7 @@ from zcluster.brokers.records import Records
 from zcluster.brokers.trees import MasterTrees
 from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.carrying import Via, lowered
+from zcluster.core.eventflood import Flood
 from zcluster.core.master import LOCAL, Master
 from zcluster.core.peers import Event, Identity
 from zcluster.dapi.builtins import ResourceSampler, node_functions
@@ -99,6 +100,7 @@ class MasterProcess:
         self._ended = False
         self._denials = 0
         self._sequences = {b"beat": 0, b"nodes": 0}
+        self._flood = Flood()
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -268,6 +270,7 @@ class MasterProcess:
         self._machine.receive(LOCAL, self._me, beat, b"", 0, self._loop.time())
         self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
         self._denials = 0
+        self._machine.events += self._flood.over(self._loop.time())
         self._flush()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -329,7 +332,7 @@ class MasterProcess:
         return identity == self._me or (found is not None and identity in (found, lowered(found)))
 
     def _tell_events(self) -> None:
-        events, self._machine.events = self._machine.events, []
+        events, self._machine.events = self._flood.thinned(self._machine.events, self._loop.time()), []
         for event in events:
             level = logging.WARNING if event.level == "warning" else logging.INFO
             self._logger.log(level, event.name, extra={"fields": event.fields})

@@ -22,6 +22,7 @@ import zmq
 from zcluster import __version__
 from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.batch import Outgoing
+from zcluster.core.eventflood import Flood
 from zcluster.core.link import Link, LinkPolicy
 from zcluster.core.peers import Event
 from zcluster.core.transfer import Agreed
@@ -68,6 +69,7 @@ class Worker:
         self._logger = logger
         self._ready = ready
         self._key_file = key_file
+        self._flood = Flood()
         self._error: ZClusterError | None = None
         self._welcome: Welcome | None = None
         modules = settings.functions.modules
@@ -150,9 +152,10 @@ class Worker:
         )  # fmt: skip
         return worker_parts(desk, self.uplink, self._door, self._key_file)
 
-    def _note(self, event: Event) -> None:
-        level = logging.WARNING if event.level == "warning" else logging.INFO
-        self._logger.log(level, event.name, extra={"fields": event.fields})
+    def _note(self, noted: Event) -> None:
+        for event in self._flood.thinned([noted], self._loop.time()):
+            level = logging.WARNING if event.level == "warning" else logging.INFO
+            self._logger.log(level, event.name, extra={"fields": event.fields})
 
     # -- the link's owner -------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ from zcluster.wire import (
     decode,
     encode,
 )
-from zcluster.wire.agents import AgentOrder, Door, SharedFile
+from zcluster.wire.agents import AgentOrder, Door, EventInfo, SharedFile
 from zcluster.wire.messages import RequestFlag
 from zcluster.wire.trees import MAX_ITEMS, TreeInfo
 
@@ -71,7 +71,7 @@ PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
     FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door, SharedFile,
-    AgentOrder,
+    AgentOrder, EventInfo,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},

@@ -12,6 +12,8 @@ from zcluster.wire.agents import (
     Carry,
     Door,
     Doors,
+    EventInfo,
+    Events,
     Grab,
     Keep,
     Listen,
@@ -123,6 +125,18 @@ SAMPLES: list[Sample] = [
     (
         "a name that is taken",
         Note(id=0, sender="", key="", to="bob", text="bob is taken", at_s=1792000000.5, code="conflict"),
+        [],
+    ),
+    (
+        "two events of a worker",
+        Events(
+            events=[
+                EventInfo(name="agent_active", at_s=1792000000.5, fields={"agent": "web-1"}),
+                EventInfo(
+                    name="agents_silent", at_s=1792000001.5, level="warning", fields={"count": 11, "agents": ["web-1", "web-2"]}
+                ),
+            ]
+        ),
         [],
     ),
 ]

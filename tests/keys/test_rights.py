@@ -12,7 +12,7 @@ from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, ma
 CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen"}
 NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
 TREES = {"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"}
-WORKER = NODE | TREES | {"ask", "rows", "metrics", "carry"}
+WORKER = NODE | TREES | {"ask", "rows", "metrics", "carry", "events"}
 AGENT = {"hello", "beat", "bye", "keep", "grab"}
 MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": WORKER, "master": NODE, "agent": AGENT}
 MAY_CALL = {"admin": {"client", "admin"}, "client": {"client"}, "worker": set(), "agent": set(), "master": {"client", "admin"}}

@@ -25,7 +25,7 @@ KINDS: frozenset[str] = frozenset(
     | {"requests", "replies", "work", "results", "refusal"}
     | {"trees", "state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish", "order"}
     | {"head", "changes", "ask", "page"}
-    | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note"}
+    | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note", "events"}
 )
 """The kinds of messages, by name."""
 
@@ -35,7 +35,7 @@ _NODE = _SESSION | {"credit", "chunk", "results"}
 _TREES = frozenset({"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"})
 """File sync: a worker is the source of some trees and the sink of others."""
 
-_WORKER = _NODE | _TREES | {"ask", "rows", "metrics", "carry"}
+_WORKER = _NODE | _TREES | {"ask", "rows", "metrics", "carry", "events"}
 
 SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {"admin": _CALLER, "client": _CALLER, "worker": _WORKER, "master": _NODE, "agent": _SESSION | {"keep", "grab"}}

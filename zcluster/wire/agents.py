@@ -202,11 +202,29 @@ class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to a LISTEN (``id`` is 0): ``listening``, or the code of the error that ``text`` tells."""
 
 
+class EventInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened at a node. Bounds beyond those of the types: core/eventnames.py."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    at_s: float
+    """When, by the node's clock."""
+    level: Literal["info", "warning"] = "info"
+    fields: dict[str, Any] = {}
+    """What it is about."""
+
+
+class Events(Struct, frozen=True, kw_only=True):
+    """Worker to master: what happened there, in order."""
+
+    kind: ClassVar[int] = 64
+    events: Annotated[list[EventInfo], Meta(max_length=100)]
+
+
 AgentMessage = (
-    Keep | Settings | Grab | Shared | Doors | Rows | Taken | AgentOrders | Metrics | Carry | Listen | Note
+    Keep | Settings | Grab | Shared | Doors | Rows | Taken | AgentOrders | Metrics | Carry | Listen | Note | Events
 )  # fmt: skip
 AGENT_KINDS: tuple[type[AgentMessage], ...] = (
-    Keep, Settings, Grab, Shared, Doors, Rows, Taken, AgentOrders, Metrics, Carry, Listen, Note,
+    Keep, Settings, Grab, Shared, Doors, Rows, Taken, AgentOrders, Metrics, Carry, Listen, Note, Events,
 )  # fmt: skip
 AGENT_BULK = frozenset({Shared.kind, Rows.kind, Carry.kind})
 AGENT_BODIES = frozenset({Shared.kind, Rows.kind, Carry.kind})

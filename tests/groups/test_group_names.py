@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from zcluster.agents.shared import CONFIG_NAME
 from zcluster.brokers import groups_names
 from zcluster.brokers.groups import MasterGroups
 from zcluster.core import groups as rules
@@ -248,6 +249,16 @@ def test_a_content_that_two_names_have_stays_until_the_last_is_gone(make_place: 
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "a\nb", "a\0"])
+def test_no_shared_file_has_the_name_of_the_agents_configuration(make_place: Make) -> None:
+    async def body(place: Any) -> None:
+        with pytest.raises(UsageError, match=r"cannot be called 'config\.json'") as caught:
+            await place.call("groups.file_put", group="default", name=CONFIG_NAME, data="")
+        assert "--name" in caught.value.hint
+        assert await place.call("groups.files", group="default") == []
+
+    run(make_place, body)
+
+
 def test_a_shared_file_has_a_plain_name(make_place: Make, name: str) -> None:
     async def body(place: Any) -> None:
         with pytest.raises(UsageError, match="is no name for a shared file"):

@@ -29,6 +29,8 @@ MAX_OF_AGENT = 64
 MAX_COMMENT_CHARS = 256
 MAX_FILES = 64
 """Shared files of one group."""
+CONFIG_NAME = "config.json"
+"""Beside the shared files, the agent's own: no shared file has this name."""
 MAX_FILE_BYTES = 524_288
 MAX_FILE_NAME_BYTES = 255
 MAX_FILES_OF_AGENT = 512
@@ -67,6 +69,11 @@ def checked_agent(id_: str) -> str:
 
 def checked_file_name(name: str) -> str:
     """``name``; raises UsageError when it is no plain name of a file."""
+    if name == CONFIG_NAME:
+        raise UsageError(
+            f"a shared file cannot be called {CONFIG_NAME!r}",
+            hint="agents find their configuration under this name; share it under another (--name)",
+        )
     plain = name.isprintable() and not set('/\\"') & set(name) and name not in ("", ".", "..")
     if not plain or len(name.encode(errors="replace")) > MAX_FILE_NAME_BYTES:
         raise UsageError(

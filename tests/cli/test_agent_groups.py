@@ -75,7 +75,7 @@ def test_add_remove_and_set(cluster: Any, zcluster: Run) -> None:
     cluster.value = DONE
     ran = zcluster("groups", "add", "web", "7", "8", "--new")
     assert asked(cluster) == ("groups.add", {"group": "web", "new": True, "agents": ["7", "8"]}, "master")
-    assert (ran.code, ran.out) == (0, "2 agents changed, 1 were so already\n")
+    assert (ran.code, ran.out) == (0, "2 agents changed, 1 was so already\n")
     zcluster("groups", "remove", "web", "--filter", "status=active")
     assert asked(cluster) == ("groups.remove", {"group": "web", "agents": [], "filter": "status=active"}, "master")
     zcluster("groups", "set", "7", "web,db")
@@ -86,10 +86,14 @@ def test_add_remove_and_set(cluster: Any, zcluster: Run) -> None:
 
 
 def test_agents_from_a_file(cluster: Any, zcluster: Run, tmp_path: Path) -> None:
-    cluster.value = DONE
     (tmp_path / "ids").write_text("7\n\n # no\n  8  \n9")
-    zcluster("groups", "add", "web", "--from-file", str(tmp_path / "ids"))
-    assert asked(cluster)[1]["agents"] == ["7", "8", "9"]
+    cluster.value = {"changed": 1, "same": 1, "bad": [[4, "what is wrong"]], "bad_count": 1}
+    ran = zcluster("groups", "add", "web", "--from-file", str(tmp_path / "ids"), "--new")
+    lines = ["7", "", " # no", "  8  ", "9"]
+    assert asked(cluster)[:2] == ("groups.bulk", {"lines": lines, "first": 1, "new": True, "op": "add", "group": "web"})
+    assert (ran.code, ran.out, ran.err) == (3, "1 agent changed, 1 was so already\n", "zcluster: line 4: what is wrong\n")
+    assert zcluster("groups", "remove", "web", "--from-file", str(tmp_path / "ids")).code == 3
+    assert asked(cluster)[1] == {"lines": lines, "first": 1, "new": False, "op": "remove", "group": "web"}
 
 
 def test_bulk_tells_bad_lines_and_ends_with_3(
@@ -98,7 +102,7 @@ def test_bulk_tells_bad_lines_and_ends_with_3(
     cluster.value = {"changed": 1, "same": 0, "bad": [[2, "what is wrong\x1b[2J"]], "bad_count": 1}
     (tmp_path / "lines").write_text("7 web\nnonsense\n" + "x" * (3 * MAX_LINE_CHARS) + "\nlast web\n")
     ran = zcluster("groups", "set", "--from-file", str(tmp_path / "lines"))
-    assert (ran.code, ran.out) == (3, "1 agents changed, 0 were so already\n")
+    assert (ran.code, ran.out) == (3, "1 agent changed, 0 were so already\n")
     assert ran.err == "zcluster: line 2: what is wrong\\x1b[2J\n"
     lines = asked(cluster)[1]["lines"]
     assert (lines[:2], len(lines[2]) > MAX_LINE_CHARS, lines[3]) == (["7 web", "nonsense"], True, "last web")

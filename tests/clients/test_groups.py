@@ -60,6 +60,11 @@ GROUPS: list[tuple[Ask, str, dict[str, Any], str, float | None, Any]] = [
         lambda g: g.bulk(["7 a"]), "bulk", {"lines": ["7 a"], "first": 1, "new": False}, "master", LONG_S,
         {"changed": 1, "same": 0, "bad": [[1, "x"]], "bad_count": 1},
     ),
+    (
+        lambda g: g.bulk(["7"], op="add", group="web", new=True), "bulk",
+        {"lines": ["7"], "first": 1, "new": True, "op": "add", "group": "web"}, "master", LONG_S,
+        {"changed": 1, "same": 0, "bad": [], "bad_count": 0},
+    ),
     (lambda g: g.files("web"), "files", {"group": "web"}, "master", None, [1]),
     (lambda g: g.put_file("web", "n", b"x"), "file_put", {"group": "web", "name": "n", "data": "eA=="}, "master", None, {"a": 1}),
     (lambda g: g.remove_file("web", "n"), "file_remove", {"group": "web", "name": "n"}, "master", None, {"a": 1}),

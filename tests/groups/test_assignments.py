@@ -83,10 +83,14 @@ def test_a_change_is_one_event_that_says_who(make_place: Make) -> None:
 def test_who_is_not_known_is_refused_and_nothing_is_changed(make_place: Make) -> None:
     async def body(place: Any) -> None:
         await place.book.put([Row(id="gone", status="removed", epoch=7)])
-        with pytest.raises(NoSuchAgent, match=r"there is no agent 'x' \(and 1 others\)"):
+        with pytest.raises(NoSuchAgent, match=r"there is no agent 'x' \(and 1 other\)") as added:
             await place.call("groups.add", group="web", agents=["a", "x", "gone"])
-        with pytest.raises(NoSuchAgent):
+        assert "--new" in added.value.hint
+        with pytest.raises(NoSuchAgent, match="and 2 others") as removed:
+            await place.call("groups.remove", group="web", agents=["x", "y", "z"])
+        with pytest.raises(NoSuchAgent) as asked:
             await place.call("groups.of", agent="x")
+        assert removed.value.hint == asked.value.hint == "`zcluster agents ls` lists the agents", "neither has --new"
         with pytest.raises(NoSuchGroup, match="there is no group 'wbe'") as caught:
             await place.call("groups.add", group="wbe", agents=["a"])
         assert caught.value.hint == "did you mean 'web'?"
@@ -194,6 +198,49 @@ def test_bulk_tells_bad_lines_by_number_and_does_the_others(make_place: Make) ->
         assert await place.value("groups/of/a") == ["db"], "the last line of an agent holds"
         assert (await place.call("groups.bulk", lines=["x web"], new=True))["changed"] == 1
         assert (await place.book.get("x")).status == "never"
+
+    run(make_place, body)
+
+
+def test_bulk_puts_the_agents_of_lines_into_a_group_and_takes_them_out(make_place: Make) -> None:
+    async def body(place: Any) -> None:
+        lines = ["a", "", "# comment", "  b ", "../c", "c d", "x", "y" * 200]
+        answer = await place.call("groups.bulk", "eve", lines=lines, op="add", group="web", first=101)
+        assert (answer["changed"], answer["same"], answer["bad_count"]) == (2, 0, 4)
+        assert [number for number, _ in answer["bad"]] == [105, 106, 107, 108]
+        assert "there is no agent 'x'" in answer["bad"][2][1]
+        assert await in_book(place, "web") == ["a", "b"]
+        assert place.told("group_changed") == [{"op": "add", "agents": 2, "by": "eve", "group": "web"}]
+        answer = await place.call("groups.bulk", lines=["a", "../c", "x"], op="add", group="web", new=True)
+        assert (answer["changed"], answer["same"], [number for number, _ in answer["bad"]]) == (1, 1, [2])
+        answer = await place.call("groups.bulk", lines=["a", "nobody", "x"], op="remove", group="web")
+        assert (answer["changed"], answer["bad"]) == (
+            2, [[2, "agent nobody: there is no agent 'nobody' (`zcluster agents ls` lists the agents)"]],
+        )  # fmt: skip
+        assert await in_book(place, "web") == ["b"]
+
+    run(make_place, body)
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "what"),
+    [
+        ({"op": "add"}, UsageError, "is no name for a group"),
+        ({"op": "add", "group": "wbe"}, NoSuchGroup, "there is no group 'wbe'"),
+        ({"op": "remove", "group": "wbe"}, NoSuchGroup, "there is no group 'wbe'"),
+        ({"op": "remove", "group": "web", "new": True}, UsageError, "only who is known can be taken out"),
+        ({"op": "burn", "group": "web"}, InvalidArguments, "op"),
+        ({"group": "web"}, UsageError, "each line names its groups"),
+    ],
+)
+def test_bulk_that_is_asked_wrongly_changes_nothing(
+    make_place: Make, args: dict[str, Any], error: type[Exception], what: str
+) -> None:
+    async def body(place: Any) -> None:
+        before = await place.store.revision()
+        with pytest.raises(error, match=what):
+            await place.call("groups.bulk", lines=["a"], **args)
+        assert await place.store.revision() == before
 
     run(make_place, body)
 

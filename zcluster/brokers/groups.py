@@ -18,7 +18,7 @@ from zcluster.brokers.groups_edits import MAX_TOLD, Edits, One, Outcome, no_such
 from zcluster.brokers.groups_names import Names
 from zcluster.config import Loaded
 from zcluster.core.agents.filter import Both, Compare, Condition, parse
-from zcluster.core.groups import MAX_OF_AGENT, Edit, Op, checked_agent, checked_group, checked_groups, parse_line
+from zcluster.core.groups import MAX_OF_AGENT, Edit, Op, checked_agent, checked_group, checked_groups, parse_id, parse_line
 from zcluster.core.peers import Event
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
@@ -127,10 +127,13 @@ class MasterGroups:
             return await self._edited("set", groups, agents, filter, new, context)
 
         @function("groups.bulk", role="admin", timeout_s=LONG_S)
-        async def bulk(lines: Lines, context: Context, first: int = 1, new: bool = False) -> dict[str, Any]:
-            """Set the groups of agents from lines ``AGENT GROUP[,GROUP...]``: {"changed", "same", "bad": [[line, why]],
-            "bad_count"}. The first line has the number ``first``; bad ones are told, the others are done."""
-            return await self._bulk(lines, first, new, context.caller)
+        async def bulk(
+            lines: Lines, context: Context, first: int = 1, new: bool = False, op: Op = "set", group: Text = ""
+        ) -> dict[str, Any]:
+            """Set the groups of agents from lines ``AGENT GROUP[,GROUP...]``; with ``op`` add or remove, put the agents of
+            lines ``AGENT`` into ``group`` or take them out: {"changed", "same", "bad": [[line, why]], "bad_count"}. The first
+            line has the number ``first``; bad ones are told, the others are done."""
+            return await self._bulk(lines, first, new, op, group, context.caller)
 
         return [add, remove, set_, bulk]
 
@@ -188,27 +191,45 @@ class MasterGroups:
             raise UsageError("the filter is empty", hint="for all agents: --filter 'id~*'")
         return Both((THERE, where))
 
-    async def _bulk(self, lines: Sequence[str], first: int, new: bool, by: str) -> Answer:
+    async def _bulk(self, lines: Sequence[str], first: int, new: bool, op: Op, group: str, by: str) -> Answer:
+        read, named = await self._reader(op, group, new)
         bad: list[tuple[int, str]] = []
         edits: list[One] = []
         numbers: dict[str, int] = {}
         for number, line in enumerate(lines, first):
             try:
-                found = parse_line(line)
+                found = read(line)
             except UsageError as error:
                 bad.append((number, str(error)))
                 continue
             if found is not None:
                 numbers[found[0]] = number
-                edits.append((found[0], Edit("set", found[1])))
+                edits.append(found)
         outcome = Outcome()
         try:
             await self._edits.assign(edits, outcome, by, new=new, each=True)
         finally:
-            self._tell("set", (), outcome, by)
+            self._tell(op, named, outcome, by)
         count = len(bad) + outcome.refused_count
         bad += [(numbers[agent], f"agent {agent}: {why}") for agent, why in outcome.refused]
         return {"changed": outcome.changed, "same": outcome.same, "bad": sorted(bad)[:MAX_TOLD], "bad_count": count}
+
+    async def _reader(self, op: Op, group: str, new: bool) -> tuple[Callable[[str], One | None], Sequence[str]]:
+        """What a line asks for, and the group that is meant by all lines, if it is one."""
+        if op == "set":
+            if group:
+                raise UsageError("with set each line names its groups", hint="no group beside them")
+            return _set_line, ()
+        if op == "remove" and new:
+            raise UsageError("only who is known can be taken out of a group", hint="without new")
+        edit = Edit(op, (checked_group(group),))
+        await self._edits.check_groups(edit.groups)
+
+        def read(line: str) -> One | None:
+            agent = parse_id(line)
+            return (agent, edit) if agent is not None else None
+
+        return read, edit.groups
 
     def _tell(self, op: Op, groups: Sequence[str], outcome: Outcome, by: str) -> None:
         if not outcome.changed:
@@ -219,3 +240,8 @@ class MasterGroups:
         if outcome.changed == 1:
             fields["agent"] = outcome.last
         self._desk.note(Event("group_changed", fields))
+
+
+def _set_line(line: str) -> One | None:
+    found = parse_line(line)
+    return (found[0], Edit("set", found[1])) if found else None

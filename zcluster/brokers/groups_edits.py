@@ -112,13 +112,14 @@ class Edits:
 
     async def _chunk(self, edits: Sequence[One], outcome: Outcome, by: str, new: bool, each: bool) -> int:
         unknown = await self._unknown(list(dict.fromkeys(agent for agent, _ in edits)))
+        may_be_new = any(edit.op != "remove" for _, edit in edits)
         if unknown and not (new or each):
-            raise no_such_agent(unknown)
+            raise no_such_agent(unknown, may_be_new=may_be_new)
         if unknown and new:
             await self._book.put([Row(id=id_, epoch=epoch) for id_, epoch in unknown.items()])
         elif unknown:
             edits = [one for one in edits if one[0] not in unknown]
-            outcome.refuse([(id_, no_such_agent([id_]).message) for id_ in unknown])
+            outcome.refuse([(id_, str(no_such_agent([id_], may_be_new=may_be_new))) for id_ in unknown])
         made, refused, revision = await self._commit_chunk(edits, by, each=each)
         outcome.add(made, refused)
         return revision
@@ -152,7 +153,7 @@ class Edits:
         if not missing:
             return edits, []
         if not each:
-            raise no_such_group(min(missing), await self.names())
+            await self.check_groups(sorted(missing))
         there, refused = [], []
         for agent, edit in edits:
             lost = [name for name in edit.groups if name in missing]
@@ -173,6 +174,11 @@ class Edits:
             if row is None or row.status == "removed":
                 found[id_] = row.epoch if row else 0
         return found
+
+    async def check_groups(self, names: Sequence[str]) -> None:
+        """Raise NoSuchGroup unless there are all of them."""
+        if missing := await self._missing(names):
+            raise no_such_group(min(missing), await self.names())
 
     async def _missing(self, names: Iterable[str]) -> set[str]:
         wanted = sorted(set(names) - {DEFAULT})
@@ -209,11 +215,12 @@ def is_going(entry: Entry) -> bool:
     return bool(meta_of(entry).get("going"))
 
 
-def no_such_agent(ids: Iterable[str]) -> NoSuchAgent:
+def no_such_agent(ids: Iterable[str], *, may_be_new: bool = False) -> NoSuchAgent:
     """The error for agents that nobody knows."""
     first, *others = ids
-    more = f" (and {len(others)} others)" if others else ""
-    return NoSuchAgent(f"there is no agent {first!r}{more}", hint="new agents are assigned beforehand with --new (new=True)")
+    more = f" (and {len(others)} other{'s' if len(others) > 1 else ''})" if others else ""
+    hint = "new agents are assigned beforehand with --new (new=True)" if may_be_new else "`zcluster agents ls` lists the agents"
+    return NoSuchAgent(f"there is no agent {first!r}{more}", hint=hint)
 
 
 def no_such_group(name: str, known: Iterable[str]) -> NoSuchGroup:

@@ -28,7 +28,7 @@ from zcluster.cli.options import (
     output_option,
     timeout_option,
 )
-from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, pairs, put, say, seconds
+from zcluster.cli.output import Column, cell, counted, emit_list, emit_object, json_text, pairs, put, say, seconds
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, TooLarge, UsageError
 
 if TYPE_CHECKING:
@@ -169,12 +169,15 @@ def add(
     state: State, group: str, agent: tuple[str, ...], where: str, from_file: Path | None, new: bool, timeout: float | None,
     key: Path | None, master: tuple[str, ...],
 ) -> int:  # fmt: skip
-    """Put agents into GROUP, after the groups that they are in."""
+    """Put agents into GROUP, after the groups that they are in.
+
+    With --from-file, bad lines are told by their number and the others are done; exit code 3 then.
+    """
     _check_given(agent, where, from_file)
-    ids = _ids(from_file) if from_file else iter(agent)
-    answer = _ask(
-        state, connection(key, master, timeout), lambda c: c.groups.add(group, ids, filter=where, new=new, timeout=timeout)
-    )
+    options = connection(key, master, timeout)
+    if from_file:
+        return _bulk(state, options, from_file, op="add", group=group, new=new)
+    answer = _ask(state, options, lambda c: c.groups.add(group, agent, filter=where, new=new, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 
@@ -188,10 +191,15 @@ def take(
     state: State, group: str, agent: tuple[str, ...], where: str, from_file: Path | None, timeout: float | None,
     key: Path | None, master: tuple[str, ...],
 ) -> int:  # fmt: skip
-    """Take agents out of GROUP; who is in no other is in default."""
+    """Take agents out of GROUP; who is in no other is in default.
+
+    With --from-file, bad lines are told by their number and the others are done; exit code 3 then.
+    """
     _check_given(agent, where, from_file)
-    ids = _ids(from_file) if from_file else iter(agent)
-    answer = _ask(state, connection(key, master, timeout), lambda c: c.groups.remove(group, ids, filter=where, timeout=timeout))
+    options = connection(key, master, timeout)
+    if from_file:
+        return _bulk(state, options, from_file, op="remove", group=group)
+    answer = _ask(state, options, lambda c: c.groups.remove(group, agent, filter=where, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 
@@ -220,8 +228,7 @@ def set_groups(
             hint="such as: zcluster groups set 7001 web,berlin",
         )
     if from_file:
-        lines = _lines(from_file)
-        return _emit_bulk(_ask(state, options, lambda c: c.groups.bulk(lines, new=new, timeout=timeout)), state.output)
+        return _bulk(state, options, from_file, new=new)
     names = words[-1].split(",")
     ids = words[:-1]
     answer = _ask(state, options, lambda c: c.groups.set(names, ids, filter=where, new=new, timeout=timeout))
@@ -287,13 +294,6 @@ def _lines(path: Path) -> Iterator[str]:
                 whole = rest.endswith("\n")
 
 
-def _ids(path: Path) -> Iterator[str]:
-    for line in _lines(path):
-        text = line.strip()
-        if text and not text.startswith("#"):
-            yield text
-
-
 def _content(path: Path) -> bytes:
     with path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
@@ -308,13 +308,16 @@ def _emit_edit(answer: Mapping[str, Any], output: str | None) -> int:
     return _tell_refused(told, int(answer["refused_count"]))
 
 
-def _emit_bulk(answer: Mapping[str, Any], output: str | None) -> int:
-    emit_object(answer, output, lines=[_done(answer)], name_key="changed")
+def _bulk(state: State, options: Connection, path: Path, *, op: str = "set", group: str = "", new: bool = False) -> int:
+    lines = _lines(path)
+    answer = _ask(state, options, lambda c: c.groups.bulk(lines, op=op, group=group, new=new, timeout=options.timeout_s))
+    emit_object(answer, state.output, lines=[_done(answer)], name_key="changed")
     return _tell_refused([f"line {number}: {why}" for number, why in answer["bad"]], int(answer["bad_count"]))
 
 
 def _done(answer: Mapping[str, Any]) -> str:
-    return f"{answer['changed']} agents changed, {answer['same']} were so already"
+    same = int(answer["same"])
+    return f"{counted(int(answer['changed']), 'agent')} changed, {same} {'was' if same == 1 else 'were'} so already"
 
 
 def _tell_refused(told: Sequence[str], count: int) -> int:

@@ -29,7 +29,7 @@ from zcluster.cli.options import (
     output_option,
     timeout_option,
 )
-from zcluster.cli.output import Column, cell, emit_list, emit_object, pairs, put, say, seconds
+from zcluster.cli.output import Column, cell, counted, emit_list, emit_object, pairs, put, say, seconds
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, NoSuchAgent, UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def list_agents(
     page = _ask(state, connection(key, master, timeout), ask)
     emit_list(page["items"], columns, state.output, name_key="id", total=page["total"], next_cursor=page["next"])
     if page["next"] is not None and state.output not in ("json", "yaml"):
-        say(f"zcluster: {page['total']} agents in all; the next page: --cursor {page['next']}")
+        say(f"zcluster: {counted(page['total'], 'agent')} in all; the next page: --cursor {page['next']}")
 
 
 @agents.command()
@@ -169,8 +169,8 @@ def remove(
         if not found:
             raise NoSuchAgent("no agent matches", hint="`zcluster agents ls` lists the agents")
         if not sys.stdin.isatty():
-            raise UsageError(f"the filter means {found} agents", hint="--yes removes them")
-        click.confirm(f"Remove {found} agents?", abort=True, err=True)
+            raise UsageError(f"the filter means {counted(found, 'agent')}", hint="--yes removes them")
+        click.confirm(f"Remove {counted(found, 'agent')}?", abort=True, err=True)
     done = _ask(state, options, lambda c: c.agents.remove(ids, filter=where))
     if state.output == "name":
         for id_ in done["removed"]:
@@ -210,16 +210,16 @@ def import_agents(
 
     async def ask(c: AsyncClient) -> None:
         for numbers, rows, bad in _batches(file):
-            for number, reason in bad:
-                say(f"zcluster: line {number}: {reason}")
             told["refused"] += len(bad)
-            if not rows:
-                continue
-            answer = await c.agents.report(rows, node=node)
-            for each in answer["refused"]:
-                say(f"zcluster: line {numbers[each['index']]}: {cell(each['message'])}")
-            told["taken"] += answer["taken"]
-            told["refused"] += answer["refused_count"]
+            try:
+                if rows:
+                    answer = await c.agents.report(rows, node=node)
+                    bad += [(numbers[each["index"]], cell(each["message"])) for each in answer["refused"]]
+                    told["taken"] += answer["taken"]
+                    told["refused"] += answer["refused_count"]
+            finally:  # what is known is told, though the cluster cannot be asked any more
+                for number, reason in sorted(bad):
+                    say(f"zcluster: line {number}: {reason}")
 
     _ask(state, connection(key, master, timeout), ask)
     emit_object(told, state.output, lines=[f"taken: {told['taken']}, refused: {told['refused']}"], name_key="taken")

@@ -57,6 +57,11 @@ def seconds(value: Any) -> str:
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 agent``, ``2 agents``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table."""

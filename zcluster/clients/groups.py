@@ -91,13 +91,22 @@ class AsyncGroups:
             raise UsageError("groups is a list of names", hint=f"such as [{groups!r}]")
         return await self._edit("set", {"groups": [*groups], "new": new}, agents, filter, timeout)
 
-    async def bulk(self, lines: Iterable[str], *, new: bool = False, timeout: float | None = None) -> Row:
-        """Set the groups of agents from lines ``AGENT GROUP[,GROUP...]``: {"changed", "same", "bad": [[line, why]], "bad_count"}.
-        Bad lines are told by their number, from 1 on; the others are done."""
+    async def bulk(
+        self, lines: Iterable[str], *, op: str = "set", group: str = "", new: bool = False, timeout: float | None = None
+    ) -> Row:  # fmt: skip
+        """Set the groups of agents from lines ``AGENT GROUP[,GROUP...]``; or, with ``op="add"`` or ``op="remove"``, put the
+        agents of lines ``AGENT`` into ``group``, or take them out.
+
+        Returns:
+            {"changed", "same", "bad": [[line, why]], "bad_count"}: bad lines are told by their number, from 1 on; the others
+            are done.
+        """
         total: Row = {"changed": 0, "same": 0, "bad": [], "bad_count": 0}
         first = 1
         for part in _parts(lines):
-            args = {"lines": part, "first": first, "new": new}
+            args: Row = {"lines": part, "first": first, "new": new}
+            if op != "set" or group:
+                args |= {"op": op, "group": group}
             answer = await self._call("bulk", args, _long(timeout))
             for key in ("changed", "same", "bad_count"):
                 total[key] += answer[key]
@@ -202,9 +211,11 @@ class Groups:
         found: Row = self._run(self._calls.set(groups, agents, filter=filter, new=new, timeout=timeout))
         return found
 
-    def bulk(self, lines: Iterable[str], *, new: bool = False, timeout: float | None = None) -> Row:
+    def bulk(
+        self, lines: Iterable[str], *, op: str = "set", group: str = "", new: bool = False, timeout: float | None = None
+    ) -> Row:  # fmt: skip
         """See AsyncGroups.bulk."""
-        found: Row = self._run(self._calls.bulk(lines, new=new, timeout=timeout))
+        found: Row = self._run(self._calls.bulk(lines, op=op, group=group, new=new, timeout=timeout))
         return found
 
     def files(self, group: str, *, timeout: float | None = None) -> Sequence[Row]:

@@ -184,14 +184,28 @@ def parse_line(line: str) -> tuple[str, Groups] | None:
     Raises:
         UsageError: what is wrong with the line.
     """
-    if len(line) > MAX_LINE_CHARS:
-        raise UsageError(f"the line has {len(line)} characters", hint=f"at most {MAX_LINE_CHARS}")
-    words = line.split()
-    if not words or words[0].startswith("#"):
+    words = _words(line)
+    if not words:
         return None
     if len(words) != 2:
         raise UsageError(f"{line.strip()[:80]!r} is not AGENT GROUP[,GROUP...]", hint="such as: 7001 web,berlin")
     return checked_agent(words[0]), checked_groups(words[1].split(","))
+
+
+def parse_id(line: str) -> str | None:
+    """The one agent that a line names; None for an empty line or a comment (#). Raises UsageError as :func:`parse_line`."""
+    words = _words(line)
+    if len(words) > 1:
+        raise UsageError(f"{line.strip()[:80]!r} is not the id of one agent", hint="one id a line")
+    return checked_agent(words[0]) if words else None
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line; of an empty one and of a comment none."""
+    if len(line) > MAX_LINE_CHARS:
+        raise UsageError(f"the line has {len(line)} characters", hint=f"at most {MAX_LINE_CHARS}")
+    words = line.split()
+    return [] if words and words[0].startswith("#") else words
 
 
 def shared_files(groups: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> tuple[list[SharedFile], int]:

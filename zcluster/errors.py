@@ -156,6 +156,20 @@ class NoSuchGroup(ZClusterError):
     exit_code = EXIT_NO_MATCH
 
 
+class NoSuchFile(ZClusterError):
+    """No shared file has this name."""
+
+    code = "no_such_file"
+    exit_code = EXIT_NO_MATCH
+
+
+class NoSuchVersion(ZClusterError):
+    """What is kept of the past has no version of this number, or no longer."""
+
+    code = "no_such_version"
+    exit_code = EXIT_NO_MATCH
+
+
 class NoSuchClient(ZClusterError):
     """No client listens under this name."""
 

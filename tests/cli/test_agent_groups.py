@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli.agent_groups import MAX_FILE_BYTES, MAX_LINE_CHARS, MAX_TOLD
-from zcluster.errors import NoSuchGroup, NotAllowed
+from zcluster.errors import NoSuchFile, NoSuchGroup, NotAllowed
 
 Run = Callable[..., Any]
 ROW: dict[str, Any] = {
@@ -184,10 +184,12 @@ def test_a_file_that_is_too_large_is_not_sent(cluster: Any, zcluster: Run, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(NoSuchGroup("there is no group 'x'"), 5), (NotAllowed("an admin key is needed"), 4)]
+    ("error", "code"),
+    [(NoSuchGroup("there is no group 'x'"), 5), (NoSuchFile("no file"), 5), (NotAllowed("an admin key is needed"), 4)],
 )
 def test_an_error_is_one_line_and_its_code(cluster: Any, zcluster: Run, error: Exception, code: int) -> None:
     cluster.value = error
     ran = zcluster("groups", "add", "x", "7")
     assert (ran.code, ran.out, len(ran.err.splitlines())) == (code, "", 1)
-    assert json.loads(zcluster("groups", "rm", "x", "-o", "json").err)["error"]["code"] in ("no_such_group", "not_allowed")
+    told = json.loads(zcluster("groups", "rm", "x", "-o", "json").err)["error"]
+    assert told["code"] in ("no_such_group", "no_such_file", "not_allowed")

@@ -24,7 +24,7 @@ from zcluster.core.sync.entry import (
     encode_listing,
     listing_digest,
 )
-from zcluster.errors import Busy, UsageError, ZClusterError
+from zcluster.errors import Busy, NoSuchVersion, UsageError, ZClusterError
 from zcluster.files.blobs import PART_BYTES, Adding
 from zcluster.files.history import FILE_BYTES, MAX_LACKING, MAX_NUMBER, RECORDING, History
 from zcluster.files.history_schema import Version
@@ -230,7 +230,7 @@ def test_versions_come_in_pages(kept: History) -> None:
 def test_an_unknown_version_is_said_to_be(kept: History) -> None:
     Recorder(kept).record({"a": b"1"})
     for call in (kept.manifest, kept.changes, kept.to_roll_back, kept.version):
-        with pytest.raises(UsageError, match="no version 2") as raised:
+        with pytest.raises(NoSuchVersion, match="no version 2") as raised:
             call("conf", 2)
         assert "sync history" in raised.value.hint
 

@@ -10,7 +10,7 @@ import pytest
 
 from zcluster.brokers import liveconfig
 from zcluster.brokers.liveconfig import MasterLiveConfig
-from zcluster.errors import Busy, ConfigError, Conflict, NoSuchAgent, NoSuchGroup, NoSuchNode, UsageError
+from zcluster.errors import Busy, ConfigError, Conflict, NoSuchAgent, NoSuchGroup, NoSuchNode, NoSuchVersion, UsageError
 from zcluster.store.interface import Put
 
 Make = Callable[..., Any]
@@ -81,8 +81,9 @@ def test_a_scope_is_of_something_that_there_is(make_place: Make, scope: str, err
             ("get", {}), ("get", {"effective": True}), ("set", {"values": {"interval": 2}}), ("unset", {"everything": True}),
             ("history", {}), ("rollback", {"version": 1}),
         ):  # fmt: skip
-            with pytest.raises(error):
+            with pytest.raises(error) as caught:
                 await place.call(f"config.{call}", scope=scope, **args)
+            assert "--new" not in str(caught.value), "nothing here has that option"
         with pytest.raises(error):
             await anext(place.stream("config.watch", scope=scope))
         assert await place.store.revision() == before
@@ -148,7 +149,7 @@ def test_history_and_rollback(make_place: Make) -> None:
         ]  # fmt: skip
         back = await place.call("config.rollback", "bob", scope="defaults", version=1)
         assert (back["values"], back["version"], back["by"]) == ({"interval": 2}, 4, "bob")
-        with pytest.raises(UsageError, match="defaults has no version 9"):
+        with pytest.raises(NoSuchVersion, match="defaults has no version 9"):
             await place.call("config.rollback", scope="defaults", version=9)
         assert await place.call("config.history", scope="node/worker-1") == []
 

@@ -23,7 +23,7 @@ from zcluster.core import groups as rules
 from zcluster.core.groups import DEFAULT, FILE_KEY, NAME_KEY, OF_KEY, Edit
 from zcluster.core.liveconfig import HISTORY_KEY, KEY
 from zcluster.core.peers import Event
-from zcluster.errors import Conflict, NoSuchGroup, TooLarge, UsageError, ZClusterError
+from zcluster.errors import Conflict, NoSuchFile, NoSuchGroup, TooLarge, UsageError, ZClusterError
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Entry, Put
 
@@ -273,5 +273,5 @@ def _checked_comment(comment: str) -> str:
     return comment
 
 
-def _no_file(group: str, name: str) -> UsageError:
-    return UsageError(f"the group {group!r} shares no file {name[:80]!r}", hint=f"`zcluster groups files {group} ls` lists them")
+def _no_file(group: str, name: str) -> NoSuchFile:
+    return NoSuchFile(f"the group {group!r} shares no file {name[:80]!r}", hint=f"`zcluster groups files {group} ls` lists them")

@@ -36,7 +36,7 @@ from zcluster.core.liveconfig import (
 from zcluster.core.peers import Event
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
-from zcluster.errors import Busy, Compacted, ConfigError, Conflict, NoSuchNode, UsageError
+from zcluster.errors import Busy, Compacted, ConfigError, Conflict, NoSuchNode, NoSuchVersion, UsageError
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Entry, Expect, Put
 
@@ -130,7 +130,7 @@ class MasterLiveConfig:
             found = [row["values"] for row in await self._history(scope) if row["version"] == version]
             if not found:
                 hint = f"`zcluster config history {scope}` lists what is kept"
-                raise UsageError(f"{scope} has no version {version}", hint=hint)
+                raise NoSuchVersion(f"{scope} has no version {version}", hint=hint)
             return await self._change(scope, lambda _: found[0], context.caller)
 
         return [set_, unset, rollback]

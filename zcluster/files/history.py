@@ -29,7 +29,7 @@ from typing import Any, Literal
 import msgspec
 
 from zcluster.core.sync.entry import FILE, Change, Entry, join
-from zcluster.errors import UsageError, ZClusterError
+from zcluster.errors import NoSuchVersion, UsageError, ZClusterError
 from zcluster.files.blobs import BATCH_BLOBS, MAX_BLOB_BYTES, Adding, Blobs
 from zcluster.files.history_listings import Listings
 from zcluster.files.history_pruning import Pruning
@@ -248,20 +248,21 @@ class History:
         """One version.
 
         Raises:
-            UsageError: there is none of this number (any more).
+            NoSuchVersion: there is none of this number (any more).
         """
         sql = f"SELECT {VERSION_COLUMNS} FROM versions WHERE tree = ? AND number = ?"
         rows = self._database.rows(sql, (tree, number))
         if not rows:
             hint = f"zcluster sync history --tree {tree} lists those that are kept"
-            raise UsageError(f"the tree {tree!r} has no version {number}", hint=hint)
+            raise NoSuchVersion(f"the tree {tree!r} has no version {number}", hint=hint)
         return version_of(tree, rows[0])
 
     def to_roll_back(self, tree: str, number: int) -> Version:
         """The version, when it can be rolled back to.
 
         Raises:
-            UsageError: it is not there, or its content was not kept; the hint says what to change.
+            NoSuchVersion: it is not there.
+            UsageError: its content was not kept; the hint says what to change.
         """
         version = self.version(tree, number)
         if not version.kept:

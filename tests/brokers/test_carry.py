@@ -150,6 +150,18 @@ def test_an_admin_is_a_client_at_a_door(node: Node) -> None:
     assert (node.client(1, ADMIN).name, node.sessions()[via(node, 1)]) == ("root", ("root", "client"))
 
 
+def test_a_worker_cannot_use_up_the_sessions_of_a_key(node: Node) -> None:
+    most = node.master.limits.session.max_sessions_per_key
+    for number in range(1, most + 1):
+        node.client(number, ADMIN)
+    node.open(most + 1, ADMIN)
+    node.through(most + 1, Hello(versions=[1], instance="one too many"))
+    assert node.codes(most + 1) == ["busy"]
+    hello = Hello(versions=[1], instance="direct")
+    node.master.receive(b"direct", node.ring[ADMIN], hello, encode(hello), 0, node.now)
+    assert node.master.roster.peers[b"direct"].identity.role == "admin"
+
+
 @pytest.mark.parametrize("key", [WORKER.key, "x" * 40])
 def test_a_key_that_is_no_clients_is_refused(node: Node, key: str) -> None:
     node.open(1, key)

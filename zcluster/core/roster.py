@@ -3,7 +3,7 @@
 Rules kept here:
 - who a peer is comes from its key alone; a message on a route whose key differs from the session's is not its;
 - one live session per node key: a newer one replaces the older, which is told so. Keys of people (client, admin) may
-  have several sessions, up to a limit, because their programs share a key;
+  have several sessions, up to a limit, because their programs share a key, and as many again through workers' doors;
 - sessions are numbered and a number is never used again;
 - any message renews the lease; silence of two intervals makes a node ``silent``, of ``lease_heartbeats`` ends it: ``dead``;
 - agents are many and say something once in their interval: their leases are longer (``agent_heartbeat_s``);
@@ -83,7 +83,8 @@ class Roster:
             Busy: too many sessions, of this key or in all.
         """
         mine = self._by_key.get(identity.key, {})
-        self._check_room(identity, mine)
+        # Those that came another way do not count: a worker can open sessions with any key, and must not keep its owner out.
+        self._check_room(identity, sum(type(peer.route) is type(route) for peer in mine.values()))
         if identity.role not in SHARED_ROLES:
             for older in list(mine.values()):
                 self._replace(older, hello, now)
@@ -182,12 +183,12 @@ class Roster:
             self.set_state(node, "dead", "not back since the master's start", now)
         return gone
 
-    def _check_room(self, identity: Identity, mine: dict[int, Peer]) -> None:
+    def _check_room(self, identity: Identity, mine: int) -> None:
         limits = self.limits
         if len(self.peers) >= limits.max_sessions:
             raise Busy(f"{len(self.peers)} sessions are open", hint="session.max_sessions", retry_after_s=1.0)
-        if identity.role in SHARED_ROLES and len(mine) >= limits.max_sessions_per_key:
-            raise Busy(f"{identity.name} has {len(mine)} sessions open", hint="session.max_sessions_per_key", retry_after_s=1.0)
+        if identity.role in SHARED_ROLES and mine >= limits.max_sessions_per_key:
+            raise Busy(f"{identity.name} has {mine} sessions open", hint="session.max_sessions_per_key", retry_after_s=1.0)
         if identity.role in NODE_ROLES and identity.name not in self.nodes and len(self.nodes) >= limits.max_nodes:
             raise Busy(f"{len(self.nodes)} nodes are known", hint="remove keys of nodes that are gone", retry_after_s=1.0)
 

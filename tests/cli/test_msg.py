@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from zcluster.clients.messages import Message
+from zcluster.core.notes import MAX_TEXT_BYTES
 from zcluster.errors import NoSuchClient
 
 HELLO = Message("bob", "bob", "ann", "hello\x1b[2J", 0.0, 1)
@@ -88,6 +90,37 @@ def test_send_joins_the_words_and_says_who_got_it(client: Client, zcluster: Call
     assert json.loads(zcluster("msg", "send", "bob", "x", "-o", "json").out) == {
         "schema": 1, "to": "bob", "sessions": 2, "kept": False,
     }  # fmt: skip
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+def test_send_reads_the_text_from_stdin(client: Client, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin(monkeypatch, "a\nbä\n\n".encode())
+    assert zcluster("msg", "send", "bob", "-").code == 0
+    stdin(monkeypatch, b"x" * MAX_TEXT_BYTES + b"\n")
+    assert zcluster("msg", "send", "--all", "-").code == 0
+    assert zcluster("msg", "send", "bob", "a", "-").code == 0
+    assert [(to, text) for to, text, _, _ in client.sent] == [
+        ("bob", "a\nbä\n"), ("all", "x" * MAX_TEXT_BYTES), ("bob", "a -"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "nothing to send"), (b"\n", "nothing to send"), (b"\xff", "no.* valid UTF-8"),
+        (b"x" * (MAX_TEXT_BYTES + 1), "more than 65536"),
+    ],
+)  # fmt: skip
+def test_what_stdin_cannot_say(
+    data: bytes, what: str, client: Client, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, data)
+    ran = zcluster("msg", "send", "bob", "-")
+    assert (ran.code, client.sent) == (2, [])
+    assert re.search(what, ran.err)
 
 
 def test_send_to_all_has_no_name(client: Client, zcluster: Callable[..., Any]) -> None:

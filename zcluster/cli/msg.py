@@ -31,7 +31,7 @@ from zcluster.cli.options import (
     timeout_option,
 )
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
-from zcluster.errors import UsageError, ZClusterError
+from zcluster.errors import TooLarge, UsageError, ZClusterError
 
 if TYPE_CHECKING:
     from zcluster.clients import AsyncClient
@@ -76,21 +76,36 @@ def send(
     state: State, words: tuple[str, ...], everybody: bool, keep: float, as_name: str, timeout: float | None, key: Path | None,
     master: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Send TEXT to whoever listens as NAME.
+    """Send TEXT to whoever listens as NAME; with - as TEXT, what stdin has.
 
     Exit code 5 when nobody does and it is not to be kept. -o json says how many sessions got it.
     """
-    to, text = (EVERYBODY, words) if everybody else (words[0], words[1:])
+    to, said = (EVERYBODY, words) if everybody else (words[0], words[1:])
+    text = _stdin_text() if said == ("-",) else " ".join(said)
     if not text:
-        raise UsageError("there is nothing to send", hint="zcluster msg send NAME TEXT, or --all TEXT")
+        raise UsageError("there is nothing to send", hint="zcluster msg send NAME TEXT, or --all TEXT; - for stdin")
 
     async def deliver(client: AsyncClient) -> int:
         async with client as c:
-            return await c.send(to, " ".join(text), keep_s=keep, as_name=as_name, timeout=timeout)
+            return await c.send(to, text, keep_s=keep, as_name=as_name, timeout=timeout)
 
     sessions = run_async(deliver(open_client(state, connection(key, master, timeout))))
     item = {"to": to, "sessions": sessions, "kept": bool(keep and not sessions)}
     emit_object(item, state.output, lines=[_delivered(to, sessions, keep)], name_key="to")
+
+
+def _stdin_text() -> str:
+    """What stdin has, without its last line end; not more of it is read than a message may have."""
+    from zcluster.core.notes import MAX_TEXT_BYTES
+
+    with click.open_file("-", "rb") as stdin:
+        data: bytes = stdin.read(MAX_TEXT_BYTES + 2).removesuffix(b"\n")
+    if len(data) > MAX_TEXT_BYTES:
+        raise TooLarge(f"stdin has more than {MAX_TEXT_BYTES} bytes", hint="send it in pieces, or as a file")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UsageError("stdin is not valid UTF-8", hint="check the encoding") from None
 
 
 def _delivered(to: str, sessions: int, keep_s: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zcluster.cli.top import cut, picture
+from zcluster.cli.top import PIPE_COLUMNS, cut, picture
 from zcluster.errors import NoSuchFunction, Unreachable, ZClusterError
 
 STATUS = {
@@ -41,7 +41,7 @@ def test_the_picture_has_everything_and_bad_nodes_first() -> None:
     lines = picture(seen())
     assert lines[0].startswith("lab  ")
     assert lines[0].endswith("up 2.0 h  nodes: 2 ready, 1 dead")
-    assert lines[1] == "requests: 1,234/s, 3 running, 4 waiting (2.0 KiB)  sessions: 9"
+    assert lines[1] == "requests: 1,234/s, 9 running, 4 waiting (2.0 KiB)  sessions: 9"
     assert lines[2] == "agents: 5,000, 4,990 active, 10 silent"
     assert lines[3] == "sync: 1 of 2 copies are current, 1.0 MiB/s; w2 site pulling, 12 files behind"
     assert [line.split()[0] for line in lines[6:9]] == ["w1", "m", "w2"]
@@ -146,6 +146,18 @@ def test_once_prints_one_picture_without_control_sequences(client: Client, zclus
     assert ran.code == 0
     assert "\x1b" not in ran.out
     assert "w1" in ran.out
+
+
+def test_lines_in_a_pipe_have_at_most_so_many_characters(client: Client, zcluster: Callable[..., Any]) -> None:
+    client.answers["events"] = {"events": [{**EVENT, "fields": {"name": "w1", "reason": "y" * 500}}]}
+    assert max(map(len, zcluster("top", "--once").out.splitlines())) == PIPE_COLUMNS
+    assert max(map(len, zcluster("top", "--once", "-o", "wide").out.splitlines())) > 500
+
+
+def test_running_is_what_the_column_says() -> None:
+    nodes = [node("w1"), node("w2"), node("m", role="master")]
+    assert picture(seen(nodes=nodes))[1].startswith("requests: 1,234/s, 9 running, ")
+    assert picture(seen(nodes=None))[1].startswith("requests: 1,234/s, 3 running, ")
 
 
 def test_once_for_programs(client: Client, zcluster: Callable[..., Any]) -> None:

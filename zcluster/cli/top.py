@@ -3,7 +3,8 @@
 Rules kept here:
 - what does not answer is left out and said in the last line; the rest is shown;
 - a redraw writes over the old picture, line by line, and never clears it first: nothing flickers;
-- every line fits the terminal's width, 80 columns at least; bad nodes come first, so that a long list never hides them;
+- every line fits the terminal's width, 80 columns at least, and PIPE_COLUMNS in a pipe, where ``-o wide`` has all of it;
+- bad nodes come first, so that a long list never hides them;
 - the terminal is left as it was found, however it ends; without a terminal there are no control sequences at all.
 """
 
@@ -36,6 +37,7 @@ MIN_INTERVAL_S = 0.2
 EVENTS = 8
 NAME_CHARS = 18
 LEAST_COLUMNS, LEAST_LINES = 80, 24
+PIPE_COLUMNS = 100
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 """The terminal's other screen without a cursor, and back."""
 HOME, LINE_END, SCREEN_END = "\x1b[H", "\x1b[K\n", "\x1b[J"
@@ -92,7 +94,7 @@ async def _show(client: AsyncClient, output: str | None, once: bool, interval_s:
     async with client as c:
         if once:
             seen = await look(c)
-            emit_object(data(seen), output, lines=picture(seen, wide=output == "wide"), name_key="cluster")
+            emit_object(data(seen), output, lines=_plain(seen, output), name_key="cluster")
         elif on_terminal() and output in (None, "table", "wide"):
             await _draw(c, interval_s, output == "wide")
         else:
@@ -101,7 +103,7 @@ async def _show(client: AsyncClient, output: str | None, once: bool, interval_s:
                 if output in ("json", "ndjson", "yaml"):
                     put(json_text({"schema": SCHEMA, **data(seen)}))
                 else:
-                    put("\n".join([*picture(seen, wide=output == "wide"), ""]))
+                    put("\n".join([*_plain(seen, output), ""]))
                 await asyncio.sleep(interval_s)
 
 
@@ -178,6 +180,13 @@ def picture(seen: Mapping[str, Any], *, width: int = 0, height: int = 0, wide: b
     return [line for index, block in enumerate(blocks) if block for line in ([""] if index else []) + block]
 
 
+def _plain(seen: Mapping[str, Any], output: str | None) -> list[str]:
+    """The picture as it stays on the terminal or goes into a pipe: all lines."""
+    wide = output == "wide"
+    columns = shutil.get_terminal_size((LEAST_COLUMNS, LEAST_LINES)).columns if on_terminal() else PIPE_COLUMNS
+    return picture(seen, width=0 if wide else columns, wide=wide)
+
+
 def _cluster(seen: Mapping[str, Any]) -> str:
     status = seen["status"]
     if status is None:
@@ -194,7 +203,10 @@ def _requests(seen: Mapping[str, Any]) -> str:
     requests = status.get("requests") or {}
     rate = requests.get("per_s")
     shown = f"{rate:,.0f}" if isinstance(rate, int | float) else "-"
-    queue = f"{cell(requests.get('running'))} running, {cell(requests.get('waiting'))} waiting"
+    # Of the same answer as the column RUN: the status is of another moment.
+    nodes = seen["nodes"]
+    running = requests.get("running") if nodes is None else sum(node.get("in_flight") or 0 for node in nodes)
+    queue = f"{cell(running)} running, {cell(requests.get('waiting'))} waiting"
     return f"requests: {shown}/s, {queue} ({size(requests.get('waiting_bytes'))})  sessions: {cell(status.get('sessions'))}"
 
 

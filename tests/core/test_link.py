@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from zcluster.core.link import Connect, Down, Ended, Link, LinkPolicy, Say, Up
@@ -87,7 +88,16 @@ def test_a_silent_master_is_lost_after_a_lease() -> None:
     [down] = link.handle_deadline(3.0, 0.5)
     assert isinstance(down, Down)
     assert down.was_up
-    assert "silent for 3.0 s" in down.error.message
+    assert down.error.message == "the master was silent for 3.0 s"
+
+
+def test_an_agent_s_other_side_is_a_node() -> None:
+    link = Link(HELLO, ["a"], POLICY)
+    link.start(0.0)
+    link.received(msgspec.structs.replace(WELCOME, role="agent"), 0.0, 0.5)
+    [down] = link.handle_deadline(3.0, 0.5)
+    assert isinstance(down, Down)
+    assert down.error.message == "the node was silent for 3.0 s"
 
 
 @pytest.mark.parametrize("heard", [Replies([]), Beat()])

@@ -184,7 +184,8 @@ class Link:
 
     def _handle_up(self, now: float, jitter: float) -> list[Effect]:
         if now >= self._lease_end_s():
-            silence = f"the master was silent for {now - self._last_seen_s:.1f} s"
+            other = "the node" if self.welcome is not None and self.welcome.role == "agent" else "the master"
+            silence = f"{other} was silent for {now - self._last_seen_s:.1f} s"
             return self._lost(Unreachable(silence), now, jitter)
         if now >= self._beat_due_s:
             self._beat_due_s = now + self._heartbeat_s

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli.agent_groups import MAX_FILE_BYTES, MAX_LINE_CHARS, MAX_TOLD
+from zcluster.cli.sync_views import moment
 from zcluster.errors import NoSuchFile, NoSuchGroup, NotAllowed
 
 Run = Callable[..., Any]
@@ -49,9 +50,14 @@ def test_ls_of_a_worker_says_how_old_its_copy_is(cluster: Any, zcluster: Run) ->
 def test_show_has_files_and_configuration(cluster: Any, zcluster: Run) -> None:
     shown = {**ROW, "files": [{"name": "r.conf", "digest": "d", "size": 3}], "config": {"interval": 2}}
     cluster.value = shown
-    out = zcluster("groups", "show", "web").out
-    assert "file  r.conf  3 bytes" in out
-    assert 'config  {"interval": 2}' in out
+    lines = zcluster("groups", "show", "web").out.splitlines()
+    assert "file      r.conf  3 bytes" in lines
+    assert 'config    {"interval": 2}' in lines
+    assert f"created   {moment(1.0)}" in lines
+    assert not any("created_s" in line for line in lines)
+    cluster.value = {**shown, "created_s": None, "files": [], "config": {}}
+    assert zcluster("groups", "show", "default").out.splitlines()[-2:] == ["created   -", "config    {}"]
+    cluster.value = shown
     assert json.loads(zcluster("groups", "show", "web", "-o", "json").out) == {"schema": 1, **shown}
 
 

@@ -116,6 +116,23 @@ def test_import_tells_bad_lines_by_number_and_keeps_the_good_ones(
     assert (function, [row["id"] for row in args["rows"]], target) == ("agents.report", ["a", "b"], "w1")
 
 
+def test_import_tells_bad_lines_in_their_order(cluster: Any, zcluster: Run, tmp_path: Path) -> None:
+    file = tmp_path / "agents.ndjson"
+    file.write_text('{"id": "a"}\nnope\n{"id": "b"}\n[1]\n')
+    refused = [{"index": n, "id": "x", "code": "foreign", "message": "held"} for n in (0, 1)]
+    cluster.value = {"taken": 0, "refused": refused, "refused_count": 2}
+    told = [line.split(":")[1].strip() for line in zcluster("agents", "import", str(file)).err.splitlines()]
+    assert told == ["line 1", "line 2", "line 3", "line 4"]
+
+
+def test_import_tells_what_it_knows_when_the_cluster_is_lost(cluster: Any, zcluster: Run, tmp_path: Path) -> None:
+    file = tmp_path / "agents.ndjson"
+    file.write_text('nope\n{"id": "a"}\n')
+    cluster.value = NoSuchAgent("gone")
+    ran = zcluster("agents", "import", str(file))
+    assert (ran.code, ran.err.splitlines()[0].split(":")[1].strip()) == (5, "line 1")
+
+
 def test_import_sends_a_large_file_in_several_calls(
     cluster: Any, zcluster: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

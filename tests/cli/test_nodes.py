@@ -42,6 +42,9 @@ def test_nodes_as_a_table(cluster: Any, zcluster: Callable[..., Any]) -> None:
     assert ran.out.splitlines()[0].split() == ["NAME", "ROLE", "STATE", "SEEN", "LOAD", "IN-FLIGHT", "CPU%", "MEM%"]
     assert ran.out.splitlines()[1].split() == ["worker-1", "worker", "ready", "200", "ms", "0.5", "3", "12.25", "40"]
     assert "0.1.0" in zcluster("nodes", "-o", "wide").out
+    cluster.node_rows = [{**NODE, "door": ["tcp://a:1", "tcp://b:1"]}, {**DEAD, "door": []}]
+    doors = [line.split()[-1] for line in zcluster("nodes", "-o", "wide").out.splitlines()[1:]]
+    assert doors == ["tcp://a:1,tcp://b:1", "-"]
 
 
 def test_nodes_as_json_have_the_fixed_fields(cluster: Any, zcluster: Callable[..., Any]) -> None:

@@ -117,7 +117,10 @@ def test_cells(value: object, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0.0 ms"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (1, "1.0 s"), (119.9, "119.9 s"), (180, "3 min"), (7560, "2.1 h")],
-)
+    [
+        (0, "0.0 ms"), (0.0004, "0.4 ms"), (0.25, "250 ms"), (1, "1.0 s"), (119.9, "119.9 s"), (180, "3 min"), (7560, "2.1 h"),
+        (172_800, "48.0 h"), (172_801, "2.0 d"), (8_640_000, "100.0 d"),
+    ],
+)  # fmt: skip
 def test_durations(value: float | None, text: str) -> None:
     assert seconds(value) == text

@@ -28,7 +28,8 @@ from zcluster.cli.options import (
     output_option,
     timeout_option,
 )
-from zcluster.cli.output import Column, cell, counted, emit_list, emit_object, json_text, pairs, put, say, seconds
+from zcluster.cli.output import GAP, Column, cell, counted, emit_list, emit_object, pairs, put, say, seconds
+from zcluster.cli.sync_views import moment
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, TooLarge, UsageError
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def list_groups(state: State, node: str, timeout: float | None, key: Path | None
 def show(state: State, group: str, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Show a group: its agents' number, its files, its configuration."""
     row = _ask(state, connection(key, master, timeout), lambda c: c.groups.show(group, node=node))
-    shown = [(name, value) for name, value in row.items() if name not in ("files", "config")]
-    lines = pairs(shown) + [f"file  {cell(each.get('name'))}  {cell(each.get('size'))} bytes" for each in row.get("files") or ()]
-    emit_object(row, state.output, lines=[*lines, f"config  {json_text(row.get('config') or {})}"])
+    emit_object(row, state.output, lines=_account(row))
 
 
 @groups.command()
@@ -277,6 +276,14 @@ def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Aw
             return await question(c)
 
     return run_async(ask(open_client(state, options)))
+
+
+def _account(row: Mapping[str, Any]) -> list[str]:
+    """What a person reads of a group."""
+    out: list[tuple[str, Any]] = [(name, value) for name, value in row.items() if name not in ("created_s", "files", "config")]
+    out.append(("created", moment(row.get("created_s"))))
+    out += [("file", f"{cell(each.get('name'))}{GAP}{cell(each.get('size'))} bytes") for each in row.get("files") or ()]
+    return pairs([*out, ("config", row.get("config") or {})])
 
 
 def _check_given(agents: Sequence[str], where: str, from_file: Path | None) -> None:

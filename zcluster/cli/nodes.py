@@ -44,6 +44,11 @@ def metric(name: str, value: str, text: Callable[[Any], str] = cell) -> Callable
     return shown
 
 
+def addresses(value: Any) -> str:
+    """Addresses as people write them; ``-`` for none."""
+    return cell(",".join(map(str, value))) if isinstance(value, Sequence) and not isinstance(value, str) else cell(value)
+
+
 NODE_COLUMNS = (
     Column("name", "NAME"),
     Column("role", "ROLE"),
@@ -60,7 +65,7 @@ NODE_COLUMNS = (
     Column("metrics_age_s", "MEASURED", right=True, wide=True, text=seconds),
     Column("config", "CONFIG", wide=True, text=short),
     Column("agents", "AGENTS", right=True, wide=True),
-    Column("door", "DOOR", wide=True),
+    Column("door", "DOOR", wide=True, text=addresses),
 )
 
 CLEAR = "\x1b[H\x1b[2J"

@@ -45,7 +45,7 @@ def cell(value: Any) -> str:
 
 
 def seconds(value: Any) -> str:
-    """A duration in seconds as people read it: ``0.4 ms``, ``250 ms``, ``5.0 s``, ``3 min``, ``2.1 h``."""
+    """A duration in seconds as people read it: ``0.4 ms``, ``250 ms``, ``5.0 s``, ``3 min``, ``2.1 h``, ``3.5 d``."""
     if not isinstance(value, int | float):
         return cell(value)
     if value < 0.01:
@@ -54,7 +54,9 @@ def seconds(value: Any) -> str:
         return f"{value * 1000:.0f} ms"
     if value < 120:
         return f"{value:.1f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h" if value <= 48 * 3600 else f"{value / 86_400:.1f} d"
 
 
 def counted(number: int, thing: str) -> str:

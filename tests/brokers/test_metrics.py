@@ -102,14 +102,13 @@ def test_a_workers_metrics_are_told_with_their_age() -> None:
     asyncio.run(main())
 
 
-def test_a_node_that_applies_another_configuration_is_an_event() -> None:
+def test_another_configuration_is_known_and_told_by_the_node_itself() -> None:
     async def main() -> None:
         rig = Rig()
-        for config in ("", "", "d1", "d1", "d2"):
+        for config in ("", "d1", "d2"):
             rig.say({}, config, 1.0)
-        assert [(event.name, event.fields) for event in rig.noted] == [
-            ("config_applied", {"node": "w1", "digest": "d1"}), ("config_applied", {"node": "w1", "digest": "d2"}),
-        ]  # fmt: skip
+            assert rig.node.config == config
+        assert rig.noted == []
 
     asyncio.run(main())
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from zcluster.core.agents.turning import NAMES
+from zcluster.core.eventflood import REPEATED
+from zcluster.core.eventflow import DROPPED
 from zcluster.core.eventnames import MISSED, STATES, UNTOLD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +18,8 @@ SAYS = re.compile(r"(?:Event\(|effects\.tell\(|self\._keep\(log, )f?\"([a-z_]+)"
 
 def names_in_code() -> set[str]:
     found = {name for path in (ROOT / "zcluster").rglob("*.py") for name in SAYS.findall(path.read_text(encoding="utf-8"))}
-    return (found - UNTOLD - set(STATES) - {"node_"}) | set(STATES.values()) | {"join", "back", MISSED}
+    named = {"join", "back", MISSED, REPEATED, DROPPED, *STATES.values(), *(name for pair in NAMES.values() for name in pair)}
+    return (found - UNTOLD - set(STATES) - {"node_"}) | named
 
 
 def names_on_page() -> set[str]:

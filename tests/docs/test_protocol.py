@@ -20,7 +20,7 @@ import pytest
 from msgspec import Meta, Struct
 
 from zcluster.config.sync import SyncSettings
-from zcluster.core import admission
+from zcluster.core import admission, eventflow, eventnames
 from zcluster.core.agents import orders, rowcodec, sending, taking
 from zcluster.core.calls import INITIAL_ITEMS
 from zcluster.core.dispatch import QueueLimits
@@ -426,3 +426,17 @@ def test_the_bounds_of_rows_are_there() -> None:
     assert f"up to {sending.MAX_PAUSE_S:.0f} s" in text
     assert f"for {orders.MAX_KEPT:,} agents at most" in text
     assert f"when {taking.MAX_WAITING_BYTES >> 20} MiB of them wait" in section("What is refused, and how it is counted")
+
+
+def test_the_bounds_of_workers_events_are_there() -> None:
+    text = " ".join(section("Events of workers").split())
+    assert f"`{eventnames.NAME.pattern}`" in text
+    names = set(re.findall(r"`([a-z_]+)`", text.partition("MUST NOT be one")[2].partition("more than 64 names")[0]))
+    assert names == {*eventnames.MASTERS, *eventnames.UNTOLD, *eventnames.MASTERS_BEGIN}
+    assert f"more than {eventflow.MAX_NAMES} names" in text
+    assert f"{eventnames.MAX_FIELDS} fields, {eventnames.MAX_PARTS} values in {eventnames.MAX_DEPTH} levels" in text
+    assert f"{eventnames.MAX_ITEMS} in one list or object, and {eventnames.MAX_FIELDS_BYTES:,} bytes" in text
+    assert f"{eventnames.MAX_KEY_CHARS} characters, a text {eventnames.MAX_TEXT_CHARS:,} on one line" in text
+    assert f"each {eventflow.EVERY_S:g} s, of at most {eventflow.MAX_MESSAGE_BYTES:,} bytes" in text
+    assert f"takes {eventflow.PER_S} a second of each worker, and {eventflow.BURST} at once" in text
+    assert f"{eventflow.MAX_WAITING:,} at most" in text

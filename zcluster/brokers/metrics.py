@@ -1,8 +1,7 @@
 """What nodes measure, as ``cluster.nodes`` tells it: METRICS of the workers, and the master's own.
 
 Rules kept here:
-- only the newest is kept, and nothing is kept that is not small and plain: numbers by name, by metric;
-- a node that applies another live configuration than before is the event ``config_applied``.
+- only the newest is kept, and nothing is kept that is not small and plain: numbers by name, by metric.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zcluster.config import Loaded
-from zcluster.core.peers import Event, Node, Peer
+from zcluster.core.peers import Node, Peer
 from zcluster.dapi.function import Function
 from zcluster.errors import PeerError
 from zcluster.nodes.desk import Desk
@@ -92,8 +91,6 @@ class MasterMetrics:
         if node is None:
             raise PeerError("METRICS come from nodes")
         node.metrics, node.metrics_at_s = checked(message.values), now
-        if node.config is not None and node.config != message.config:
-            self._desk.note(Event("config_applied", {"node": node.name, "digest": message.config}))
         node.config = message.config
 
     def _own(self, values: dict[str, Any], config: str) -> None:

@@ -19,6 +19,7 @@ from zcluster.brokers.liveconfig import MasterLiveConfig
 from zcluster.brokers.metrics import MasterMetrics
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.tables import MasterTables
+from zcluster.brokers.workerevents import EventsOfWorkers
 from zcluster.core.eventnames import Names
 from zcluster.core.master import Master
 from zcluster.core.peers import Event
@@ -58,7 +59,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     ring = RingTable(desk, master.ring)
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
     doors = MasterDoors(desk, master.machine, master.ring)
-    return [events, ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+    return [events, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
 
 
 def _shared(desk: Desk, master: MasterSide) -> list[Part]:

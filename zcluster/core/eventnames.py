@@ -4,11 +4,13 @@ Rules kept here:
 - a node's states get the words of operators: ``join``, ``back``, ``silent``, ``dead``, ``left``; other events keep their name;
 - ``join`` is a node that was never here before, ``back`` one that was; a node whose key was revoked joins anew;
 - sessions that open and close are not told: clients come and go by the thousand, and a node's tell themselves by its state;
-- whatever is in an event came from somewhere: texts are one line without control characters, and everything is bounded.
+- whatever is in an event came from somewhere: texts are one line without control characters, and everything is bounded;
+- what only a master can know, no worker may say: nobody is told a node's death, a key or a group by who is none of it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
@@ -20,9 +22,18 @@ from zcluster.errors import UsageError, one_line
 
 STATES = {"node_silent": "silent", "node_dead": "dead", "node_left": "left", "node_draining": "draining"}
 """Names of events within the master -> as they are told. ``node_ready`` is ``join`` or ``back``."""
-UNTOLD = frozenset({"session_opened", "session_closed"})
+UNTOLD = frozenset({"session_opened", "session_closed", "agents_not_taken"})
+"""Of the last the master tells itself, as ``agent_refused``."""
 MISSED = "missed"
 """The event that stands for those that the log no longer has."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+MASTERS = frozenset(
+    {"join", "back", *STATES.values(), MISSED, "events_lost", "config_changed", "note_dropped"}
+    | {"agent_moved", "agents_moved", "agents_removed", "agents_synced"}
+)
+MASTERS_BEGIN = ("node_", "master_", "key_", "group_", "tree_", "pull_", "sync_")
+"""Names, and beginnings of names, that only the master says."""
 
 MAX_FIELDS = 32
 MAX_ITEMS = 64
@@ -94,6 +105,11 @@ def key_events(before: Mapping[str, KeyEntry], after: Mapping[str, KeyEntry]) ->
             yield Event("key_added", {"name": name, "role": entry.role})
         elif old.role != entry.role:
             yield Event("key_changed", {"name": name, "role": entry.role, "was": old.role})
+
+
+def of_workers(name: str) -> bool:
+    """Whether a worker may tell its master of an event of this name."""
+    return bool(NAME.fullmatch(name)) and name not in UNTOLD | MASTERS and not name.startswith(MASTERS_BEGIN)
 
 
 def told(fields: Mapping[str, Any]) -> dict[str, Any]:

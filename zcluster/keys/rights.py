@@ -25,7 +25,8 @@ KINDS: frozenset[str] = frozenset(
     | {"requests", "replies", "work", "results", "refusal"}
     | {"trees", "state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish", "order"}
     | {"head", "changes", "ask", "page"}
-    | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note", "events"}
+    | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note"}
+    | {"events"}
 )
 """The kinds of messages, by name."""
 

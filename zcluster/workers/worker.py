@@ -39,6 +39,7 @@ from zcluster.nodes.desk import Desk, Part
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, FunctionInfo, Hello, Message, Refusal, Welcome, WireLimits
 from zcluster.workers.door import Door
+from zcluster.workers.events import WorkerEvents
 from zcluster.workers.handover import Knock, lock_or_replace
 from zcluster.workers.parts import DIGESTED, worker_parts
 from zcluster.workers.trees import WorkerTrees
@@ -90,6 +91,7 @@ class Worker:
         self._trees = WorkerTrees(key_file.name, self._loaded, self._wake, self._logger)
         self._functions.update(self._trees.functions())
         self.uplink = Uplink(self._wake)
+        self._events = WorkerEvents(self.uplink, loop, loop.time, time.time)
         context = new_context()
         self._door = Door(self._loaded, key_file, self.uplink, self._wake, self._note, self._logger)
         data_dir = Home.of(self._loaded.home).data_dir / "nodes" / key_file.name
@@ -117,6 +119,7 @@ class Worker:
         self._door.close()
         for part in reversed(self._parts):
             await part.close()
+        self._events.close()
         await data.close()
         context.term()
         return self._exit_code()
@@ -156,6 +159,7 @@ class Worker:
         for event in self._flood.thinned([noted], self._loop.time()):
             level = logging.WARNING if event.level == "warning" else logging.INFO
             self._logger.log(level, event.name, extra={"fields": event.fields})
+            self._events.heard(event)
 
     # -- the link's owner -------------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ class Doorstep:
         """What was heard is in the book, and what is to be told is told."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
+        self.door.status.tell()
         assert await self.door.flush()
 
     def heard(self, route: str, kind: type[Message]) -> list[Any]:
@@ -117,6 +118,7 @@ class Doorstep:
 
     def names(self) -> list[str]:
         """The names of the events since the last time."""
+        self.door.status.tell()
         found = [event.name for event in self.events]
         self.events.clear()
         return found

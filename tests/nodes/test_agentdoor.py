@@ -96,7 +96,7 @@ def test_labels_beyond_their_bound_are_refused_as_a_whole_and_the_agent_lives() 
         step.keep("a", Keep(name="other", labels={"x": "y" * (MAX_LABEL_VALUE_CHARS + 1)}))
         found = await row(step)
         assert (found.name, found.labels, found.status) == ("host", {"site": "ber"}, "active")
-        assert step.names() == ["agent_silent", "agent_active", "agent_refused"]
+        assert step.names() == ["agent_refused", "agent_silent", "agent_active"]
         assert [each.code for each in step.heard("a", Refusal)] == ["protocol_error"]
         step.keep("a", Keep(labels={"x": "y" * MAX_LABEL_VALUE_CHARS}))
         assert (await row(step)).labels == {"x": "y" * MAX_LABEL_VALUE_CHARS}
@@ -339,7 +339,7 @@ def test_what_the_disk_does_not_take_waits_for_it() -> None:
         book.full = False
         found = await row(step)
         assert (found.epoch, found.name, found.labels) == (3, "host", {"site": "muc"})
-        assert step.names() == ["agent_active", "agents_not_written", "agents_written_again"]
+        assert step.names() == ["agents_not_written", "agents_written_again", "agent_active"]
 
     run(test, book)
 
@@ -422,5 +422,31 @@ def test_an_agent_that_asks_and_does_not_read_gets_no_more() -> None:
         step.say("a", Grab(digest="d"))
         await step.written()
         assert len(step.heard("a", Shared)) == 1
+
+    run(test)
+
+
+def test_agents_that_come_and_go_together_are_one_event() -> None:
+    async def test(step: Doorstep) -> None:
+        for number in range(30):
+            step.join(f"a{number:02}")
+        assert step.names() == ["agents_active"]
+        step.pass_time(20.3)
+        assert step.names() == ["agents_silent"]
+        step._send("a00", "a00", Bye())
+        step.door.status.tell()
+        assert [(event.name, event.level) for event in step.events] == [("agent_disconnected", "info")]
+
+    run(test)
+
+
+def test_the_timer_tells_what_was_gathered() -> None:
+    async def test(step: Doorstep) -> None:
+        step.join("a")
+        step.door.status.handle_deadline()
+        assert step.events == []
+        step.now += 1.0
+        step.door.status.handle_deadline()
+        assert [event.fields for event in step.events] == [{"agent": "a", "node": "n"}]
 
     run(test)

@@ -19,14 +19,16 @@ from zcluster.config import Loaded
 from zcluster.core.agents.filter import Both, Compare, Either
 from zcluster.core.agents.keeping import DEFAULT_INTERVAL_S, MIN_INTERVAL_S
 from zcluster.core.agents.orders import ends
-from zcluster.core.agents.presence import Presence
+from zcluster.core.agents.presence import Presence, State
 from zcluster.core.agents.said import fields_of, said_fault
+from zcluster.core.agents.turning import IN_ORDER
 from zcluster.core.peers import Event, Peer
 from zcluster.core.roster import AGENT_ROLE
 from zcluster.dapi.function import Function
 from zcluster.errors import PeerError, SessionReplaced, ZClusterError
 from zcluster.net.reader import Alarm
 from zcluster.nodes.agentrows import AgentRows
+from zcluster.nodes.agentstatus import StatusEvents
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 from zcluster.wire import Hello, Message, Sealed, encode
@@ -42,8 +44,6 @@ TURN = 64
 """Agents that are told their settings before everybody else gets a turn."""
 RETRY_S = 1.0
 PAGE = 1000
-IN_ORDER = frozenset({"left", "its key was revoked"})
-"""Reasons (core/roster.py) after which an agent is not waited for."""
 
 
 class AgentSettings(Protocol):
@@ -100,6 +100,7 @@ class AgentDoor:
         self._doors_frame: tuple[float, Sealed] | None = None
         self._sessions: dict[str, _Session] = {}
         self._presence = Presence()
+        self.status = StatusEvents(desk.name, desk.clock, desk.note)
         self._rows = AgentRows(desk.book, desk.name, desk.wall_s, desk.note, self._numbered, self._late)
         self._unsettled: dict[str, None] = {}
         self._grabs: OrderedDict[str, Grab] = OrderedDict()
@@ -117,6 +118,7 @@ class AgentDoor:
     async def start(self) -> None:
         """Listen to agents. Those that were here before are silent until they are heard."""
         self._alarm = Alarm(asyncio.get_running_loop(), self.handle_deadline)
+        self.status.start()
         await self._expect_back()
         self._settings.on_change(self._settings_changed)
         self._desk.sessions.attach(self)
@@ -133,6 +135,7 @@ class AgentDoor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._alarm is not None:
             self._alarm.cancel()
+        self.status.close()
         await self.flush()
 
     async def flush(self) -> bool:
@@ -215,7 +218,7 @@ class AgentDoor:
         session = self._sessions[id_] = _Session(peer, hello.epoch)
         self._rows.joined(id_, hello.epoch)
         if self._presence.heard(id_, session.interval_s, now):
-            self._desk.note(Event("agent_active", {"agent": id_, "node": self._desk.name}))
+            self.status.turned(id_, "active")
         self._want(id_)
         self._desk.sessions.tell(peer, self._doors_now())
         self._watch()
@@ -254,10 +257,9 @@ class AgentDoor:
     def _keep(self, id_: str, session: _Session, keep: Keep, now: float) -> None:
         if keep.interval_s is not None:
             session.interval_s = max(MIN_INTERVAL_S, keep.interval_s)
-        became_active = self._presence.heard(id_, session.interval_s, now)
-        if became_active:
+        if self._presence.heard(id_, session.interval_s, now):
             self._rows.set(id_, {"status": "active"}, seen=True)
-            self._desk.note(Event("agent_active", {"agent": id_, "node": self._desk.name}))
+            self.status.turned(id_, "active")
             self._watch()
         elif keep.interval_s is not None:
             self._watch()
@@ -295,11 +297,11 @@ class AgentDoor:
             self._turned(turned.id, turned.state, turned.reason)
         self._watch()
 
-    def _turned(self, id_: str, state: str, reason: str) -> None:
+    def _turned(self, id_: str, state: State, reason: str) -> None:
         ago_s = self.last_seen_s_ago(id_)  # a row says each minute when its agent was heard: from here on it is said exactly
         heard = {} if ago_s is None else {"last_seen": self._desk.wall_s() - ago_s}
         self._rows.set(id_, {"status": state, **heard}, seen=False)
-        self._desk.note(Event(f"agent_{state}", {"agent": id_, "node": self._desk.name, "reason": reason}, "warning"))
+        self.status.turned(id_, state, reason)
 
     def _watch(self) -> None:
         if self._alarm is not None:

@@ -8,7 +8,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zcluster.brokers.agent_queries import AgentQueries
 from zcluster.brokers.agents import MasterAgents
@@ -30,6 +30,7 @@ from zcluster.nodes.agentsettings import StoredSettings
 from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
 from zcluster.nodes.sampling import Sampler
+from zcluster.nodes.watchedstore import WatchedStore
 from zcluster.store.linelog import LineLog
 from zcluster.wire.agents import AgentOrder
 
@@ -53,6 +54,7 @@ class MasterSide:
 
 def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     """All parts of a master."""
+    desk = replace(desk, store=WatchedStore(desk.store, desk.name, desk.note))
     names = Names(name for name in master.machine.roster.nodes if name != desk.name)
     events = Events(desk, names, lambda: master.ring.entries, lambda: LineLog.open(desk.home.data_dir / "events"))
     master.on_event.append(events.heard)

@@ -17,6 +17,7 @@ from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
 from zcluster.nodes.sampling import Sampler
 from zcluster.nodes.watchedbook import WatchedBook
+from zcluster.nodes.watchedstore import WatchedStore
 from zcluster.workers.agents import WorkerAgents
 from zcluster.workers.door import Door
 from zcluster.workers.door_ring import RingCopy
@@ -32,7 +33,8 @@ DIGESTED = ("groups/", "config/", "ring/")
 def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> list[Part]:
     """All parts of a worker."""
     # What anyone writes into the book is to go up.
-    desk = replace(desk, book=WatchedBook(desk.book, lambda: rows.poke()))
+    book = WatchedBook(desk.book, lambda: rows.poke())
+    desk = replace(desk, book=book, store=WatchedStore(desk.store, desk.name, desk.note))
     open_door = bool(desk.loaded().settings.worker.door)
     settings = StoredSettings(desk)
     live = LiveConfig(desk)

@@ -174,13 +174,21 @@ def test_a_revoked_key_ends_it_with_its_reason() -> None:
 
 def test_a_number_that_is_not_newer_gets_the_next_one() -> None:
     async def test(step: Doorstep) -> None:
-        far = int((WALL_S + 10**6) * 1000)
+        far = latest_epoch(WALL_S)
         step.join("a", far)
         assert (await row(step)).epoch == far
         step.join("a", 5, route="lost its state", instance="j")
         assert (await row(step)).epoch == far + 1
         assert not step.door.perform(AgentOrder(op="drop", id="a", epoch=far, node="m"))
         assert step.door.perform(AgentOrder(op="drop", id="a", epoch=far + 1, node="m"))
+
+    run(test)
+
+
+def test_a_number_further_ahead_than_clocks_may_be_is_none() -> None:
+    async def test(step: Doorstep) -> None:
+        step.join("a", 2**53 - 1)
+        assert (await row(step)).epoch == int((WALL_S + step.now) * 1000)
 
     run(test)
 

@@ -18,6 +18,7 @@ from itertools import islice
 
 from zcluster.config import Loaded
 from zcluster.core.agents.orders import MAX_ORDERS, Kept, orders_after
+from zcluster.core.agents.ownership import latest_epoch
 from zcluster.core.agents.rowcodec import SaidRows, unpack_rows
 from zcluster.core.agents.taking import Chunk, Taking, Telling
 from zcluster.core.counters import Counters
@@ -214,6 +215,7 @@ class MasterAgents:
 
     async def _take(self, chunk: Chunk, rows: SaidRows) -> None:
         message, node = chunk.message, chunk.node
+        rows.cap_epochs(latest_epoch(self._desk.wall_s()))
         try:
             took = await self._book.take(node, message.source, message.base, message.upto, rows, self.taking.alive())
         except (StoreFailed, Busy) as error:

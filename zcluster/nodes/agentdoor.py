@@ -215,8 +215,7 @@ class AgentDoor:
         if peer.identity.role != AGENT_ROLE:
             return
         id_ = peer.identity.name
-        session = self._sessions[id_] = _Session(peer, hello.epoch)
-        self._rows.joined(id_, hello.epoch)
+        session = self._sessions[id_] = _Session(peer, self._rows.joined(id_, hello.epoch))
         if self._presence.heard(id_, session.interval_s, now):
             self.status.turned(id_, "active")
         self._want(id_)

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from zcluster.core.agents.ownership import Holding, decide
+from zcluster.core.agents.ownership import Holding, decide, latest_epoch
 from zcluster.core.agents.row import Row
 from zcluster.core.peers import Event
 from zcluster.errors import ZClusterError
@@ -66,11 +66,13 @@ class AgentRows:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def joined(self, id_: str, epoch: int) -> None:
-        """A session of the agent begins, with the number that it said."""
-        waiting = self._at(id_)
-        waiting.epoch = max(1, epoch)
-        waiting.fields.update(node=self._node, held="session", status="active", last_seen=self._wall_s())
+    def joined(self, id_: str, epoch: int) -> int:
+        """A session of the agent begins, with the number that it said; returns the number that counts. One that is further
+        ahead than clocks may be is none: this node's clock says it then."""
+        waiting, now_s = self._at(id_), self._wall_s()
+        waiting.epoch = max(1, epoch) if epoch <= latest_epoch(now_s) else int(now_s * 1000)
+        waiting.fields.update(node=self._node, held="session", status="active", last_seen=now_s)
+        return waiting.epoch
 
     def set(self, id_: str, fields: dict[str, Any], *, seen: bool) -> None:
         """Set fields of the agent's row; ``seen``: it was heard just now."""

@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 MAX_KEY_CHARS = 512
 MAX_VALUE_BYTES = 1_048_576
 MAX_OPS = 10_000
@@ -35,8 +37,7 @@ KEEP_CHANGES_BYTES = 256 * 1024 * 1024
 """And at most about so many bytes of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A key that exists."""
 
     key: str
@@ -50,8 +51,7 @@ class Entry:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Put ``value`` at ``key``; under a lease it goes when the lease ends."""
 
     key: str
@@ -59,23 +59,20 @@ class Put:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Delete ``key``; nothing when there is none."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Expect:
+class Expect(msgspec.Struct, frozen=True, gc=False):
     """The commit is done only if ``key`` was last put by ``revision`` (0: it does not exist)."""
 
     key: str
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """What a commit did to one key; a value of None: it is gone."""
 
     revision: int

@@ -12,7 +12,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from zcluster.errors import Compacted, Conflict, UsageError
 from zcluster.store.digest import bucket_of, check_prefixes, digest_bytes, entry_digest

@@ -7,8 +7,9 @@ import json
 import pytest
 import zstandard
 
+from zcluster.core.agents.ownership import EPOCH_AHEAD_MS, latest_epoch
 from zcluster.core.agents.row import Row
-from zcluster.core.agents.rowcodec import CHUNK_BYTES, MAX_ROWS, Packed, check_size, pack_rows, unpack_rows, wire_row
+from zcluster.core.agents.rowcodec import CHUNK_BYTES, MAX_ROWS, Packed, SaidRows, check_size, pack_rows, unpack_rows, wire_row
 from zcluster.errors import PeerError
 from zcluster.wire.trees import RAW, ZSTD
 
@@ -141,3 +142,11 @@ def test_a_field_that_nobody_knows_is_not_read() -> None:
     assert list(rows.claims()) == [("a", 1, "report")]
     with pytest.raises(PeerError):
         rows.plain()
+
+
+def test_no_row_claims_more_than_the_latest_epoch() -> None:
+    raw = b'[["a","put",9007199254740991,"session",{}],["b","put",7,"report",{}]]'
+    for rows in (unpack_rows(RAW, len(raw), 2, raw), SaidRows(raw, None)):
+        rows.cap_epochs(latest_epoch(1.5))
+        assert [epoch for _, epoch, _ in rows.claims()] == [1500 + EPOCH_AHEAD_MS, 7]
+        assert [row[2] for row in rows.plain()] == [1500 + EPOCH_AHEAD_MS, 7]

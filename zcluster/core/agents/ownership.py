@@ -6,7 +6,9 @@ Rules kept here:
   come, the same node has the agent in the end;
 - a report never takes an agent that a live session holds at a live node; otherwise the larger epoch wins;
 - a live session takes an agent from a report whatever the epochs are: what is there counts for more than what was told;
-- a removed agent comes back only by a larger epoch.
+- a removed agent comes back only by a larger epoch;
+- an epoch is about a time: no claim may be further ahead than EPOCH_AHEAD_MS of the clock of who decides. Else one wrong clock,
+  or one forged number, would hold an agent for good.
 """
 
 from __future__ import annotations
@@ -18,6 +20,15 @@ from zcluster.core.agents.row import Held, Status
 
 Verdict = Literal["accepted", "late", "foreign"]
 LIVE: frozenset[str] = frozenset({"active", "silent"})
+
+
+EPOCH_AHEAD_MS = 600_000
+"""How far ahead clocks may be: what goes beyond counts as this."""
+
+
+def latest_epoch(now_s: float) -> int:
+    """The largest epoch that counts as it is, ``now_s`` seconds after 1970."""
+    return int(now_s * 1000) + EPOCH_AHEAD_MS
 
 
 class Holding(NamedTuple):

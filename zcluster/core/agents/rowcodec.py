@@ -85,10 +85,18 @@ class SaidRows:
         read: what it says, when each row is as it should be; None: each has to be looked at by itself.
     """
 
-    __slots__ = ("raw", "read")
+    __slots__ = ("_latest", "raw", "read")
 
     def __init__(self, raw: bytes, read: list[Said] | None) -> None:
         self.raw, self.read = raw, read
+        self._latest = MAX_ID
+
+    def cap_epochs(self, latest: int) -> None:
+        """Let no row claim an epoch after ``latest`` (core/agents/ownership.py)."""
+        self._latest = latest
+        for row in self.read or ():
+            if row.epoch > latest:
+                row.epoch = latest
 
     def plain(self) -> list[WireRow]:
         """The rows, whatever their fields hold. Raises PeerError when something in them cannot be read."""
@@ -96,7 +104,8 @@ class SaidRows:
             rows: list[WireRow] = _DECODER.decode(self.raw)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise PeerError(f"a chunk of rows cannot be read: {error}") from None
-        return rows
+        latest = self._latest
+        return [row if row[2] <= latest else (row[0], row[1], latest, row[3], row[4]) for row in rows]
 
     def claims(self) -> Iterator[tuple[str, int, str]]:
         """Id, epoch and held of each row."""

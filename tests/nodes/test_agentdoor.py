@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from doorstep import WALL_S, Doorstep
 
+from zcluster.core.agents.ownership import latest_epoch
 from zcluster.core.agents.row import MAX_LABEL_VALUE_CHARS, Row
 from zcluster.errors import StoreFailed
 from zcluster.nodes import tasks

@@ -14,6 +14,7 @@ from zcluster.cli.main import run
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
+from zcluster.clients.result import Result
 from zcluster.clients.sync import AsyncSync
 from zcluster.errors import ZClusterError
 
@@ -48,6 +49,8 @@ class FakeClient:
     """By function, instead of ``value``."""
     error: ZClusterError | None = None
     answers: list[Answered] = field(default_factory=list)
+    answers_as: str = "worker-1"
+    """The node that answers a call."""
     items: list[Any] = field(default_factory=list)
     node_rows: list[dict[str, Any]] = field(default_factory=list)
     function_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -73,6 +76,9 @@ class FakeClient:
         if isinstance(value, BaseException):
             raise value
         return value
+
+    async def call_result(self, function: str, args: Any = None, **options: Any) -> Result:
+        return Result(self.answers_as, True, await self.call(function, args, **options), None, 0.25)
 
     @property
     def agents(self) -> AsyncAgents:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from zcluster.cli.answers import AnswerPrinter, OneAnswer, exit_code
+from zcluster.cli.answers import AnswerPrinter, exit_code
+from zcluster.clients.result import Result
 from zcluster.errors import NodeLost, TimedOut
 
-GOOD = OneAnswer("worker-1", {"a": 1}, 0.25)
-LOST = OneAnswer("worker-2", None, 0.5, NodeLost("it died", node="worker-2"))
+GOOD = Result("worker-1", True, {"a": 1}, None, 0.25)
+LOST = Result("worker-2", False, None, NodeLost("it died", node="worker-2"), 0.5)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_ndjson_prints_each_answer_as_it_comes(capsys: pytest.CaptureFixture[str
 def test_json_is_one_list_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     printer = AnswerPrinter("json")
     printer.add(GOOD)
-    printer.add(OneAnswer("worker-3", None, 1.0, TimedOut("late")))
+    printer.add(Result("worker-3", False, None, TimedOut("late"), 1.0))
     assert capsys.readouterr().out == ""
     assert printer.close() == 3
     data = json.loads(capsys.readouterr().out)

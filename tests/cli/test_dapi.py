@@ -55,15 +55,18 @@ def test_any_value_is_printed_as_json(value: Any, cluster: Any, zcluster: Callab
 
 
 def test_one_answer_as_json_is_a_list_of_one(cluster: Any, zcluster: Callable[..., Any]) -> None:
-    cluster.value = 3
+    cluster.value, cluster.answers_as = 3, "worker-1"
     data = json.loads(zcluster("dapi", "call", "math.add", "--target", "worker-1", "-o", "json").out)
     assert (data["schema"], data["total"], data["next"]) == (1, 1, None)
     assert {**data["items"][0], "elapsed_s": 0} == {"node": "worker-1", "ok": True, "value": 3, "error": None, "elapsed_s": 0}
 
 
-def test_the_node_that_any_meant_is_not_guessed(cluster: Any, zcluster: Callable[..., Any]) -> None:
-    cluster.value = 3
-    assert json.loads(zcluster("dapi", "call", "math.add", "-o", "json").out)["items"][0]["node"] is None
+@pytest.mark.parametrize("target", ["any", "master", "agent:7001"])
+def test_the_node_that_answered_is_named(target: str, cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.value, cluster.answers_as = 3, "worker-9"
+    assert json.loads(zcluster("dapi", "call", "math.add", "--target", target, "-o", "ndjson").out)["node"] == "worker-9"
+    assert zcluster("dapi", "call", "math.add", "--target", target, "-o", "name").out == "worker-9\n"
+    assert zcluster("dapi", "call", "math.add", "--target", target).out == "3\n"
 
 
 def test_one_answer_as_yaml_is_the_bare_value(cluster: Any, zcluster: Callable[..., Any]) -> None:
@@ -178,7 +181,7 @@ def test_describe_of_an_unknown_function_tells_the_nearest(zcluster: Callable[..
     assert "did you mean math.add?" in ran.err
 
 
-ITEM = {"node": None, "ok": True, "value": 3, "error": None, "elapsed_s": 0}
+ITEM = {"node": "worker-1", "ok": True, "value": 3, "error": None, "elapsed_s": 0}
 """The answer of ``any``, without its time."""
 
 
@@ -190,9 +193,9 @@ def test_each_format_of_one_answer_is_as_the_help_says(cluster: Any, zcluster: C
     cluster.value = 3
     out = {form: zcluster("dapi", "call", "math.add", "-o", form).out for form in ("table", "wide", "ndjson", "yaml", "name")}
     assert out["table"] == out["wide"]
-    assert [line.split()[0] for line in out["table"].splitlines()] == ["NODE", "-"]
+    assert [line.split()[0] for line in out["table"].splitlines()] == ["NODE", "worker-1"]
     assert timeless(out["ndjson"]) == ITEM
-    assert (out["yaml"], out["name"]) == ("3\n", "-\n")
+    assert (out["yaml"], out["name"]) == ("3\n", "worker-1\n")
     (item,) = json.loads(zcluster("dapi", "call", "math.add", "-o", "json").out)["items"]
     assert {**item, "elapsed_s": 0} == ITEM
 

@@ -12,10 +12,12 @@ import orjson
 import pytest
 
 import zcluster.clients.async_client as async_client
-from zcluster.clients import AsyncClient
+from zcluster.clients import AsyncClient, Result
+from zcluster.clients.link import ClientLink
 from zcluster.core.calls import Call, Calls
-from zcluster.errors import InvalidArguments, NotAllowed, UsageError
+from zcluster.errors import InvalidArguments, NoSuchAgent, NotAllowed, UsageError, ZClusterError
 from zcluster.keys import init_home, new_key
+from zcluster.wire import Status
 
 ADDRESS = ("tcp://127.0.0.1:7999",)
 
@@ -152,6 +154,46 @@ def test_a_fan_out_and_a_stream_check_the_same() -> None:
     for method in ("fan_out", "stream"):
         with pytest.raises(UsageError, match="target is a text, not list"):
             asyncio.run(main(method))
+
+
+class AnsweringLink(FakeLink):
+    """A link on which worker-2 answers each call in the same way."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__()
+        self._answer = (status, "worker-2", 0, body)
+
+    def submit(self) -> None:
+        for call in self.calls.open_calls.values():
+            call.sink.put(*self._answer)
+
+    def error(self, call: Call, status: int, node: str, body: bytes) -> ZClusterError:
+        return ClientLink.error(self, call, status, node, body)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (Status.VALUE, b"3", None), (Status.ERROR, b'{"code": "no_such_agent", "message": "none"}', NoSuchAgent),
+        (Status.ITEM, b"1", UsageError), (Status.END, b"", UsageError),
+    ],
+)  # fmt: skip
+def test_a_result_of_a_call_names_the_node_that_answered(status: int, body: bytes, error: type[ZClusterError] | None) -> None:
+    async def main() -> Result:
+        client = AsyncClient()
+        client._link = link = AnsweringLink(status, body)  # type: ignore[assignment]
+        try:
+            return await client.call_result("f", {"a": 1}, target="agent:7")
+        finally:
+            assert link.calls.open_calls == {}
+
+    if error is None:
+        result = asyncio.run(main())
+        assert (result.node, result.ok, result.value, result.error, result.elapsed_s >= 0) == ("worker-2", True, 3, None, True)
+    else:
+        with pytest.raises(error) as caught:
+            asyncio.run(main())
+        assert caught.value.node == "worker-2"
 
 
 class Where(enum.StrEnum):

@@ -333,7 +333,7 @@ def test_targets_that_name_agents(cluster: LocalCluster, run: Callable[[Body], N
             assert done.returncode == (0 if node else EXIT_NO_MATCH), done
             if node:
                 (item,) = json.loads(done.stdout)["items"]
-                assert (item["node"], item["value"]["name"]) == (None, node), "an answer does not say which node gave it"
+                assert (item["node"], item["value"]["name"]) == (node, node), "it says which node answered"
 
     run(body)
 

@@ -9,7 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from zcluster.cli.output import Column, TablePrinter, cell, emit_list, json_text, on_terminal, put, seconds
 from zcluster.cli.yaml_block import block_style
@@ -34,15 +34,6 @@ class Answer(Protocol):
     def error(self) -> ZClusterError | None: ...
     @property
     def elapsed_s(self) -> float: ...
-
-
-class OneAnswer(NamedTuple):
-    """The value that a call to one node gave; ``node`` is empty when it is not known which one."""
-
-    node: str
-    value: Any
-    elapsed_s: float
-    error: ZClusterError | None = None
 
 
 def as_item(result: Answer) -> dict[str, Any]:

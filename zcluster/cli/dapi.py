@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zcluster.cli.answers import AnswerPrinter, OneAnswer, put_value
+from zcluster.cli.answers import AnswerPrinter, put_value
 from zcluster.cli.arguments import arguments, read_arguments
 from zcluster.cli.connect import connection, deadline_s, open_client, run_async, settings
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
-from zcluster.core.targets import ANY, is_single
+from zcluster.core.targets import is_single
 from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -84,9 +83,9 @@ def call(
     ARGS is one JSON object, or name=value for each argument. A value is JSON if it parses as JSON, else text:
     a=1 is a number, a='"1"' is a string. NaN, Infinity and 1e999 are errors: JSON has no such numbers.
 
-    The answer of one node (any, master, NAME): without -o its bare value as JSON; yaml: the bare value as YAML; ndjson: one
-    line with node, ok, value, error and elapsed_s; json: a list of that one item; table, wide: a header and a row; name:
-    the node. With target any the node is null ("-" in a table and with name): the answer does not say which one gave it.
+    The answer of one node (any, master, NAME, agent:ID): without -o its bare value as JSON; yaml: the bare value as YAML;
+    ndjson: one line with node (the one that answered), ok, value, error and elapsed_s; json: a list of that one item;
+    table, wide: a header and a row; name: the node.
 
     The answers of several nodes (A,B, a glob, all): without -o, table, wide: a row each as they come; ndjson: a line each
     as they come; json, yaml: one list at the end; name: the nodes that answered or failed. A generator's items are one list
@@ -125,17 +124,12 @@ async def _call(
             return printer.close()
         if await _streams(c, function):
             return await _stream(c, function, values, target=target, timeout_s=timeout_s, priority=priority, output=output)
-        started = time.monotonic()
-        value = await c.call(function, values, target=target, timeout=timeout_s, priority=priority)
+        result = await c.call_result(function, values, target=target, timeout=timeout_s, priority=priority)
         if output in (None, "yaml"):
-            put_value(value, output)
+            put_value(result.value, output)
             return EXIT_OK
         printer = AnswerPrinter(output)
-        from zcluster.core.locating import names_agents
-
-        # The answer of a call does not say which node gave it.
-        node = "" if target == ANY or names_agents(target) else target
-        printer.add(OneAnswer(node, value, time.monotonic() - started))
+        printer.add(result)
         return printer.close()
 
 

@@ -2,6 +2,7 @@
 
     async with zcluster.AsyncClient(home="...") as c:
         await c.call("math.add", {"a": 1, "b": 2}, target="worker-1", timeout=5.0)   # -> 3, or raises
+        await c.call_result("node.info", target="agent:7001")                         # Result(node, True, value, ...)
         async for r in c.fan_out("node.info"): ...                                    # Result(node, ok, value, ...)
         async for line in c.stream("log.tail", {"lines": 10}, target="worker-1"): ...
         await c.nodes()
@@ -29,11 +30,13 @@ from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.checks import (
     check_idempotent,
     check_priority,
+    checked_address,
     checked_addresses,
     checked_path,
     checked_target,
     checked_text,
     checked_timeout,
+    not_json,
     refuse_not_finite,
 )
 from zcluster.clients.groups import AsyncGroups
@@ -43,11 +46,11 @@ from zcluster.clients.messages import Messages, checked_keep
 from zcluster.clients.result import Result
 from zcluster.clients.sinkqueue import SinkQueue
 from zcluster.clients.sync import AsyncSync
-from zcluster.config import Home, default_home, parse_address
+from zcluster.config import Home, default_home
 from zcluster.core.calls import Call, decode_error
-from zcluster.core.doors import Candidate, candidates, split_node
+from zcluster.core.doors import Candidate, candidates
 from zcluster.core.link import LinkPolicy
-from zcluster.errors import InvalidArguments, UsageError
+from zcluster.errors import UsageError
 from zcluster.keys import KeyFile
 from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
@@ -111,7 +114,7 @@ class AsyncClient:
         key_file = KeyFile.read(path)
         key_file.check_user(path, "client", CLIENT_ROLES)
         self.key_file = key_file
-        given = [_address(text) for text in self._masters]
+        given = [checked_address(text) for text in self._masters]
         addresses = candidates(given, key_file.known) if given else [Candidate(address) for address in key_file.addresses]
         self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
         try:
@@ -165,7 +168,7 @@ class AsyncClient:
             try:
                 body = orjson.dumps(args) if args else b""
             except (orjson.JSONEncodeError, TypeError) as error:
-                raise _not_json(function, error) from None
+                raise not_json(function, error) from None
             if N in body and U in body and body.find(NULL) >= 0:  # a byte is found in a tenth of the time of a word
                 refuse_not_finite(function, args)
             call = link.calls.open(function, target, body, link.time(), self._timeout_s)
@@ -179,15 +182,29 @@ class AsyncClient:
             raise
         return orjson.loads(body) if body else None
 
-    async def stream(
-        self,
-        function: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        target: str = "any",
-        timeout: float | None = None,
+    async def call_result(
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
-    ) -> AsyncIterator[Any]:
+    ) -> Result:  # fmt: skip
+        """As :meth:`call`, but the value comes as a :class:`Result`: with the node that answered, and how long it took."""
+        link = self._open_link()
+        began_s = link.loop.time()
+        call = self._open_call(link, function, args, target, timeout, priority, None, 0)
+        call.sink = sink = SinkQueue()
+        link.submit()
+        try:
+            status, node, _, body = await sink.get()
+        finally:
+            link.calls.cancel(call)
+            link.wake()
+        if status != Status.VALUE:
+            raise link.error(call, status, node, body)
+        return Result(node, True, orjson.loads(body), None, link.loop.time() - began_s)
+
+    async def stream(
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> AsyncIterator[Any]:  # fmt: skip
         """Call a generator function and yield its items as they arrive (a plain function yields its one value).
 
         The generator is held back while its items are not taken. Leaving the loop cancels it.
@@ -214,14 +231,9 @@ class AsyncClient:
             link.wake()
 
     async def fan_out(
-        self,
-        function: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        target: str = "all",
-        timeout: float | None = None,
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "all", timeout: float | None = None,
         priority: int = DEFAULT_PRIORITY,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncIterator[Result]:  # fmt: skip
         """Call ``function`` on every node that ``target`` means and yield a :class:`Result` per node, as they arrive.
 
         Nodes that are silent or dead come first, with the reason; it ends when every other node has answered, or at the
@@ -362,7 +374,7 @@ class AsyncClient:
         try:
             body = orjson.dumps(args) if args else b""
         except (orjson.JSONEncodeError, TypeError) as error:
-            raise _not_json(function, error) from None
+            raise not_json(function, error) from None
         if NULL in body:
             refuse_not_finite(function, args)
         if idempotent:
@@ -371,16 +383,6 @@ class AsyncClient:
         if idempotent is not None:
             call.resendable = idempotent
         return call
-
-
-def _not_json(function: str, error: Exception) -> InvalidArguments:
-    return InvalidArguments(f"{function}: the arguments are not JSON: {error}")
-
-
-def _address(text: str) -> str:
-    """``[NAME@]ADDRESS``, checked."""
-    name, address = split_node(text)
-    return f"{name}@{parse_address(address).text}" if name else parse_address(address).text
 
 
 def _key_path(home: Path | None, key: Path | None) -> Path:

@@ -15,6 +15,8 @@ from enum import Enum
 from numbers import Real
 from pathlib import Path
 
+from zcluster.config import parse_address
+from zcluster.core.doors import split_node
 from zcluster.errors import InvalidArguments, UsageError
 
 MAX_TIMEOUT_S = 86_400.0
@@ -115,3 +117,14 @@ def _kind(value: object) -> str:
     text = repr(value)
     shown = text if len(text) <= 60 else text[:59] + "…"
     return f"{type(value).__name__} {shown}"
+
+
+def not_json(function: str, error: Exception) -> InvalidArguments:
+    """The error for arguments that JSON cannot carry."""
+    return InvalidArguments(f"{function}: the arguments are not JSON: {error}")
+
+
+def checked_address(text: str) -> str:
+    """``[NAME@]ADDRESS`` as it is written; raises UsageError when it is none."""
+    name, address = split_node(text)
+    return f"{name}@{parse_address(address).text}" if name else parse_address(address).text

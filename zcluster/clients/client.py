@@ -91,6 +91,13 @@ class Client:
             self._client.call(function, args, target=target, timeout=timeout, priority=priority, idempotent=idempotent)
         )
 
+    def call_result(
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None,
+        priority: int = 5,
+    ) -> Result:  # fmt: skip
+        """See AsyncClient.call_result."""
+        return self._run(self._client.call_result(function, args, target=target, timeout=timeout, priority=priority))
+
     def stream(
         self,
         function: str,

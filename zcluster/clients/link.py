@@ -204,7 +204,7 @@ class ClientLink:
                             if status == Status.VALUE:
                                 sink.set_result(body)
                             else:
-                                sink.set_exception(self._error(call, status, node, body))
+                                sink.set_exception(self.error(call, status, node, body))
                     elif sink is not None:
                         sink.put(status, node, leg, body)
             case Credit():
@@ -231,7 +231,8 @@ class ClientLink:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _error(self, call: Call, status: int, node: str, body: bytes | bytearray) -> ZClusterError:
+    def error(self, call: Call, status: int, node: str, body: bytes | bytearray) -> ZClusterError:
+        """What an outcome of a call that is to give one value is, when it is none; the call is over."""
         if status == Status.ERROR:
             return decode_error(body, node)
         self.calls.cancel(call)

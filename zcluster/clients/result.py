@@ -1,4 +1,4 @@
-"""One node's answer to a fan-out."""
+"""One node's answer."""
 
 from __future__ import annotations
 

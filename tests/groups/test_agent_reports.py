@@ -18,7 +18,7 @@ from zcluster.nodes.agentreports import AgentReports
 from zcluster.store.book_memory import MemoryBook
 from zcluster.wire.agents import AgentOrder
 
-NODES = {"master": "ready", "worker-1": "ready", "worker-2": "ready", "worker-3": "dead"}
+NODES = {"master": "ready", "worker-1": "ready", "worker-2": "ready", "worker-3": "dead", "worker-4": "ready"}
 
 
 class Orders:
@@ -39,7 +39,7 @@ async def reporting(make_place: Callable[..., Any], *alive: str, name: str = "wo
 
 async def asking(make_place: Callable[..., Any]) -> tuple[Any, Orders]:
     place, orders = make_place(), Orders()
-    await place.start(AgentQueries(place.desk, orders, NODES.get))
+    await place.start(AgentQueries(place.desk, orders, NODES.get, lambda name: name != "worker-4"))
     return place, orders
 
 
@@ -56,6 +56,29 @@ def test_reported_agents_belong_to_the_node(make_place: Callable[..., Any]) -> N
             "worker-1", "report", "active", 1_000_000, {"site": "ber"},
         )  # fmt: skip
         assert (row.first_seen, row.last_seen) == (1000.0, 1000.0)
+
+    asyncio.run(main())
+
+
+def test_who_was_never_heard_was_never_seen(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place = await reporting(make_place)
+
+        async def seen(row: dict[str, Any]) -> tuple[str, float, float]:
+            assert (await place.call("agents.report", rows=[{"id": "a", **row}]))["taken"] == 1
+            found = await place.book.get("a")
+            return found.status, found.first_seen, found.last_seen
+
+        assert await seen({}) == ("never", 0.0, 0.0)
+        assert await seen({"name": "web"}) == ("never", 0.0, 0.0)
+        assert await seen({"last_seen": 5.0}) == ("never", 0.0, 5.0), "what is said is kept"
+        assert await seen({"status": "active"}) == ("active", 1000.0, 1000.0)
+        place.now_s = 2000.0
+        assert await seen({"status": "never"}) == ("never", 1000.0, 1000.0), "that it was heard is not forgotten"
+        await place.book.put([Row(id="a", node="worker-2", held="session", status="disconnected", first_seen=3.0, last_seen=4.0)])
+        assert await seen({}) == ("never", 3.0, 4.0)
+        await place.book.put([Row(id="a", node="worker-2", held="session", status="disconnected", first_seen=3.0, last_seen=4.0)])
+        assert await seen({"status": "active", "first_seen": 1.0}) == ("active", 3.0, 2000.0)
 
     asyncio.run(main())
 
@@ -359,5 +382,43 @@ def test_moving_to_where_it_cannot_be(make_place: Callable[..., Any]) -> None:
         with pytest.raises(NodeUnavailable):
             await place.call("agents.move", id="b", node="worker-2")
         assert orders.given == []
+
+    asyncio.run(main())
+
+
+def test_a_live_agent_is_not_sent_to_where_there_is_no_door(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place, orders = await asking(make_place)
+        await place.agents("a", held="session", epoch=7)
+        with pytest.raises(UsageError, match="no door"):
+            await place.call("agents.move", id="a", node="worker-4")
+        assert orders.given == []
+
+    asyncio.run(main())
+
+
+def test_a_removed_agent_is_forgotten_after_its_time(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place = make_place()
+        queries = AgentQueries(place.desk, Orders(), NODES.get, lambda name: True)
+        place.now_s = agent_queries.REMOVED_KEPT_S + 5000.0
+        await place.book.put(
+            [
+                Row(id="long-ago", node="w", status="removed", epoch=4_999_999),
+                Row(id="lately", node="w", status="removed", epoch=5_000_001),
+                Row(id="live", node="w", status="active", epoch=1),
+            ]
+        )
+        assert await queries.purge() == 1
+        assert list(await place.book.get_many(["long-ago", "lately", "live"])) == ["lately", "live"]
+
+    asyncio.run(main())
+
+
+def test_a_report_removes_nothing(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place = await reporting(make_place)
+        told = await place.call("agents.report", rows=[{"id": "a", "status": "removed"}])
+        assert (told["taken"], told["refused"][0]["code"]) == (0, "usage")
 
     asyncio.run(main())

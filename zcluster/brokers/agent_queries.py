@@ -3,11 +3,14 @@
 Rules kept here:
 - looking is for every caller; removing and moving ask for the role admin;
 - what concerns many agents takes their ids or a filter, at most MAX_AT_ONCE at once; the answer says which were done;
-- removing an agent ends its session and tells its node; it comes back only by a newer session or report.
+- removing an agent ends its session and tells its node; it comes back only by a newer session or report;
+- a removed agent is listed as such for REMOVED_KEPT_S, so that a late word of its old node is known to be old; then it is
+  forgotten.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -15,16 +18,19 @@ import msgspec
 
 from zcluster.config import Loaded
 from zcluster.core.agents.fields import groups_of
-from zcluster.core.agents.filter import parse
+from zcluster.core.agents.filter import Both, Compare, parse
 from zcluster.core.agents.row import Row
 from zcluster.core.peers import Event
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
 from zcluster.errors import NodeUnavailable, NoSuchAgent, NoSuchNode, TooLarge, UsageError
 from zcluster.nodes.desk import Desk
+from zcluster.nodes.tasks import keep_running
 from zcluster.wire.agents import AgentOrder
 
 MAX_AT_ONCE = 10_000
+REMOVED_KEPT_S = 7 * 86_400.0
+PURGE_EVERY_S = 3600.0
 REACHABLE = ("ready", "silent")
 SHOWN = ("id", "name", "status", "node", "address", "version", "os", "groups", "labels", "last_seen")
 """What a list tells when it is not told what to select."""
@@ -40,21 +46,39 @@ class AgentQueries:
     Args:
         order: gives a node orders about agents; a node that is away gets them when it is back.
         state_of: the state of a node, or None when there is none of this name.
+        has_door: whether agents may connect to a node.
     """
 
     def __init__(
-        self, desk: Desk, order: Callable[[str, list[AgentOrder]], None], state_of: Callable[[str], str | None]
-    ) -> None:
-        self._desk, self._order, self._state_of = desk, order, state_of
+        self, desk: Desk, order: Callable[[str, list[AgentOrder]], None], state_of: Callable[[str], str | None],
+        has_door: Callable[[str], bool],
+    ) -> None:  # fmt: skip
+        self._desk, self._order, self._state_of, self._has_door = desk, order, state_of, has_door
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Nothing to do before somebody asks."""
+        """Forget what was removed long ago, now and from time to time."""
+        self._task = asyncio.create_task(keep_running(self._purging, self._desk.logger, "forgetting removed agents"))
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration concerns it."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def purge(self) -> int:
+        """Forget the agents that were removed before REMOVED_KEPT_S; returns how many."""
+        before = int((self._desk.wall_s() - REMOVED_KEPT_S) * 1000)
+        where = Both((Compare("status", "=", "removed"), Compare("epoch", "<", str(before))))
+        found = await self._desk.book.find(where, select=("id",), limit=MAX_AT_ONCE)
+        return await self._desk.book.purge([row["id"] for row in found.rows]) if found.rows else 0
+
+    async def _purging(self) -> None:
+        more = await self.purge() == MAX_AT_ONCE
+        await asyncio.sleep(0.0 if more else PURGE_EVERY_S)
 
     def functions(self) -> dict[str, Function]:
         made = [*self._questions(), *self._orders()]
@@ -126,6 +150,8 @@ class AgentQueries:
 
     async def _move(self, row: Row, node: str) -> None:
         if row.held == "session" and row.status in ("active", "silent"):
+            if not self._has_door(node):
+                raise UsageError(f"{node} has no door at which an agent could connect", hint="start it with --door ADDRESS")
             if self._state_of(row.node) not in REACHABLE:
                 raise NodeUnavailable(f"{row.node}, which holds {row.id}, cannot be reached", node=row.node)
             self._order(row.node, [AgentOrder(op="move", id=row.id, node=node)])

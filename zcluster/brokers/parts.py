@@ -90,6 +90,9 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
         node = nodes.get(name)
         return None if node is None else node.state
 
+    def has_door(name: str) -> bool:
+        return name == desk.name or bool(nodes[name].door)
+
     def alive() -> frozenset[str]:
         return frozenset(name for name, node in nodes.items() if node.peer is not None)
 
@@ -97,4 +100,4 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
         rows.order(node, orders)
 
     reports = AgentReports(desk, alive, lambda id_: door.live(id_) is not None)
-    return [settings, groups, rows, door, reports, AgentQueries(desk, order, state_of)]
+    return [settings, groups, rows, door, reports, AgentQueries(desk, order, state_of, has_door)]

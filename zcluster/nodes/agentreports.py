@@ -19,7 +19,7 @@ from zcluster.core.agents.ownership import LIVE, Holding, Verdict, decide
 from zcluster.core.agents.row import Row, check_row
 from zcluster.core.peers import Event
 from zcluster.dapi.function import Function, function
-from zcluster.errors import TooLarge, ZClusterError
+from zcluster.errors import TooLarge, UsageError, ZClusterError
 from zcluster.nodes.desk import Desk
 
 MAX_ROWS = 10_000
@@ -101,6 +101,8 @@ class AgentReports:
         for index, fields in enumerate(rows):
             try:
                 row = check_row(fields)
+                if row.status == "removed":
+                    raise UsageError("status: a report does not remove an agent", hint="`zcluster agents rm` does")
             except ZClusterError as error:
                 refused.append(_refusal(index, str(fields.get("id", ""))[:128], error.code, str(error)))
                 continue
@@ -112,15 +114,15 @@ class AgentReports:
         row.node, row.held = self._desk.name, "report"
         ours = mine is not None and mine.node == self._desk.name and mine.held == "report" and mine.status != "removed"
         if mine is not None:
-            row.first_seen, row.groups = mine.first_seen, mine.groups
+            row.first_seen, row.groups = mine.first_seen or row.first_seen, mine.groups
         row.epoch = mine.epoch if mine is not None and ours else int(now_s * 1000)
-        if mine is not None and ours and not row.last_seen:
+        given_s = row.last_seen
+        if mine is not None and not given_s:
             row.last_seen = mine.last_seen
-            if row == mine:
-                return row
-            row.last_seen = now_s
+        if row.status == "never" or (ours and row == mine):
+            return row  # nobody heard it; or nothing new was said
+        row.last_seen = given_s or now_s
         row.first_seen = row.first_seen or now_s
-        row.last_seen = row.last_seen or now_s
         return row
 
     def _verdict(self, mine: Row | None, row: Row, alive: frozenset[str]) -> Verdict:

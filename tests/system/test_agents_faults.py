@@ -480,6 +480,10 @@ def test_a_master_whose_disk_is_full_acknowledges_nothing_and_recovers() -> None
         await eventually(lambda: newest_of_the_disk(c, after, "agents_store_failed"), "an event says so")
         with pytest.raises(StoreFailed, match="disk is full"):
             await c.agents.report([{"id": "mine"}])
+        with pytest.raises(StoreFailed, match="disk is full"):
+            for number in range(COMMITS):
+                await c.config.set("node/worker-1", {"extra": {"pad": f"{number}" * 10_000}})
+        await eventually(lambda: events(c, after, "store_failed"), "an event says so of the store")
         assert set(await known(c)) < {"before", *(str(row["id"]) for row in rows)}, "questions are answered"
         assert (await c.call("node.info", target="worker-1"))["name"] == "worker-1"
         # What was acknowledged while the disk was filling up stays, also when it is killed now.

@@ -58,7 +58,7 @@ def select(target: str, names: Iterable[str], master: str) -> list[str]:
         if not matched:
             raise NoSuchNode(
                 f"no node matches {part!r}" if part else "an empty target matches no node",
-                hint="`zcluster nodes` lists the nodes; a target is any, master, all, agent:ID, group:G, a name, a glob, or a list",
+                hint="`zcluster nodes` lists the nodes; a target is any, master, all, agent:ID, group:G, a name, a glob, a list",
             )
         chosen.update(matched)
     return [name for name in known if name in chosen]

@@ -122,7 +122,8 @@ class Agent:
         self._around.changed()
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
-        level = logging.WARNING if was_up else logging.INFO
+        quiet = logging.DEBUG if self._choice.guessing else logging.INFO  # a key of several that its node might have
+        level = logging.WARNING if was_up else quiet
         fields = {"at": self.node, "retry_s": round(retry_s, 3)}
         self._around.logger.log(level, "lost: %s" if was_up else "%s", error, extra={"fields": fields})
         self._left()

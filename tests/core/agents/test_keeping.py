@@ -106,8 +106,12 @@ def test_of_two_drawn_nodes_the_less_loaded_comes_first() -> None:
 def test_an_unknown_address_is_tried_with_each_key_and_the_key_file_s_addresses_in_between() -> None:
     keys = KnownKeys("M", (KnownNode("w1", "K1"),))
     picked = choice(B, C, draws=(0.1, 0.9), keys=keys)
-    tried = [picked.next() for _ in range(5)]
-    assert tried == [Candidate(B, "M"), Candidate(C, "M"), Candidate(A, "M"), Candidate(B, "K1"), Candidate(C, "K1")]
+    assert not picked.guessing
+    tried = [(picked.next(), picked.guessing) for _ in range(5)]
+    assert tried == [
+        (Candidate(B, "M"), True), (Candidate(C, "M"), True), (Candidate(A, "M"), False),
+        (Candidate(B, "K1"), False), (Candidate(C, "K1"), False),
+    ]  # fmt: skip
 
 
 def test_the_key_that_worked_is_the_one_from_then_on() -> None:

@@ -139,6 +139,11 @@ class NodeChoice:
         self._tried = self._queue.pop(0)
         return self._tried[1]
 
+    @property
+    def guessing(self) -> bool:
+        """Whether the address that was tried last is tried with another key, too, before all begins anew."""
+        return self._tried is not None and any(text == self._tried[0] for text, _ in self._queue)
+
     def joined(self, node: str) -> None:
         """What was tried last worked: ``node`` answered."""
         if self._tried is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli import agents as agents_cli
+from zcluster.core.agents.filter import OPS
 from zcluster.errors import NoSuchAgent
 
 Run = Callable[..., Any]
@@ -143,6 +144,11 @@ def test_import_sends_a_large_file_in_several_calls(
     ran = zcluster("agents", "import", str(file))
     assert ran.code == 0
     assert [len(args["rows"]) for _, _, args, _ in cluster.asked] == [2, 2, 1]
+
+
+def test_help_names_every_operator_of_a_filter(zcluster: Run) -> None:
+    words = zcluster("agents", "ls", "--help").out.split()
+    assert [op for op in OPS if op not in words] == []
 
 
 def test_import_of_a_file_that_is_not_there(zcluster: Run, tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ def shared_options(command: F) -> F:
 
 
 filter_option = click.option(
-    "--filter", "where", default="", metavar="EXPRESSION", help="Such as 'status=active and labels.site=ber and version<4.9'."
-)
+    "--filter", "where", default="", metavar="EXPRESSION",
+    help="Such as 'status=active and (labels.site=ber or not name~web-*)'. Operators: = != < <= > >= and ~ (a glob).",
+)  # fmt: skip
 
 
 @click.group(cls=Group)

@@ -48,7 +48,7 @@ class Desk:
     wake: Callable[[], None]
     """Something is to be sent: soon, not now."""
     note: Callable[[Event], None]
-    """Something happened: counted, logged, and on the master told to who follows the events."""
+    """Something happened: logged, and told to who follows the events of the cluster."""
     logger: logging.Logger
     sampler: ResourceSampler
     store: Store

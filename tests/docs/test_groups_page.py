@@ -9,10 +9,13 @@ import pytest
 
 from zcluster.brokers.groups_edits import CHUNK
 from zcluster.brokers.liveconfig import HISTORY
+from zcluster.clients.groups import AsyncGroups
+from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.core import groups, liveconfig
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8")
+REFERENCE = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
 SECTION = PROTOCOL.partition("## Groups and live configuration\n")[2].partition("\n## ")[0]
 GROUPS_PAGE = " ".join((DOCS / "how-to" / "groups.md").read_text(encoding="utf-8").split())
 CONFIG_PAGE = " ".join((DOCS / "how-to" / "live-configuration.md").read_text(encoding="utf-8").split())
@@ -66,3 +69,12 @@ def test_the_limits_of_the_how_to_pages() -> None:
         f"The last {HISTORY} are kept",
     ):
         assert said in CONFIG_PAGE, said
+
+
+@pytest.mark.parametrize(
+    ("title", "methods"), [("## Groups: `groups`", AsyncGroups), ("## Live configuration: `config`", AsyncConfig)]
+)
+def test_the_python_reference_has_every_method_and_no_other(title: str, methods: type) -> None:
+    rows = REFERENCE.partition(title + "\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`(?:await )?(\w+)\([^`]*\)`", rows))
+    assert told == {name for name in dir(methods) if name[0] != "_"}

@@ -10,7 +10,8 @@ import pytest
 
 from zcluster.brokers import liveconfig
 from zcluster.brokers.liveconfig import MasterLiveConfig
-from zcluster.errors import Busy, ConfigError, Conflict, NoSuchAgent, NoSuchGroup, NoSuchNode, NoSuchVersion, UsageError
+from zcluster.core.peers import Event
+from zcluster.errors import Busy, ConfigError, Conflict, Draining, NoSuchAgent, NoSuchGroup, NoSuchNode, NoSuchVersion, UsageError
 from zcluster.store.interface import Put
 
 Make = Callable[..., Any]
@@ -258,5 +259,34 @@ def test_watching_begins_anew_when_changes_are_forgotten(make_place: Make) -> No
         for after in (1, 10_000):
             rows = place.stream("config.watch", after=after)
             assert [(await anext(rows))["scope"], (await anext(rows))["scope"]] == ["defaults", "group/web"]
+
+    run(make_place, body)
+
+
+def test_watchers_have_a_share_of_the_slots_and_go_when_the_master_ends(
+    make_place: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[MasterLiveConfig] = []
+    made = MasterLiveConfig.__init__
+
+    def remember(part: MasterLiveConfig, *args: Any) -> None:
+        made(part, *args)
+        parts.append(part)
+
+    monkeypatch.setattr(MasterLiveConfig, "__init__", remember)
+    monkeypatch.setattr(liveconfig, "WATCHER_SHARE", 512)  # worker.slots is 512: one watcher
+
+    async def body(place: Any) -> None:
+        await place.call("config.set", scope="defaults", values={"interval": 2})
+        first = place.stream("config.watch")
+        await anext(first)
+        with pytest.raises(Busy):
+            await anext(place.stream("config.watch"))
+        waiting = asyncio.ensure_future(anext(first))
+        await asyncio.sleep(0)
+        parts[0].heard(Event("master_draining", {}))
+        with pytest.raises(Draining):
+            await waiting
+        assert parts[0]._watchers == 0
 
     run(make_place, body)

@@ -135,7 +135,8 @@ class Worker(Table):
         if self not in self.master.workers:
             self.master.workers.append(self)
         self.uplink.link_up(WELCOME)
-        self.master.tables.opened(self.peer, Hello(versions=[1], instance="i", door=["tcp://x:1"] if self.door else [], parts=["tables"]), 0.0)
+        hello = Hello(versions=[1], instance="i", door=["tcp://x:1"] if self.door else [], parts=["tables"])
+        self.master.tables.opened(self.peer, hello, 0.0)
 
     def disconnect(self) -> None:
         self.up = self.listens = False

@@ -9,12 +9,14 @@ Rules kept here:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import orjson
 
+from zcluster.brokers.events import ENDS
 from zcluster.brokers.groups_edits import is_going, no_such_agent, no_such_group
 from zcluster.config import Loaded
 from zcluster.config.names import nearest
@@ -36,7 +38,7 @@ from zcluster.core.liveconfig import (
 from zcluster.core.peers import Event
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
-from zcluster.errors import Busy, Compacted, ConfigError, Conflict, NoSuchNode, NoSuchVersion, UsageError
+from zcluster.errors import Busy, Compacted, ConfigError, Conflict, Draining, NoSuchNode, NoSuchVersion, UsageError
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Entry, Expect, Put
 
@@ -44,7 +46,10 @@ HISTORY = 100
 """Old versions that are kept of each scope."""
 TRIES = 8
 PAGE = 1_000
+WATCHER_SHARE = 4
+"""At most one of so many of the master's slots is for those who watch."""
 
+T = TypeVar("T")
 ScopeText = Annotated[str, msgspec.Meta(max_length=256)]
 Keys = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=64)]
 Row = dict[str, Any]
@@ -61,6 +66,8 @@ class MasterLiveConfig:
 
     def __init__(self, desk: Desk, nodes: Callable[[], Collection[str]]) -> None:
         self._desk, self._store, self._nodes = desk, desk.store, nodes
+        self._watchers = 0
+        self._ending = asyncio.Event()
 
     # -- Part -----------------------------------------------------------------------------------------------------------
 
@@ -142,10 +149,43 @@ class MasterLiveConfig:
             has its ``revision``, to go on ``after``."""
             if scope:
                 await self._check(scope)
-            async for row in self._rows(scope, after):
-                yield row
+            most = self._desk.loaded().settings.worker.slots // WATCHER_SHARE
+            if self._watchers >= max(1, most):
+                raise Busy(f"{self._watchers} watch the configuration", hint="at most a quarter of worker.slots may")
+            self._watchers += 1
+            try:
+                async for row in self._rows(scope, after):
+                    yield row
+            finally:
+                self._watchers -= 1
 
         return watch
+
+    def heard(self, event: Event) -> None:
+        """An event of the master: when it ends, those who watch are told to go."""
+        if event.name == ENDS:
+            self._ending.set()
+
+    async def _until_the_end(self, source: AsyncIterator[T]) -> AsyncIterator[T]:
+        """``source``, and Draining when the master ends."""
+        ending = asyncio.ensure_future(self._ending.wait())
+        step: asyncio.Future[T] | None = None
+        try:
+            while True:
+                step = asyncio.ensure_future(anext(source))
+                await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if not step.done():
+                    raise Draining("the master is shutting down", hint="watch again from the last revision")
+                try:
+                    item = step.result()
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            left = [task for task in (step, ending) if task is not None and not task.done()]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
@@ -164,7 +204,7 @@ class MasterLiveConfig:
                             yield {**row_of(entry.key.removeprefix(KEY), entry), "revision": after}
                     last, more = page.entries[-1].key if page.entries else "", page.more
             try:
-                async for changes, upto in self._store.watch(prefix, after):
+                async for changes, upto in self._until_the_end(self._store.watch(prefix, after)):
                     for change in changes:
                         if not scope or change.key == prefix:
                             yield {**_row(change.key.removeprefix(KEY), change.value), "revision": change.revision}

@@ -68,10 +68,12 @@ def _shared(desk: Desk, master: MasterSide) -> list[Part]:
     """What workers have copies of, and what clients say to one another."""
     machine, ring = master.machine, master.ring
     live = LiveConfig(desk)
+    scopes = MasterLiveConfig(desk, lambda: {machine.name, *(name for name, key in ring.entries.items() if key.role == "worker")})
+    master.on_event.append(scopes.heard)
     return [
         MasterTables(desk, master.publish),
         live,
-        MasterLiveConfig(desk, lambda: {machine.name, *(name for name, key in ring.entries.items() if key.role == "worker")}),
+        scopes,
         MasterMetrics(desk, lambda: machine.roster.nodes[machine.name], live, Sampler(desk.home.path)),
         Notes(desk, machine.epoch, lambda name: name in ring.entries, machine.counters.add),
     ]

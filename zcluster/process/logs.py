@@ -63,7 +63,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {"time": _moment(record), "level": record.levelname.lower(), "node": self._node}
         line["message"] = record.getMessage()
-        line.update(_fields(record))
+        # What an event says of a node (or a level) is not what this line says of itself.
+        line.update({f"about_{name}" if name in line else name: value for name, value in _fields(record).items()})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)

@@ -198,5 +198,3 @@ class SimCluster:
     def _next_route(self) -> int:
         self._instances += 1
         return self._instances
-
-

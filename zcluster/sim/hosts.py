@@ -280,5 +280,3 @@ class PeerHost(Host):
                 return False
             unsent.popleft()
         return True
-
-

@@ -207,6 +207,47 @@ def test_many_rows_are_looked_at_beside_the_loop(make_place: Callable[..., Any],
     asyncio.run(main())
 
 
+class Overtaken(MemoryBook):
+    """A book into which a worker's chunk comes just after rows were looked at."""
+
+    def __init__(self, later: list[Row]) -> None:
+        super().__init__()
+        self.later = later
+
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Row]:
+        found = await super().get_many(ids)
+        await self.put(self.later)
+        return found
+
+
+def test_a_session_that_comes_while_a_report_is_decided_keeps_its_agent(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        orders = Orders()
+        book = Overtaken([Row(id="a", node="worker-1", held="session", status="active", epoch=5)])
+        place = make_place(book=book)
+        await place.start(AgentReports(place.desk, lambda: frozenset({"master", "worker-1"}), order=orders))
+        told = await place.call("agents.report", rows=[{"id": "a"}, {"id": "b"}])
+        assert [(each["index"], each["code"]) for each in told["refused"]] == [(0, "foreign")]
+        row = await place.book.get("a")
+        assert (row.node, row.held, orders.given) == ("worker-1", "session", [])
+
+    asyncio.run(main())
+
+
+def test_who_loses_an_agent_to_a_report_at_the_master_is_told(make_place: Callable[..., Any]) -> None:
+    async def main() -> None:
+        place, orders = make_place(), Orders()
+        await place.book.put([Row(id="a", node="worker-1", held="report", status="active", epoch=5)])
+        await place.start(AgentReports(place.desk, lambda: frozenset({"master", "worker-1"}), order=orders))
+        assert (await place.call("agents.report", rows=[{"id": "a", "status": "active"}]))["taken"] == 1
+        assert (await place.book.get("a")).node == "master"
+        assert orders.given == [
+            ("worker-1", [AgentOrder(op="drop", id="a", epoch=1_000_000, held="report", node="master")])
+        ]
+
+    asyncio.run(main())
+
+
 def test_a_report_has_a_limit(make_place: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agentreports, "MAX_ROWS", 3)
 

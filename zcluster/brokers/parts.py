@@ -101,5 +101,5 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
     def order(node: str, orders: list[AgentOrder]) -> None:
         rows.order(node, orders)
 
-    reports = AgentReports(desk, alive, lambda id_: door.live(id_) is not None)
+    reports = AgentReports(desk, alive, lambda id_: door.live(id_) is not None, order)
     return [settings, groups, rows, door, reports, AgentQueries(desk, order, state_of, has_door)]

@@ -14,6 +14,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from zcluster.config import Loaded
 from zcluster.core.agents.ownership import LIVE, Holding, Verdict, decide
 from zcluster.core.agents.row import Row, check_row
@@ -21,6 +23,8 @@ from zcluster.core.peers import Event
 from zcluster.dapi.function import Function, function
 from zcluster.errors import TooLarge, UsageError, ZClusterError
 from zcluster.nodes.desk import Desk
+from zcluster.store.book import RowText
+from zcluster.wire.agents import AgentOrder
 
 MAX_ROWS = 10_000
 INLINE_ROWS = 100
@@ -41,12 +45,15 @@ class AgentReports:
     Args:
         alive: the nodes that have a session, as far as this node knows: on a worker nobody but itself.
         here: whether an agent has a session at this node now: its row may not be in the book yet.
+        order: on a master, tells the nodes whose agents a report took. Its book has everybody's rows, so that what a report
+            claims is decided where it is written: a worker's chunk may have come since the rows were looked at.
     """
 
     def __init__(
-        self, desk: Desk, alive: Callable[[], frozenset[str]], here: Callable[[str], bool] = lambda _id: False
-    ) -> None:
-        self._desk, self._alive, self._here = desk, alive, here
+        self, desk: Desk, alive: Callable[[], frozenset[str]], here: Callable[[str], bool] = lambda _id: False,
+        order: Callable[[str, list[AgentOrder]], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._desk, self._alive, self._here, self._order = desk, alive, here, order
 
     def functions(self) -> dict[str, Function]:
         @function("agents.report", idempotent=True)
@@ -77,23 +84,40 @@ class AgentReports:
         known = await self._desk.book.get_many([row.id for _, row in checked])
         now_s = self._desk.wall_s()
         alive = self._alive()
-        wanted: list[Row] = []
+        wanted: dict[int, Row] = {}
         for index, row in checked:
             mine = known.get(row.id)
             row = self._settled(row, mine, now_s)
             verdict = self._verdict(mine, row, alive)
             if verdict == "accepted":
                 row.groups = []  # as the book knows them when it writes the row, not when it was looked at
-                wanted.append(row)
+                wanted[index] = row
             else:
                 refused.append(_refusal(index, row.id, verdict, WHY[verdict]))
-        if wanted:
-            await self._desk.book.put(wanted)
+        if wanted and self._order is None:
+            await self._desk.book.put([*wanted.values()])
+        elif wanted:
+            refused += await self._claim(wanted, alive)
         if refused:
             self._desk.note(Event("agent_report_refused", {"rows": len(rows), "refused": len(refused)}, "warning"))
         refused.sort(key=lambda each: each["index"])
         taken = len(rows) - len(refused)
         return {"taken": taken, "refused": refused[:MAX_TOLD], "refused_count": len(refused)}
+
+    async def _claim(self, wanted: dict[int, Row], alive: frozenset[str]) -> list[Refused]:
+        """Write the rows by the rules of whose an agent is; returns those that were not taken."""
+        assert self._order is not None
+        rows = [_text(row) for row in wanted.values()]
+        took = await self._desk.book.take(self._desk.name, "", 0, 0, rows, alive)
+        epochs = {row.id: row.epoch for row in wanted.values()}
+        for id_, before, node in took.moved:
+            self._order(before, [AgentOrder(op="drop", id=id_, epoch=epochs[id_], held="report", node=node)])
+        late = dict(took.refused)
+        return [
+            _refusal(index, row.id, late[row.id], WHY.get(late[row.id], "it is no row"))
+            for index, row in wanted.items()
+            if row.id in late
+        ]
 
     def _checked(self, rows: list[dict[str, Any]], refused: list[Refused]) -> list[tuple[int, Row]]:
         """The rows that are rows; of an id that comes twice the last."""
@@ -137,6 +161,13 @@ class AgentReports:
 
 def _holding(row: Row) -> Holding:
     return Holding(row.node, row.epoch, row.held, row.status)
+
+
+def _text(row: Row) -> RowText:
+    fields = msgspec.structs.asdict(row)
+    for name in ("id", "node", "groups", "epoch", "held"):
+        del fields[name]
+    return [row.id, "put", row.epoch, row.held, fields]
 
 
 def _refusal(index: int, id_: str, code: str, message: str) -> Refused:

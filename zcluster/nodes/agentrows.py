@@ -108,6 +108,9 @@ class AgentRows:
                     self._note(Event("agents_not_written", {"reason": str(error), "waiting": len(self._waiting)}, "warning"))
                 self._some.set()
                 return False
+            except Exception:
+                self._put_back(batch)  # whatever it was, sessions that began are still to be written
+                raise
         if self._failed:
             self._failed = False
             self._note(Event("agents_written_again", {}))

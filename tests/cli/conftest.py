@@ -130,7 +130,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing", "agent_groups", "config", "agents"):
+    for module in ("dapi", "nodes", "sync", "completing", "config", "connect"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

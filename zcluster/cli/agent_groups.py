@@ -9,24 +9,21 @@ Rules kept here:
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zcluster.cli.connect import connection, open_client, run_async
+from zcluster.cli.connect import ask, connection
 from zcluster.cli.groups import Group
 from zcluster.cli.options import (
     FILE,
     Connection,
     F,
     State,
-    common_options,
     completes,
-    connection_options,
-    output_option,
-    timeout_option,
+    shared_options,
 )
 from zcluster.cli.output import GAP, Column, cell, counted, emit_list, emit_object, pairs, put, say, seconds
 from zcluster.cli.sync_views import moment
@@ -51,11 +48,6 @@ COLUMNS = (
 )
 AGE = (Column("age_s", "AGE", right=True, text=seconds), Column("revision", "REVISION", right=True, wide=True))
 FILE_COLUMNS = (Column("name", "NAME"), Column("size", "BYTES", right=True), Column("digest", "DIGEST", wide=True))
-
-
-def shared_options(command: F) -> F:
-    """What every command here takes: --timeout, --key, --master, -o, --home and --debug."""
-    return timeout_option(connection_options(output_option(common_options(command))))
 
 
 def agents_options(command: F) -> F:
@@ -93,7 +85,7 @@ def groups() -> None:
 @click.pass_obj
 def list_groups(state: State, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """List the groups, with how many agents each has."""
-    rows = _ask(state, connection(key, master, timeout), lambda c: c.groups.list(node=node))
+    rows = ask(state, connection(key, master, timeout), lambda c: c.groups.list(node=node))
     emit_list(rows, (*COLUMNS, *(AGE if any("age_s" in row for row in rows) else ())), state.output)
 
 
@@ -104,7 +96,7 @@ def list_groups(state: State, node: str, timeout: float | None, key: Path | None
 @click.pass_obj
 def show(state: State, group: str, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Show a group: its agents' number, its files, its configuration."""
-    row = _ask(state, connection(key, master, timeout), lambda c: c.groups.show(group, node=node))
+    row = ask(state, connection(key, master, timeout), lambda c: c.groups.show(group, node=node))
     emit_object(row, state.output, lines=_account(row))
 
 
@@ -115,7 +107,7 @@ def show(state: State, group: str, node: str, timeout: float | None, key: Path |
 @click.pass_obj
 def of(state: State, agent: str, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Show the groups of an agent, in their order."""
-    row = _ask(state, connection(key, master, timeout), lambda c: c.groups.of(agent, node=node))
+    row = ask(state, connection(key, master, timeout), lambda c: c.groups.of(agent, node=node))
     if state.output == "name":
         for name in row["groups"]:
             put(cell(name))
@@ -140,7 +132,7 @@ def create(
     async def make(c: AsyncClient) -> list[dict[str, Any]]:
         return [await c.groups.create(name, comment=comment) for name in group]
 
-    emit_list(_ask(state, connection(key, master, timeout), make), COLUMNS, state.output)
+    emit_list(ask(state, connection(key, master, timeout), make), COLUMNS, state.output)
 
 
 @groups.command("rm")
@@ -153,7 +145,7 @@ def remove_groups(state: State, group: tuple[str, ...], timeout: float | None, k
     async def gone(c: AsyncClient) -> list[dict[str, Any]]:
         return [await c.groups.delete(name, timeout=timeout) for name in group]
 
-    rows = _ask(state, connection(key, master, timeout), gone)
+    rows = ask(state, connection(key, master, timeout), gone)
     emit_list(rows, (Column("name", "REMOVED"), Column("agents", "AGENTS", right=True)), state.output)
 
 
@@ -176,7 +168,7 @@ def add(
     options = connection(key, master, timeout)
     if from_file:
         return _bulk(state, options, from_file, op="add", group=group, new=new)
-    answer = _ask(state, options, lambda c: c.groups.add(group, agent, filter=where, new=new, timeout=timeout))
+    answer = ask(state, options, lambda c: c.groups.add(group, agent, filter=where, new=new, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 
@@ -198,7 +190,7 @@ def take(
     options = connection(key, master, timeout)
     if from_file:
         return _bulk(state, options, from_file, op="remove", group=group)
-    answer = _ask(state, options, lambda c: c.groups.remove(group, agent, filter=where, timeout=timeout))
+    answer = ask(state, options, lambda c: c.groups.remove(group, agent, filter=where, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 
@@ -230,7 +222,7 @@ def set_groups(
         return _bulk(state, options, from_file, new=new)
     names = words[-1].split(",")
     ids = words[:-1]
-    answer = _ask(state, options, lambda c: c.groups.set(names, ids, filter=where, new=new, timeout=timeout))
+    answer = ask(state, options, lambda c: c.groups.set(names, ids, filter=where, new=new, timeout=timeout))
     return _emit_edit(answer, state.output)
 
 
@@ -255,27 +247,19 @@ def files(
         raise UsageError("groups files GROUP ls | put FILE [--name NAME] | get NAME [--out FILE] | rm NAME")
     match action:
         case "ls":
-            emit_list(_ask(state, options, lambda c: c.groups.files(group)), FILE_COLUMNS, state.output)
+            emit_list(ask(state, options, lambda c: c.groups.files(group)), FILE_COLUMNS, state.output)
         case "put":
             data, given = _content(Path(words[0])), name or Path(words[0]).name
-            _emit_file(_ask(state, options, lambda c: c.groups.put_file(group, given, data)), "shared", state.output)
+            _emit_file(ask(state, options, lambda c: c.groups.put_file(group, given, data)), "shared", state.output)
         case "rm":
-            _emit_file(_ask(state, options, lambda c: c.groups.remove_file(group, words[0])), "removed", state.output)
+            _emit_file(ask(state, options, lambda c: c.groups.remove_file(group, words[0])), "removed", state.output)
         case _:
-            data = _ask(state, options, lambda c: c.groups.get_file(group, words[0]))
+            data = ask(state, options, lambda c: c.groups.get_file(group, words[0]))
             if out is not None:
                 out.write_bytes(data)
             else:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
-
-
-def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    async def ask(client: AsyncClient) -> T:
-        async with client as c:
-            return await question(c)
-
-    return run_async(ask(open_client(state, options)))
 
 
 def _account(row: Mapping[str, Any]) -> list[str]:
@@ -317,7 +301,7 @@ def _emit_edit(answer: Mapping[str, Any], output: str | None) -> int:
 
 def _bulk(state: State, options: Connection, path: Path, *, op: str = "set", group: str = "", new: bool = False) -> int:
     lines = _lines(path)
-    answer = _ask(state, options, lambda c: c.groups.bulk(lines, op=op, group=group, new=new, timeout=options.timeout_s))
+    answer = ask(state, options, lambda c: c.groups.bulk(lines, op=op, group=group, new=new, timeout=options.timeout_s))
     emit_object(answer, state.output, lines=[_done(answer)], name_key="changed")
     return _tell_refused([f"line {number}: {why}" for number, why in answer["bad"]], int(answer["bad_count"]))
 

@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zcluster.cli.connect import connection, open_client, run_async
+from zcluster.cli.connect import ask, connection
 from zcluster.cli.groups import Group
 from zcluster.cli.options import (
-    Connection,
-    F,
     State,
-    common_options,
     completes,
-    connection_options,
-    output_option,
-    timeout_option,
+    shared_options,
 )
 from zcluster.cli.output import Column, cell, counted, emit_list, emit_object, pairs, put, say, seconds
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, NoSuchAgent, UsageError
@@ -80,11 +75,6 @@ TEXTS: Mapping[str, Callable[[Any], str]] = {
 }  # fmt: skip
 
 
-def shared_options(command: F) -> F:
-    """What every command here takes: --timeout, --key, --master, -o, --home and --debug."""
-    return timeout_option(connection_options(output_option(common_options(command))))
-
-
 filter_option = click.option(
     "--filter", "where", default="", metavar="EXPRESSION",
     help="Such as 'status=active and (labels.site=ber or not name~web-*)'. Operators: = != < <= > >= and ~ (a glob).",
@@ -113,7 +103,7 @@ def list_agents(
     fields = [field.strip() for field in select.split(",") if field.strip()] or None
     columns = AGENT_COLUMNS if fields is None else [Column(name, name.upper(), text=TEXTS.get(name, cell)) for name in fields]
 
-    async def ask(c: AsyncClient) -> dict[str, Any]:
+    async def question(c: AsyncClient) -> dict[str, Any]:
         page = await c.agents.list(where, select=fields, sort=sort, limit=limit, cursor=cursor, count=True)
         while everything and page["next"] is not None:
             more = await c.agents.list(where, select=fields, sort=sort, limit=10_000, cursor=page["next"])
@@ -121,7 +111,7 @@ def list_agents(
             page["next"] = more["next"]
         return page
 
-    page = _ask(state, connection(key, master, timeout), ask)
+    page = ask(state, connection(key, master, timeout), question)
     emit_list(page["items"], columns, state.output, name_key="id", total=page["total"], next_cursor=page["next"])
     if page["next"] is not None and state.output not in ("json", "yaml"):
         say(f"zcluster: {counted(page['total'], 'agent')} in all; the next page: --cursor {page['next']}")
@@ -134,7 +124,7 @@ def list_agents(
 @click.pass_obj
 def count(state: State, where: str, by: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Count agents."""
-    found = _ask(state, connection(key, master, timeout), lambda c: c.agents.count(where, by=by))
+    found = ask(state, connection(key, master, timeout), lambda c: c.agents.count(where, by=by))
     lines = pairs([*found["by"].items(), ("total", found["total"])]) if by else [str(found["total"])]
     emit_object(found, state.output, lines=lines, name_key="total")
 
@@ -145,7 +135,7 @@ def count(state: State, where: str, by: str, timeout: float | None, key: Path | 
 @click.pass_obj
 def show(state: State, id: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Show all that is known of one agent."""
-    row = _ask(state, connection(key, master, timeout), lambda c: c.agents.show(id))
+    row = ask(state, connection(key, master, timeout), lambda c: c.agents.show(id))
     emit_object(row, state.output, lines=pairs(_account(row)), name_key="id")
 
 
@@ -166,13 +156,13 @@ def remove(
         raise UsageError("name agents, or give a --filter", hint="zcluster agents rm ID... | --filter EXPRESSION")
     options = connection(key, master, timeout)
     if where and not yes:
-        found = _ask(state, options, lambda c: c.agents.count(where))["total"]
+        found = ask(state, options, lambda c: c.agents.count(where))["total"]
         if not found:
             raise NoSuchAgent("no agent matches", hint="`zcluster agents ls` lists the agents")
         if not sys.stdin.isatty():
             raise UsageError(f"the filter means {counted(found, 'agent')}", hint="--yes removes them")
         click.confirm(f"Remove {counted(found, 'agent')}?", abort=True, err=True)
-    done = _ask(state, options, lambda c: c.agents.remove(ids, filter=where))
+    done = ask(state, options, lambda c: c.agents.remove(ids, filter=where))
     if state.output == "name":
         for id_ in done["removed"]:
             put(cell(id_))
@@ -187,7 +177,7 @@ def remove(
 @click.pass_obj
 def move(state: State, id: str, node: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Have the agent ID connect to NODE; one that only reports are known of belongs to NODE from then on."""
-    done = _ask(state, connection(key, master, timeout), lambda c: c.agents.move(id, node))
+    done = ask(state, connection(key, master, timeout), lambda c: c.agents.move(id, node))
     text = f"{cell(id)}: {'moves to' if done['moved'] else 'is at'} {cell(node)}"
     emit_object(done, state.output, lines=[text], name_key="id")
 
@@ -209,7 +199,7 @@ def import_agents(
     """
     told = {"taken": 0, "refused": 0}
 
-    async def ask(c: AsyncClient) -> None:
+    async def question(c: AsyncClient) -> None:
         for numbers, rows, bad in _batches(file):
             told["refused"] += len(bad)
             try:
@@ -222,7 +212,7 @@ def import_agents(
                 for number, reason in sorted(bad):
                     say(f"zcluster: line {number}: {reason}")
 
-    _ask(state, connection(key, master, timeout), ask)
+    ask(state, connection(key, master, timeout), question)
     emit_object(told, state.output, lines=[f"taken: {told['taken']}, refused: {told['refused']}"], name_key="taken")
     return EXIT_PARTIAL if told["refused"] else EXIT_OK
 
@@ -291,13 +281,3 @@ def _account(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
         else:
             out.append((name, value))
     return out
-
-
-def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    """The answer of the cluster to one question."""
-
-    async def ask(client: AsyncClient) -> T:
-        async with client as c:
-            return await question(c)
-
-    return run_async(ask(open_client(state, options)))

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zcluster.cli.connect import connection, open_client, run_async
+from zcluster.cli.connect import ask, connection, open_client, run_async
 from zcluster.cli.groups import Group
 from zcluster.cli.options import (
     FILE,
-    Connection,
-    F,
     State,
     common_options,
     completes,
-    connection_options,
     output_option,
-    timeout_option,
+    shared_options,
 )
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
 from zcluster.errors import ConfigError
@@ -128,11 +125,6 @@ def check_file(file: Path) -> None:
 # -- live configuration ------------------------------------------------------------------------------------------------
 
 
-def shared_options(command: F) -> F:
-    """What every command below takes: --timeout, --key, --master, -o, --home and --debug."""
-    return timeout_option(connection_options(output_option(common_options(command))))
-
-
 @config.command()
 @click.argument("scope", default="", shell_complete=completes("scope_names"))
 @click.option("--effective", is_flag=True, help="What the node, group or agent gets in the end, with what is below it.")
@@ -147,9 +139,9 @@ def get(state: State, scope: str, effective: bool, timeout: float | None, key: P
     if not scope:
         if effective:
             raise click.UsageError("--effective is for one scope")
-        emit_list(_ask(state, options, lambda c: c.config.scopes()), SCOPE_COLUMNS, state.output, name_key="scope")
+        emit_list(ask(state, options, lambda c: c.config.scopes()), SCOPE_COLUMNS, state.output, name_key="scope")
         return
-    row = _ask(state, options, lambda c: c.config.get(scope, effective=effective))
+    row = ask(state, options, lambda c: c.config.get(scope, effective=effective))
     origin = row.get("from") or {}
     lines = [
         f"{name} = {json_text(value)}" + (f"  ({origin[name]})" if effective else "") for name, value in row["values"].items()
@@ -179,7 +171,7 @@ def set_values(
     from zcluster.cli.arguments import arguments, read_arguments
 
     given = read_arguments(sys.stdin.buffer, MAX_STDIN_BYTES) if values == ("-",) else arguments(values)
-    _emit_row(_ask(state, connection(key, master, timeout), lambda c: c.config.set(scope, given)), state.output)
+    _emit_row(ask(state, connection(key, master, timeout), lambda c: c.config.set(scope, given)), state.output)
 
 
 @config.command()
@@ -196,7 +188,7 @@ def unset(
     if bool(name) == everything:
         raise click.UsageError("name the keys, or say --all")
     options = connection(key, master, timeout)
-    _emit_row(_ask(state, options, lambda c: c.config.unset(scope, *name, everything=everything)), state.output)
+    _emit_row(ask(state, options, lambda c: c.config.unset(scope, *name, everything=everything)), state.output)
 
 
 @config.command()
@@ -205,7 +197,7 @@ def unset(
 @click.pass_obj
 def history(state: State, scope: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """List the versions of SCOPE, the newest first: who set what, and when."""
-    rows = _ask(state, connection(key, master, timeout), lambda c: c.config.history(scope))
+    rows = ask(state, connection(key, master, timeout), lambda c: c.config.history(scope))
     emit_list(rows, SCOPE_COLUMNS[1:], state.output, name_key="version")
 
 
@@ -216,7 +208,7 @@ def history(state: State, scope: str, timeout: float | None, key: Path | None, m
 @click.pass_obj
 def rollback(state: State, scope: str, version: int, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Set again what VERSION of SCOPE said, as a new version."""
-    _emit_row(_ask(state, connection(key, master, timeout), lambda c: c.config.rollback(scope, version)), state.output)
+    _emit_row(ask(state, connection(key, master, timeout), lambda c: c.config.rollback(scope, version)), state.output)
 
 
 @config.command()
@@ -246,11 +238,3 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def _emit_row(row: Mapping[str, Any], output: str | None) -> None:
     emit_object(row, output, lines=[_line(row)], name_key="scope")
-
-
-def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    async def ask(client: AsyncClient) -> T:
-        async with client as c:
-            return await question(c)
-
-    return run_async(ask(open_client(state, options)))

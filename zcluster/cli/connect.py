@@ -7,7 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,3 +57,13 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     return asyncio.run(main)
+
+
+def ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
+    """The answer of the cluster to one question, asked with a client that is connected for it."""
+
+    async def asked(client: AsyncClient) -> T:
+        async with client as c:
+            return await question(c)
+
+    return run_async(asked(open_client(state, options)))

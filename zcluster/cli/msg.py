@@ -23,12 +23,8 @@ from zcluster.cli.events import clock
 from zcluster.cli.groups import Group
 from zcluster.cli.options import (
     DURATION,
-    F,
     State,
-    common_options,
-    connection_options,
-    output_option,
-    timeout_option,
+    shared_options,
 )
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
 from zcluster.errors import TooLarge, UsageError, ZClusterError
@@ -53,11 +49,6 @@ WHO_COLUMNS = (
 )
 
 as_option = click.option("--as", "as_name", default="", metavar="NAME", help="Your name. [default: the name of the key]")
-
-
-def shared_options(command: F) -> F:
-    """What every command here takes: --timeout, --key, --master, -o, --home and --debug."""
-    return timeout_option(connection_options(output_option(common_options(command))))
 
 
 @click.group(cls=Group)

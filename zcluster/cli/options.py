@@ -184,3 +184,8 @@ def timeout_option(command: F) -> F:
         metavar="DURATION",
         help="How long to wait: 5s, 250ms, 10m. [default: 5s for a master, client.timeout_s for a call]",
     )(command)
+
+
+def shared_options(command: F) -> F:
+    """What every command that asks the cluster takes: --timeout, --key, --master, -o, --home and --debug."""
+    return timeout_option(connection_options(output_option(common_options(command))))

@@ -10,15 +10,18 @@ Rules kept here:
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from zcluster.cli.connect import connection, deadline_s, open_client, run_async
+from zcluster.cli.connect import ask, connection, deadline_s, open_client, run_async
 from zcluster.cli.groups import Group
-from zcluster.cli.options import Connection, F, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.options import (
+    State,
+    shared_options,
+)
 from zcluster.cli.output import cell, emit_list, emit_object, json_text, on_terminal, put, say
 from zcluster.cli.progress import Bar
 from zcluster.cli.sync_views import (
@@ -71,11 +74,6 @@ def complete_worker(ctx: click.Context, _param: click.Parameter, incomplete: str
     return worker_names(ctx, incomplete)
 
 
-def shared_options(command: F) -> F:
-    """What every command here takes: --timeout, --key, --master, -o, --home and --debug."""
-    return timeout_option(connection_options(output_option(common_options(command))))
-
-
 tree_option = click.option(
     "--tree", default="", metavar="NAME", shell_complete=complete_tree, help="Only this tree. [default: all, or the only one]"
 )
@@ -105,7 +103,7 @@ def status(state: State, tree: str, worker: str, timeout: float | None, key: Pat
     async def both(c: AsyncClient) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return in_order(await c.sync.status(tree, worker)), await c.sync.trees()
 
-    rows, trees = _ask(state, connection(key, master, timeout), both)
+    rows, trees = ask(state, connection(key, master, timeout), both)
     emit_status(rows, state.output)
     if not trees:
         say("zcluster: the master's configuration declares no tree")
@@ -121,7 +119,7 @@ def status(state: State, tree: str, worker: str, timeout: float | None, key: Pat
 @click.pass_obj
 def list_trees(state: State, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """List the trees as the master has them."""
-    trees = _ask(state, connection(key, master, timeout), lambda c: c.sync.trees())
+    trees = ask(state, connection(key, master, timeout), lambda c: c.sync.trees())
     emit_list([{**tree, "state": tree_state(tree)} for tree in trees], TREE_COLUMNS, state.output)
     for line in tree_troubles(trees):
         say(f"zcluster: {line}")
@@ -141,7 +139,7 @@ def diff(state: State, worker: str, tree: str, timeout: float | None, key: Path 
     Exit code 0 when nothing differs (extra_valid is no difference), 3 otherwise.
     """
     items, left_out = differences(
-        _ask(state, connection(key, master, timeout), lambda c: c.sync.diff(worker, tree, timeout=deadline_s(state, timeout)))
+        ask(state, connection(key, master, timeout), lambda c: c.sync.diff(worker, tree, timeout=deadline_s(state, timeout)))
     )
     emit_diff(items, state.output)
     if left_out:
@@ -168,7 +166,7 @@ def now(state: State, tree: str, wait: bool, timeout: float | None, key: Path | 
         emit_status(rows, state.output)
         return EXIT_PARTIAL if any(map(is_behind, rows)) else EXIT_OK
 
-    _emit_trees("looked", _ask(state, options, lambda c: c.sync.now(tree, timeout=until_s)), state.output)
+    _emit_trees("looked", ask(state, options, lambda c: c.sync.now(tree, timeout=until_s)), state.output)
     return EXIT_OK
 
 
@@ -198,7 +196,7 @@ def pause(state: State, worker: str, tree: str, timeout: float | None, key: Path
     What is on its way arrives still. A pause lasts over restarts. It needs an admin key.
     """
 
-    _emit_trees("paused", _ask(state, connection(key, master, timeout), lambda c: c.sync.pause(tree, worker)), state.output)
+    _emit_trees("paused", ask(state, connection(key, master, timeout), lambda c: c.sync.pause(tree, worker)), state.output)
 
 
 @sync.command()
@@ -212,7 +210,7 @@ def resume(state: State, worker: str, tree: str, timeout: float | None, key: Pat
     It needs an admin key.
     """
 
-    _emit_trees("resumed", _ask(state, connection(key, master, timeout), lambda c: c.sync.resume(tree, worker)), state.output)
+    _emit_trees("resumed", ask(state, connection(key, master, timeout), lambda c: c.sync.resume(tree, worker)), state.output)
 
 
 @sync.command()
@@ -227,7 +225,7 @@ def confirm(state: State, tree: str, worker: str, timeout: float | None, key: Pa
     would be deleted, or when a scan had errors. Look at the reason in `zcluster sync status` first. It needs an admin key.
     """
 
-    _emit_trees("confirmed", _ask(state, connection(key, master, timeout), lambda c: c.sync.confirm(tree, worker)), state.output)
+    _emit_trees("confirmed", ask(state, connection(key, master, timeout), lambda c: c.sync.confirm(tree, worker)), state.output)
 
 
 @sync.command()
@@ -284,7 +282,7 @@ def history(state: State, tree: str, timeout: float | None, key: Path | None, ma
 
     A version that is KEPT can be rolled back to; of one that is not, REASON says why.
     """
-    rows = _ask(state, connection(key, master, timeout), lambda c: c.sync.history(tree))
+    rows = ask(state, connection(key, master, timeout), lambda c: c.sync.history(tree))
     rows = sorted(rows, key=lambda row: (str(row.get("tree")), -int(row.get("version") or 0)))
     emit_list(rows, HISTORY_COLUMNS, state.output, name_key="version")
 
@@ -296,7 +294,7 @@ def history(state: State, tree: str, timeout: float | None, key: Path | None, ma
 @click.pass_obj
 def show(state: State, version: int, tree: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Show what VERSION of a tree changed."""
-    item = _ask(state, connection(key, master, timeout), lambda c: c.sync.show(version, tree))
+    item = ask(state, connection(key, master, timeout), lambda c: c.sync.show(version, tree))
     if state.output in ("json", "yaml"):
         emit_object(item, state.output, lines=())
     else:
@@ -314,7 +312,7 @@ def rollback(state: State, version: int, tree: str, timeout: float | None, key: 
     The files in the master's directory become those of VERSION, and go to the workers as every change does. It needs an
     admin key.
     """
-    item = _ask(
+    item = ask(
         state, connection(key, master, timeout), lambda c: c.sync.rollback(version, tree, timeout=deadline_s(state, timeout))
     )
     line = f"tree {cell(item.get('tree'))}: version {cell(item.get('version'))} has the content of {cell(item.get('of'))}"
@@ -364,16 +362,6 @@ def _print_changes(rows: Sequence[Mapping[str, Any]], output: str | None) -> Non
             put(f"{cell(row.get('worker'))}/{cell(row.get('tree'))}")
         else:
             put(change_line(row))
-
-
-def _ask(state: State, options: Connection, question: Callable[[AsyncClient], Awaitable[T]]) -> T:
-    """The answer of the cluster to one question."""
-
-    async def ask(client: AsyncClient) -> T:
-        async with client as c:
-            return await question(c)
-
-    return run_async(ask(open_client(state, options)))
 
 
 def _emit_trees(done: str, answer: Mapping[str, Any], output: str | None) -> None:

@@ -14,6 +14,7 @@ from zcluster.brokers.agents import MAX_REFUSED, MasterAgents
 from zcluster.core.agents import taking
 from zcluster.core.agents.row import Row
 from zcluster.core.agents.rowcodec import pack_rows
+from zcluster.core.agents.sending import WINDOW
 from zcluster.core.counters import Counters
 from zcluster.core.peers import Event, Identity, Peer
 from zcluster.errors import PeerError, StoreFailed
@@ -218,13 +219,13 @@ def test_workers_take_turns_and_more_than_a_window_is_refused() -> None:
         await master.hear("w1")
         await master.hear("w2")
         master.book.go.clear()
-        for base in range(4):
+        for base in range(WINDOW):
             master.send(one, base, [row(f"a{base}")])
         with pytest.raises(PeerError):
-            master.send(one, 4, [row("a4")])
+            master.send(one, WINDOW, [row("more")])
         master.send(two, 0, [row("b")])
         master.book.go.set()
-        for upto in range(1, 5):
+        for upto in range(1, WINDOW + 1):
             assert await master.hear("w1") == Taken(source="book-w1", upto=upto)
         assert await master.hear("w2") == Taken(source="book-w2", upto=1)
         assert master.book.asked.index(("w2", 0)) == 1

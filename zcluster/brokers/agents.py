@@ -31,7 +31,7 @@ from zcluster.store.book import Cursor, Took
 from zcluster.wire import Hello, Message, Refusal
 from zcluster.wire.agents import AgentOrder, AgentOrders, Rows, Taken
 
-TOGETHER = 4
+TOGETHER = 16
 """Chunks that are with the book at a time."""
 INLINE_BYTES = 16_384
 """What unpacks to less is unpacked on the loop."""

@@ -282,6 +282,7 @@ class SimMaster:
         if row is not None and row.status == "disconnected":
             self.world.note(MASTER, f"removes {id_}")
             result_of(self.book.update([(id_, {"status": "removed"})]))
+            self.oracle.removed(id_, row.epoch)
             self._order(row.node, [AgentOrder(op="remove", id=id_, epoch=row.epoch)])
 
     def receive(self, link: Link, frame: bytes) -> None:

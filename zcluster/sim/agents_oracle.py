@@ -51,6 +51,12 @@ class Oracle:
         self._owners: dict[str, Row] = {}
         self.losers: set[str] = set()
         """Nodes whose disk was lost."""
+        self._removed: dict[str, int] = {}
+        """Up to which session a person has removed an agent."""
+
+    def removed(self, id_: str, epoch: int) -> None:
+        """A person removed the agent, as of this session. A master that forgets to tell its node finds the row late, later."""
+        self._removed[id_] = epoch
 
     def began(self, agent: SimAgent) -> None:
         """An agent opens a session at ``agent.node``."""
@@ -70,7 +76,7 @@ class Oracle:
         self.outcomes["sessions ended"] += 1
         agent = next((agent for agent in self.agents if agent.id == id_), None)
         if agent is not None and agent.live and (agent.node, agent.epoch) == (node, said):
-            if not by_person:
+            if not by_person and self._removed.get(id_, -1) < said:
                 self.world.fail(f"the newest session of {id_} is ended by {why}")
             agent.live = False
 

@@ -56,18 +56,18 @@ def test_nothing_is_sent_before_the_master_has_said_what_it_has() -> None:
 
 
 def test_at_most_a_window_is_under_way() -> None:
-    sending, book = joined(), Book(10)
+    sending, book = joined(), Book(WINDOW + 6)
     assert book.all(sending) == [(n, n + 1) for n in range(WINDOW)]
     assert sending.next(0.0) is None
     sending.taken(Taken(source="b", upto=1), 0.0)
     assert book.all(sending) == [(WINDOW, WINDOW + 1)]
     sending.taken(Taken(source="b", upto=4), 0.0)
-    assert book.all(sending) == [(5, 6), (6, 7), (7, 8)]
-    sending.taken(Taken(source="b", upto=8), 0.0)
-    assert book.all(sending, rows=5) == [(8, 10)]
+    assert book.all(sending) == [(WINDOW + n, WINDOW + n + 1) for n in (1, 2, 3)]
+    sending.taken(Taken(source="b", upto=WINDOW + 4), 0.0)
+    assert book.all(sending, rows=5) == [(WINDOW + 4, WINDOW + 6)]
     assert not sending.current
-    sending.taken(Taken(source="b", upto=10), 0.0)
-    assert (sending.current, sending.acked, sending.next_deadline()) == (True, 10, FOREVER)
+    sending.taken(Taken(source="b", upto=WINDOW + 6), 0.0)
+    assert (sending.current, sending.acked, sending.next_deadline()) == (True, WINDOW + 6, FOREVER)
 
 
 def test_it_goes_on_at_the_masters_cursor() -> None:
@@ -146,7 +146,7 @@ def test_a_cursor_elsewhere_moves_it_back_or_ahead() -> None:
 
 
 def test_what_was_not_taken_is_sent_again_after_longer_and_longer_pauses_one_chunk_at_first() -> None:
-    sending, book, now, pause_s = joined(), Book(9), 0.0, FIRST_PAUSE_S
+    sending, book, now, pause_s = joined(), Book(WINDOW + 5), 0.0, FIRST_PAUSE_S
     assert len(book.all(sending)) == WINDOW
     for _ in range(12):
         sending.taken(Taken(source="b", upto=0), now)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from zcluster.wire.agents import Taken
 
-WINDOW = 4
+WINDOW = 16
 GATHER_S = 0.05
 """How long changes are gathered after the first one, when nothing is under way."""
 ANSWER_S = 30.0

@@ -97,7 +97,8 @@ class MasterProcess:
         self._wire_limits = WireLimits(frame_bytes=loaded.settings.limits.frame_bytes)
         self._waking = True
         """Whether a flush is on its way; until the front is there nothing can be sent."""
-        self._ended = False
+        self._listening = False
+        """From when the front is there to when it is closed."""
         self._denials = 0
         self._sequences = {b"beat": 0, b"nodes": 0}
         self._flood = Flood()
@@ -138,7 +139,7 @@ class MasterProcess:
             subscribes=self._ring.may_subscribe,
         )  # fmt: skip
         lifetime = Lifetime(loop, self._reload)
-        self._waking = False
+        self._listening, self._waking = True, False
         self._join_myself()
         self._tick()
         self._trees.start()
@@ -146,7 +147,7 @@ class MasterProcess:
         await lifetime.stopped()
         await self._drain(lifetime)
         self._trees.close()
-        self._ended = self._waking = True
+        self._listening, self._waking = False, True
         self._front.close(LAST_WORDS_MS)
         await self._locator.close()
         for part in reversed(self._parts):
@@ -202,7 +203,7 @@ class MasterProcess:
 
     def _flush(self) -> None:
         """Send what was decided outside of the front's turns."""
-        if self._ended:
+        if not self._listening:
             return
         self._send_decided()
         self._front.sent()
@@ -256,13 +257,13 @@ class MasterProcess:
             self._flush()
 
     def _tick(self) -> None:
-        if self._ended:
+        if not self._listening:
             return
         self._loop.call_later(RING_POLL_S, self._tick)
         self._look_at_ring()
 
     def _beat_myself(self) -> None:
-        if self._ended:
+        if not self._listening:
             return
         self._loop.call_later(self._loaded.settings.session.heartbeat_s, self._beat_myself)
         agents = sum(1 for peer in self._machine.roster.peers.values() if peer.identity.role == "agent")
@@ -285,7 +286,7 @@ class MasterProcess:
         return master_parts(desk, self._side)
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:
-        if hasattr(self, "_front") and not self._ended:  # before it is there nobody could have subscribed
+        if self._listening:  # before that nobody could have subscribed
             self._front.publish(topic, frame)
 
     def _note(self, event: Event) -> None:

@@ -28,6 +28,7 @@ from zcluster.dapi.function import Function, function
 from zcluster.errors import Compacted, NotAllowed, PeerError
 from zcluster.files.packing import pack
 from zcluster.nodes.desk import Desk
+from zcluster.nodes.tasks import keep_running
 from zcluster.store.interface import Change, Entry
 from zcluster.wire import Hello, Message, encode
 from zcluster.wire.tables import Ask, Changes, Head
@@ -132,13 +133,13 @@ class MasterTables:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     async def _lasting(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do ``work`` for ever: what fails is logged, and begun again."""
-        while True:
-            try:
-                await work()
-            except Exception:
-                self._desk.logger.exception("the work on tables failed, it begins again")
+        """Do ``work`` for ever, with a pause when it has ended."""
+
+        async def once() -> None:
+            await work()
             await asyncio.sleep(RETRY_S)
+
+        await keep_running(once, self._desk.logger, "the work on tables")
 
     async def _follow(self, source: Source) -> None:
         store = self._desk.store

@@ -186,9 +186,6 @@ class Door:
         identity = self._ring.get(public)
         return identity is not None and identity.role in ADMITTED
 
-    def front_may_subscribe(self, public: str) -> bool:
-        return False  # a door publishes nothing
-
     def front_denied(self, address: str, reason: str) -> None:
         self.machine.counters.add("zap_denied")
         now = self._loop.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import pytest
 
@@ -15,10 +16,19 @@ from zcluster.core.tables.copy import (
     SILENT_HEARTBEATS,
     Copy,
 )
-from zcluster.core.tables.digests import EMPTY_DIGEST, bucket_digests, bucket_of, join_digests, table_digest
+from zcluster.core.tables.digests import EMPTY_DIGEST, bucket_of, digest_bytes, entry_digest, join_digests, table_digest
 from zcluster.core.tables.state import CopyState, Effect, Noted, Replace, Save, Tell, read_state, state_bytes
 from zcluster.errors import PeerError
-from zcluster.wire.tables import Ask, Changes, Head, Page
+from zcluster.wire.tables import BUCKETS, Ask, Changes, Head, Page
+
+
+def bucket_digests(entries: Iterable[tuple[str, bytes]]) -> list[bytes]:
+    """The digests of all buckets of a table with these entries."""
+    found = [0] * BUCKETS
+    for key, value in entries:
+        found[bucket_of(key)] ^= entry_digest(key, value)
+    return [digest_bytes(digest) for digest in found]
+
 
 DATA = {"t/a": b"1", "t/b": b"2"}
 DIGESTS = bucket_digests(DATA.items())

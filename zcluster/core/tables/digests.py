@@ -11,7 +11,7 @@ those who may.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import xxhash
 
@@ -34,14 +34,6 @@ def entry_digest(key: str, value: bytes) -> int:
 def digest_bytes(digest: int) -> bytes:
     """``digest`` as it travels."""
     return digest.to_bytes(DIGEST_BYTES, "big")
-
-
-def bucket_digests(entries: Iterable[tuple[str, bytes]]) -> list[bytes]:
-    """The digests of all buckets of a table with these entries."""
-    found = [0] * BUCKETS
-    for key, value in entries:
-        found[bucket_of(key)] ^= entry_digest(key, value)
-    return [digest_bytes(digest) for digest in found]
 
 
 def table_digest(buckets: Sequence[bytes]) -> str:

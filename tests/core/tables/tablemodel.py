@@ -4,21 +4,30 @@ sessions end at any moment. Everything is decided by one seed."""
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from zcluster.core.batch import Body
 from zcluster.core.tables.bodies import Item, read_body
 from zcluster.core.tables.copy import Copy
-from zcluster.core.tables.digests import bucket_digests, bucket_of, split_digests
+from zcluster.core.tables.digests import bucket_of, digest_bytes, entry_digest, split_digests
 from zcluster.core.tables.names import prefix_of
 from zcluster.core.tables.source import Part, Source, pack_changes, pack_page
 from zcluster.core.tables.state import CopyState, Effect, Replace, Save, Tell, read_state, state_bytes
-from zcluster.wire.tables import Ask, Changes, Head, Page
+from zcluster.wire.tables import BUCKETS, Ask, Changes, Head, Page
 
 TABLE = "t"
 PREFIX = prefix_of(TABLE)
 HEARTBEAT_S = 1.0
 Frame = tuple[Head | Changes | Page, bytes]
+
+
+def bucket_digests(entries: Iterable[tuple[str, bytes]]) -> list[bytes]:
+    """The digests of all buckets of a table with these entries."""
+    found = [0] * BUCKETS
+    for key, value in entries:
+        found[bucket_of(key)] ^= entry_digest(key, value)
+    return [digest_bytes(digest) for digest in found]
 
 
 def no_packing(raw: bytes) -> tuple[int, Body]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 
 import pytest
+from tablemodel import bucket_digests
 
 from zcluster.core.tables.copy import (
     ASK_TIMEOUT_S,
@@ -16,19 +16,10 @@ from zcluster.core.tables.copy import (
     SILENT_HEARTBEATS,
     Copy,
 )
-from zcluster.core.tables.digests import EMPTY_DIGEST, bucket_of, digest_bytes, entry_digest, join_digests, table_digest
+from zcluster.core.tables.digests import EMPTY_DIGEST, bucket_of, join_digests, table_digest
 from zcluster.core.tables.state import CopyState, Effect, Noted, Replace, Save, Tell, read_state, state_bytes
 from zcluster.errors import PeerError
-from zcluster.wire.tables import BUCKETS, Ask, Changes, Head, Page
-
-
-def bucket_digests(entries: Iterable[tuple[str, bytes]]) -> list[bytes]:
-    """The digests of all buckets of a table with these entries."""
-    found = [0] * BUCKETS
-    for key, value in entries:
-        found[bucket_of(key)] ^= entry_digest(key, value)
-    return [digest_bytes(digest) for digest in found]
-
+from zcluster.wire.tables import Ask, Changes, Head, Page
 
 DATA = {"t/a": b"1", "t/b": b"2"}
 DIGESTS = bucket_digests(DATA.items())

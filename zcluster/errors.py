@@ -206,6 +206,19 @@ class StoreFailed(ZClusterError):
     code = "store_failed"
 
 
+class NoSuchJob(ZClusterError):
+    """There is no job of this id (any more), or it is not yours."""
+
+    code = "no_such_job"
+    exit_code = EXIT_NO_MATCH
+
+
+class KeyConflict(ZClusterError):
+    """The idempotency key belongs to a job with other arguments or another target: nothing was submitted."""
+
+    code = "key_conflict"
+
+
 class NoSuchFunction(ZClusterError):
     """No eligible node has a function of this name."""
 
@@ -278,6 +291,44 @@ class FunctionFailed(ZClusterError):
     """The function raised; the message is ``TypeName: text``. The traceback is in the node's log."""
 
     code = "function_failed"
+
+
+class Retry(ZClusterError):
+    """Raised by a function: this attempt failed, and another may succeed. A job is tried again ``after_s`` seconds later
+    (default: after its back-off), as often as its ``retries`` allow; the caller of an ordinary request gets it as an error.
+
+    Args:
+        message: what happened, one line.
+        after_s: how long to wait before the next attempt, in seconds; None: as the back-off says.
+    """
+
+    code = "retry"
+
+    def __init__(
+        self, message: str = "the function asks to be run again", *, after_s: float | None = None, hint: str = "", node: str = "",
+        request_id: str = "", retry_after_s: float | None = None,
+    ) -> None:  # fmt: skip
+        wait_s = retry_after_s if after_s is None else after_s
+        super().__init__(message, hint=hint, node=node, request_id=request_id, retry_after_s=wait_s)
+
+
+class Reject(ZClusterError):
+    """Raised by a function: the arguments will never do. A job fails at once, without another attempt."""
+
+    code = "rejected"
+
+
+class JobDead(ZClusterError):
+    """The job is with the dead letters: its attempts are used up, or it killed the nodes that ran it."""
+
+    code = "dead"
+
+
+class JobExpired(ZClusterError):
+    """The job had not begun when its time was over."""
+
+    code = "expired"
+    exit_code = EXIT_TIMED_OUT
 
 
 class PeerError(ZClusterError):

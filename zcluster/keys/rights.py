@@ -27,11 +27,12 @@ KINDS: frozenset[str] = frozenset(
     | {"head", "changes", "ask", "page"}
     | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note"}
     | {"events"}
+    | {"jobs", "accepted", "follow", "outcomes"}
 )
 """The kinds of messages, by name."""
 
 _SESSION = frozenset({"hello", "beat", "bye"})
-_CALLER = _SESSION | {"cancel", "credit", "chunk", "requests", "listen"}
+_CALLER = _SESSION | {"cancel", "credit", "chunk", "requests", "listen", "jobs", "follow"}
 _NODE = _SESSION | {"credit", "chunk", "results"}
 _TREES = frozenset({"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"})
 """File sync: a worker is the source of some trees and the sink of others."""

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from zcluster.errors import PeerError, UnsupportedVersion
+from zcluster.wire.jobs import SIZED_KINDS, Jobs
 from zcluster.wire.messages import (
     KINDS,
     MAX_ID,
@@ -52,7 +53,8 @@ MAX_MEMBERS = 4096
 """Requests, results or replies in one message: what is done for one message is bounded, however small they are."""
 REQUEST_KINDS = frozenset({Requests.kind, Work.kind})
 RESULT_KINDS = frozenset({Results.kind, Replies.kind})
-BATCH_KINDS = REQUEST_KINDS | RESULT_KINDS
+NUMBERED_KINDS = frozenset({Requests.kind, Jobs.kind})
+BATCH_KINDS = REQUEST_KINDS | RESULT_KINDS | SIZED_KINDS
 
 _ENCODER = msgspec.json.Encoder()
 _DECODERS: dict[int, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
@@ -117,7 +119,7 @@ def _body_bytes(message: Any, present: int) -> int:
     kind = message.kind
     if kind in BATCH_KINDS and sum([len(group.sizes) for group in message.groups]) > MAX_MEMBERS:
         raise PeerError(f"more than {MAX_MEMBERS} members in one message")
-    if kind == Requests.kind:
+    if kind in NUMBERED_KINDS:
         # A group's last id is written nowhere, so no type bounds it; beyond MAX_ID it would spoil the frames it goes on in.
         for group in message.groups:
             if group.first_id + len(group.sizes) > MAX_ID + 1:
@@ -126,6 +128,8 @@ def _body_bytes(message: Any, present: int) -> int:
         return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
     if kind in RESULT_KINDS:
         return sum([_inline(group.sizes, group.status == Status.LARGE_VALUE) for group in message.groups])
+    if kind in SIZED_KINDS:
+        return sum([sum(group.sizes) for group in message.groups])
     return present if kind in TAKES_ALL else 0
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta, Struct
 
 from zcluster.wire.agents import AGENT_BODIES, AGENT_BULK, AGENT_KINDS, AgentMessage
+from zcluster.wire.jobs import JOB_KINDS, JobMessage
 from zcluster.wire.tables import TABLE_BODIES, TABLE_BULK, TABLE_KINDS, TableMessage
 from zcluster.wire.trees import BODY_KINDS, BULK_KINDS, TREE_KINDS, TreeMessage
 from zcluster.wire.trees import MAX_ID as MAX_ID
@@ -212,6 +213,16 @@ class Requests(Struct, frozen=True, array_like=True):
     groups: Annotated[list[RequestGroup], Meta(max_length=4096)]
 
 
+class Mark(Struct, array_like=True):
+    """What a node is told of a durable job, for the function that runs it."""
+
+    job: Name
+    """Its id."""
+    attempt: Annotated[int, Meta(ge=1, le=MAX_ID)]
+    key: Annotated[str, Meta(max_length=256)]
+    """Its idempotency key."""
+
+
 class WorkGroup(Struct, array_like=True):
     """Requests for a worker: consecutive legs (the master's numbers) and consecutive request ids of one caller."""
 
@@ -224,6 +235,8 @@ class WorkGroup(Struct, array_like=True):
     first_request: Id
     first_leg: Id
     sizes: Sizes
+    marks: Annotated[list[Mark], Meta(max_length=4096)] | None = None
+    """Of a durable job each member has one; absent or null: requests."""
 
 
 class Work(Struct, frozen=True, array_like=True):
@@ -287,13 +300,13 @@ class Sealed:
 BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
-Message = BusMessage | TreeMessage | TableMessage | AgentMessage | Sealed
+Message = BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | Sealed
 
 _BUS_KINDS: tuple[type[BusMessage], ...] = (
     Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk,
 )  # fmt: skip
-KINDS: dict[int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage]] = {
-    cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS)
+KINDS: dict[int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage] | type[JobMessage]] = {
+    cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS)
 }
 """The class of each kind number."""
 LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK

@@ -1,0 +1,185 @@
+"""The store of jobs: what a master's queue asks of a database. One contract for each backend (tests/store/jobs_contract.py).
+
+Rules kept here:
+- a batch is committed whole or not at all, and what ``commit`` has returned is on disk;
+- a job's unchanging part is written once, by its insertion; an update writes what may change (see MUTABLE), and nothing else;
+- of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``);
+- of the live jobs of a sequence exactly one is not ``blocked``, the oldest unless one came back: an insert, a final state and a
+  return to the queue keep it so;
+- ``parts_left`` of a fan-out counts its parts that are not final; a fan-out that has none left is told (``complete``);
+- what a batch asks for is read after its writes, in the same turn: the answer is neither older nor newer than the batch;
+- arguments and results above ``file_bytes`` are in files beside the database, each written and synced before the row that names
+  it, and removed after the row is gone; a file that no row names is removed when the store is opened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from zcluster.core.queue.job import Job, State
+
+FILE_BYTES = 262_144
+MAX_BATCH_JOBS = 16_384
+MAX_ASKED = 4096
+MAX_PAGE = 1000
+SCAN_JOBS = 100_000
+"""A page of a listing looks at so many jobs at most; then it is given as it is, with ``next``."""
+
+MUTABLE = (
+    "state", "due", "at_s", "blocked", "attempt", "failures", "deaths", "node", "steps", "result", "ended", "parts_left",
+)  # fmt: skip
+"""Fields of a Job that an update writes; of these the store itself keeps ``blocked`` and ``parts_left``."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One commit, and what is to be read after it."""
+
+    insert: list[Job] = field(default_factory=list)
+    """New jobs, numbers growing; parts follow their fan-out. One may be LEASED already."""
+    update: list[Job] = field(default_factory=list)
+    """Each number at most once. One that does not exist (any more) is passed over."""
+    delete: list[int] = field(default_factory=list)
+    """Jobs to be dropped, parts and files with them. Only final ones are (a live one is passed over)."""
+    meta: dict[str, bytes] = field(default_factory=dict)
+    """Small values of the queue itself: its clock, what is paused. At most 1 MiB each."""
+    usage: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By public key: what to add to its live jobs and their bytes of arguments. The store takes off what ``known`` tells of."""
+    counts: dict[int, int] = field(default_factory=dict)
+    """By state: what to add to the number of jobs in it (parts count, fan-outs count). LEASED stands for RUNNING too. The store
+    takes off what ``known`` and ``purged`` tell of."""
+    ready: dict[str, int] = field(default_factory=dict)
+    """By lane: the first so many jobs that are ready, by rank."""
+    due: tuple[float, float] | None = None
+    """The queued jobs whose time has come by this (queue time, wall time), at most MAX_ASKED."""
+    expired: float | None = None
+    """The queued jobs (delayed and blocked ones too) that expire by this queue time, at most MAX_ASKED."""
+    purge: float | None = None
+    """Delete the final jobs (at most MAX_ASKED, with the files) whose retention was over by this queue time: ended + retention_s.
+    A part goes with its fan-out."""
+    fetch: list[int] = field(default_factory=list)
+    """Whole jobs by number."""
+
+    def __bool__(self) -> bool:
+        return bool(self.insert or self.update or self.delete or self.meta or self.ready or self.fetch) or (
+            self.due is not None or self.expired is not None or self.purge is not None
+        )
+
+
+@dataclass(slots=True)
+class Done:
+    """What a batch has led to."""
+
+    known: dict[int, Job] = field(default_factory=dict)
+    """By the number of a job that was not inserted: the job that has its key. Its parts were not inserted either."""
+    blocked: set[int] = field(default_factory=set)
+    """Numbers of jobs that were inserted, or returned to the queue, and are blocked."""
+    unblocked: list[Job] = field(default_factory=list)
+    """Jobs that are the first of their sequence now, whole."""
+    complete: list[tuple[Job, dict[int, int]]] = field(default_factory=list)
+    """Fan-outs that are not final and have no live part left, with how many parts ended in each state."""
+    ready: dict[str, list[Job]] = field(default_factory=dict)
+    due: list[Job] = field(default_factory=list)
+    expired: list[Job] = field(default_factory=list)
+    fetched: dict[int, Job] = field(default_factory=dict)
+    purged: int = 0
+    """Jobs that were purged or deleted."""
+    next_due: float = math.inf
+    """Queue time at which the next delayed job is due; kept up to date when the batch touches delays, and only then
+    (``times``)."""
+    next_at_s: float = math.inf
+    next_expiry: float = math.inf
+    next_purge: float = math.inf
+    times: bool = False
+    """Whether the four above were read."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a queue begins with."""
+
+    last_number: int
+    lanes: dict[str, int]
+    """Ready jobs by lane."""
+    leased: list[Job]
+    """The jobs that were given to nodes when the master ended, whole."""
+    complete: list[tuple[Job, dict[int, int]]]
+    usage: dict[str, tuple[int, int]]
+    counts: dict[int, int]
+    meta: dict[str, bytes]
+    next_due: float
+    next_at_s: float
+    next_expiry: float
+    next_purge: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which jobs a listing shows, newest first; parts only with ``parent``."""
+
+    states: tuple[State, ...] = ()
+    target: str = ""
+    """As it was asked for, exactly."""
+    function: str = ""
+    key: str = ""
+    """Public key of who asked."""
+    parent: int = 0
+    before: int = 0
+    """Numbers below this one; 0: from the newest. With ``parent``: numbers above it, oldest first."""
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs, without arguments and results (body and result empty), and where to go on (0: that was all)."""
+
+    jobs: list[Job]
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found."""
+
+    ok: bool
+    jobs: int
+    """Readable ones."""
+    findings: list[str]
+    """What is wrong, one line each, at most 100."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class JobStore(Protocol):
+    """A store of jobs. All methods may be called from the one event loop that opened it."""
+
+    id: str
+    """Eight hexadecimal digits: the first half of each job's id. A store that was lost and begun again has others."""
+
+    async def opened(self) -> Opened:
+        """What is there; called once, before the first batch."""
+
+    async def commit(self, batch: Batch) -> Done:
+        """Commit and read. Batches are done one after the other; the caller waits for each.
+
+        Raises:
+            StoreFailed: the disk is full or broken; nothing was changed.
+            UsageError: beyond a limit.
+        """
+
+    async def get(self, number: int) -> Job | None:
+        """One job, whole. Raises StoreFailed: its file cannot be read."""
+
+    async def list(self, query: Query) -> Page:
+        """Some jobs."""
+
+    async def parts(self, parent: int, *, after: int = 0, limit: int = 100) -> Sequence[Job]:
+        """Parts of a fan-out by number, whole; about 16 MiB of arguments and results at most (but one at least)."""
+
+    async def check(self) -> Report:
+        """Whether everything is as it should be: the database's pages, rows that can be read, files, counters."""
+
+    async def close(self) -> None:
+        """End. Everything acknowledged is on disk already."""

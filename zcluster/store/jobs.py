@@ -24,6 +24,8 @@ from zcluster.core.queue.job import Job, State
 FILE_BYTES = 262_144
 MAX_BATCH_JOBS = 16_384
 MAX_ASKED = 4096
+READY_BYTES = 1_048_576
+"""The ready jobs of a lane that are read together end with the one whose arguments make them this large."""
 MAX_PAGE = 1000
 SCAN_JOBS = 100_000
 """A page of a listing looks at so many jobs at most; then it is given as it is, with ``next``."""
@@ -52,7 +54,7 @@ class Batch:
     """By state: what to add to the number of jobs in it (parts count, fan-outs count). LEASED stands for RUNNING too. The store
     takes off what ``known`` and ``purged`` tell of."""
     ready: dict[str, int] = field(default_factory=dict)
-    """By lane: the first so many jobs that are ready, by rank."""
+    """By lane: the first so many jobs that are ready, by rank; fewer when their arguments take READY_BYTES together."""
     due: tuple[float, float] | None = None
     """The queued jobs whose time has come by this (queue time, wall time), at most MAX_ASKED."""
     expired: float | None = None
@@ -82,14 +84,16 @@ class Done:
     complete: list[tuple[Job, dict[int, int]]] = field(default_factory=list)
     """Fan-outs that are not final and have no live part left, with how many parts ended in each state."""
     ready: dict[str, list[Job]] = field(default_factory=dict)
+    more: set[str] = field(default_factory=set)
+    """The lanes of these that have more ready jobs than were given."""
     due: list[Job] = field(default_factory=list)
     expired: list[Job] = field(default_factory=list)
     fetched: dict[int, Job] = field(default_factory=dict)
     purged: int = 0
     """Jobs that were purged or deleted."""
     next_due: float = math.inf
-    """Queue time at which the next delayed job is due; kept up to date when the batch touches delays, and only then
-    (``times``)."""
+    """Queue time at which the next delayed job is due. The four are read by a batch that asks for ``due``, ``expired`` or
+    ``purge``, and by no other (``times`` says so): of what it writes itself the queue knows the times."""
     next_at_s: float = math.inf
     next_expiry: float = math.inf
     next_purge: float = math.inf

@@ -1,0 +1,97 @@
+"""What the queue asks of its store in one turn, and what comes of it. Plain data; store/jobs.py says what a store does with it.
+
+Rules kept here:
+- a batch is committed whole or not at all; what it asks for is read after its writes;
+- nothing of a batch's jobs changes until it is back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from zcluster.core.queue.job import Job
+
+
+@dataclass(slots=True)
+class Batch:
+    """One commit, and what is to be read after it."""
+
+    insert: list[Job] = field(default_factory=list)
+    """New jobs, numbers growing; parts follow their fan-out. One may be LEASED already."""
+    update: list[Job] = field(default_factory=list)
+    """Each number at most once. One that does not exist (any more) is passed over."""
+    delete: list[int] = field(default_factory=list)
+    """Jobs to be dropped, parts and files with them. Only final ones are (a live one is passed over)."""
+    meta: dict[str, bytes] = field(default_factory=dict)
+    """Small values of the queue itself: its clock, what is paused. At most 1 MiB each."""
+    usage: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By public key: what to add to its live jobs and their bytes of arguments. The store takes off what ``known`` tells of."""
+    counts: dict[int, int] = field(default_factory=dict)
+    """By state: what to add to the number of jobs in it (parts count, fan-outs count). LEASED stands for RUNNING too. The store
+    takes off what ``known`` and ``purged`` tell of."""
+    ready: dict[str, int] = field(default_factory=dict)
+    """By lane: the first so many jobs that are ready, by rank; fewer when their arguments take READY_BYTES together."""
+    due: tuple[float, float] | None = None
+    """The queued jobs whose time has come by this (queue time, wall time), at most MAX_ASKED."""
+    expired: float | None = None
+    """The queued jobs (delayed and blocked ones too) that expire by this queue time, at most MAX_ASKED."""
+    purge: float | None = None
+    """Delete the final jobs (at most MAX_ASKED, with the files) whose retention was over by this queue time: ended + retention_s.
+    A part goes with its fan-out."""
+    fetch: list[int] = field(default_factory=list)
+    """Whole jobs by number."""
+
+    def __bool__(self) -> bool:
+        return bool(self.insert or self.update or self.delete or self.meta or self.ready or self.fetch) or (
+            self.due is not None or self.expired is not None or self.purge is not None
+        )
+
+
+@dataclass(slots=True)
+class Done:
+    """What a batch has led to."""
+
+    known: dict[int, Job] = field(default_factory=dict)
+    """By the number of a job that was not inserted: the job that has its key. Its parts were not inserted either."""
+    blocked: set[int] = field(default_factory=set)
+    """Numbers of jobs that were inserted, or returned to the queue, and are blocked."""
+    unblocked: list[Job] = field(default_factory=list)
+    """Jobs that are the first of their sequence now, whole."""
+    complete: list[tuple[Job, dict[int, int]]] = field(default_factory=list)
+    """Fan-outs that are not final and have no live part left, with how many parts ended in each state."""
+    ready: dict[str, list[Job]] = field(default_factory=dict)
+    more: set[str] = field(default_factory=set)
+    """The lanes of these that have more ready jobs than were given."""
+    due: list[Job] = field(default_factory=list)
+    expired: list[Job] = field(default_factory=list)
+    fetched: dict[int, Job] = field(default_factory=dict)
+    purged: int = 0
+    """Jobs that were purged or deleted."""
+    next_due: float = math.inf
+    """Queue time at which the next delayed job is due. The four are read by a batch that asks for ``due``, ``expired`` or
+    ``purge``, and by no other (``times`` says so): of what it writes itself the queue knows the times."""
+    next_at_s: float = math.inf
+    next_expiry: float = math.inf
+    next_purge: float = math.inf
+    times: bool = False
+    """Whether the four above were read."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a queue begins with."""
+
+    last_number: int
+    lanes: dict[str, int]
+    """Ready jobs by lane."""
+    leased: list[Job]
+    """The jobs that were given to nodes when the master ended, whole."""
+    complete: list[tuple[Job, dict[int, int]]]
+    usage: dict[str, tuple[int, int]]
+    counts: dict[int, int]
+    meta: dict[str, bytes]
+    next_due: float
+    next_at_s: float
+    next_expiry: float
+    next_purge: float

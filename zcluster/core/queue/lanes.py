@@ -1,0 +1,234 @@
+"""Who is next: the jobs that wait for nothing but a node, and the nodes that have room.
+
+Rules kept here:
+- a lane is a queue in the store: of a function (any node will do) or of a node; in memory is only its beginning, the *window*;
+- within a lane the highest priority goes first, then the oldest; across lanes there is no order;
+- a node is given as many jobs as it has slots, and a little more than that when its jobs end faster than commits do;
+- ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the function; a
+  job that failed goes to another node than before, where there is one;
+- a node that is paused is given nothing.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from operator import attrgetter
+from typing import Protocol
+
+from zcluster.core.queue.job import ANY_LANE, NODE_LANE, Job
+
+WINDOW = 1024
+"""Jobs of a lane that are in memory at most; half of them are kept when they are too many."""
+WINDOW_BYTES = 1_048_576
+"""And so many bytes of arguments, or one job."""
+_rank = attrgetter("rank")
+
+
+class NodeView(Protocol):
+    """What is known of a node (core.peers.Node)."""
+
+    name: str
+    role: str
+    slots: int
+
+    @property
+    def usable(self) -> bool: ...
+
+
+class Nodes(Protocol):
+    """The nodes that there are."""
+
+    def get(self, name: str) -> NodeView | None: ...
+    def having(self, function: str) -> Iterable[NodeView]: ...
+
+
+class Lane:
+    """The beginning of one queue."""
+
+    __slots__ = ("bytes", "loading", "more", "name", "window")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.window: list[Job] = []
+        self.bytes = 0
+        self.more = False
+        """There may be more in the store."""
+        self.loading = False
+
+    def add(self, job: Job) -> None:
+        """``job`` is ready: into the window, or, when it comes after it, left to the store."""
+        window = self.window
+        if self.more and (not window or job.rank > window[-1].rank):
+            return
+        if window and job.rank < window[-1].rank:
+            insort(window, job, key=_rank)
+        else:
+            window.append(job)
+        self.bytes += len(job.body)
+        if len(window) > WINDOW or (self.bytes > WINDOW_BYTES and len(window) > 1):
+            self._shorten()
+
+    def take(self, count: int) -> list[Job]:
+        """The next ``count`` jobs."""
+        jobs = self.window[:count]
+        del self.window[:count]
+        self.bytes = self.bytes - sum([len(job.body) for job in jobs]) if self.window else 0
+        return jobs
+
+    def loaded(self, jobs: Iterable[Job], more: bool) -> None:
+        """What the store has; jobs that are here already are the same."""
+        here = {job.number for job in self.window}
+        self.window.extend(job for job in jobs if job.number not in here)
+        self.window.sort(key=_rank)
+        self.bytes = sum(len(job.body) for job in self.window)
+        self.more, self.loading = more, False
+
+    def remove(self, number: int) -> None:
+        """``number`` is not ready any more."""
+        self.window = [job for job in self.window if job.number != number]
+        self.bytes = sum(len(job.body) for job in self.window)
+
+    def _shorten(self) -> None:
+        while len(self.window) > WINDOW // 2 or (self.bytes > WINDOW_BYTES and len(self.window) > 1):
+            self.bytes -= len(self.window.pop().body)
+        self.more = True
+
+
+class Lanes:
+    """All lanes, and what each node holds."""
+
+    def __init__(self, nodes: Nodes, lease: Callable[[Job, str], bool]) -> None:
+        self._nodes = nodes
+        self._lease = lease
+        """Gives the job to the node; False: the job may not run, and is taken care of."""
+        self.lanes: dict[str, Lane] = {}
+        self.held: dict[str, int] = {}
+        """Jobs that each node has, or is to get."""
+        self.paused: list[str] = []
+        self._ended: dict[str, int] = {}
+        """Jobs that ended on each node since the last commit: so many more it may be given ahead of a free slot."""
+        self._stirred: dict[str, None] = {}
+
+    def open(self, lanes: Iterable[str]) -> None:
+        """The store has ready jobs in these."""
+        for name in lanes:
+            lane = self.lanes[name] = Lane(name)
+            lane.more = True
+            self._stirred[name] = None
+
+    def add(self, job: Job) -> None:
+        """``job`` is ready."""
+        name = job.lane
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane(name)
+        lane.add(job)
+        self._stirred[name] = None
+
+    def add_run(self, jobs: Sequence[Job]) -> None:
+        """Jobs of one lane that are ready."""
+        self.add(jobs[0])
+        lane = self.lanes[jobs[0].lane]
+        for job in jobs[1:]:
+            lane.add(job)
+
+    def remove(self, job: Job) -> None:
+        """``job`` is not ready any more."""
+        lane = self.lanes.get(job.lane)
+        if lane is not None:
+            lane.remove(job.number)
+
+    def loaded(self, name: str, jobs: Iterable[Job], more: bool) -> None:
+        """The answer to what :meth:`wanted` has asked."""
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane(name)
+        lane.loaded(jobs, more)
+        self._stirred[name] = None
+
+    def load_failed(self) -> None:
+        """The store could not answer: ask again."""
+        for lane in self.lanes.values():
+            if lane.loading:
+                lane.loading = False
+                self._stirred[lane.name] = None
+
+    def released(self, node: str, count: int = 1) -> None:
+        """Jobs that ``node`` held are no longer its own."""
+        left = self.held.get(node, 0) - count
+        if left > 0:
+            self.held[node] = left
+        else:
+            self.held.pop(node, None)
+        self._ended[node] = self._ended.get(node, 0) + count
+
+    def stir(self) -> None:
+        """Nodes have come, gone or changed: look at every lane again."""
+        self._stirred.update(dict.fromkeys(self.lanes))
+
+    def assign(self) -> dict[str, int]:
+        """Give what is ready to nodes with room; returns the lanes to be read from the store, and how many jobs of each."""
+        if self._ended:
+            for node in self._ended:
+                self._stirred[NODE_LANE + node] = None
+            self._stirred.update((name, None) for name in self.lanes if name.startswith(ANY_LANE))
+        wanted: dict[str, int] = {}
+        stirred, self._stirred = self._stirred, {}
+        for name in stirred:
+            lane = self.lanes.get(name)
+            if lane is None:
+                continue
+            room = self._serve(lane)
+            if not lane.window and not lane.more:
+                del self.lanes[name]
+            elif not lane.window and room and not lane.loading:
+                lane.loading = True
+                wanted[name] = min(WINDOW, room + WINDOW // 4)
+        self._ended = {}
+        return wanted
+
+    def is_paused(self, node: str) -> bool:
+        """Whether ``node`` is given nothing."""
+        return any(fnmatchcase(node, pattern) for pattern in self.paused)
+
+    def _serve(self, lane: Lane) -> int:
+        """Give the window's jobs to nodes; returns how many more there is room for."""
+        rooms = [(node, room) for node in self._eligible(lane.name) if (room := self._room(node)) > 0]
+        if len(rooms) == 1:
+            node, room = rooms[0]
+            jobs = lane.take(room)
+            for job in jobs:
+                self._give(job, node.name)
+            return room - len(jobs)
+        if rooms:
+            self._spread(lane, [node for node, _ in rooms])
+        return sum(max(0, self._room(node)) for node, _ in rooms)
+
+    def _spread(self, lane: Lane, nodes: list[NodeView]) -> None:
+        """One at a time, to the least loaded."""
+        while lane.window and nodes:
+            job = lane.take(1)[0]
+            others = [node for node in nodes if node.name != job.node] if job.attempt else nodes
+            node = min(others or nodes, key=lambda node: self.held.get(node.name, 0) / node.slots)
+            self._give(job, node.name)
+            if self._room(node) <= 0:
+                nodes.remove(node)
+
+    def _give(self, job: Job, node: str) -> None:
+        if self._lease(job, node):
+            self.held[node] = self.held.get(node, 0) + 1
+
+    def _eligible(self, lane: str) -> list[NodeView]:
+        if lane.startswith(NODE_LANE):
+            node = self._nodes.get(lane.removeprefix(NODE_LANE))
+            found = [] if node is None else [node]
+        else:
+            found = list(self._nodes.having(lane.removeprefix(ANY_LANE)))
+            workers = [node for node in found if node.role == "worker" and node.usable]
+            found = workers or found
+        return [node for node in found if node.usable and not self.is_paused(node.name)]
+
+    def _room(self, node: NodeView) -> int:
+        return node.slots - self.held.get(node.name, 0) + min(self._ended.get(node.name, 0), node.slots)

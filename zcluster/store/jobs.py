@@ -3,11 +3,14 @@
 Rules kept here:
 - a batch is committed whole or not at all, and what ``commit`` has returned is on disk;
 - a job's unchanging part is written once, by its insertion; an update writes what may change (see MUTABLE), and nothing else;
-- of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``);
-- of the live jobs of a sequence exactly one is not ``blocked``, the oldest unless one came back: an insert, a final state and a
-  return to the queue keep it so;
+- a batch does its inserts, its updates, ``delete``, ``purge``, and then reads; what it tells is how things are after its writes, all
+  of them together (of a sequence whose first job ended and whose oldest came back, the oldest is the first), in the same turn;
+- of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``). Keys of parts
+  are not looked at: they are their fan-out's;
+- of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest;
 - ``parts_left`` of a fan-out counts its parts that are not final; a fan-out that has none left is told (``complete``);
-- what a batch asks for is read after its writes, in the same turn: the answer is neither older nor newer than the batch;
+- a fan-out is never among ``ready``, ``due`` and ``expired``, nor in the times of these: its parts are;
+- a job whose file cannot be read does not stop the others: it is given with that part empty, and is told of (``unreadable``);
 - arguments and results above ``file_bytes`` are in files beside the database, each written and synced before the row that names
   it, and removed after the row is gone; a file that no row names is removed when the store is opened.
 """
@@ -29,11 +32,14 @@ MAX_ASKED = 4096
 READY_BYTES = 1_048_576
 """The ready jobs of a lane that are read together end with the one whose arguments make them this large."""
 MAX_PAGE = 1000
+PARTS_BYTES = 16 * 1024 * 1024
+MAX_META_BYTES = 1024 * 1024
 SCAN_JOBS = 100_000
 """A page of a listing looks at so many jobs at most; then it is given as it is, with ``next``."""
 
 MUTABLE = (
-    "state", "due", "at_s", "blocked", "attempt", "failures", "deaths", "node", "steps", "result", "ended", "parts_left",
+    "state", "due", "at_s", "expires", "blocked", "attempt", "failures", "deaths", "node", "steps", "result", "ended",
+    "parts_left",
 )  # fmt: skip
 """Fields of a Job that an update writes; of these the store itself keeps ``blocked`` and ``parts_left``."""
 
@@ -56,7 +62,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some jobs, without arguments and results (body and result empty), and where to go on (0: that was all)."""
+    """Some jobs, without arguments and results (body and result empty), and where to go on: the last number that was looked at
+    (0: there are no more)."""
 
     jobs: list[Job]
     next: int
@@ -68,7 +75,7 @@ class Report:
 
     ok: bool
     jobs: int
-    """Readable ones."""
+    """Readable ones, parts among them."""
     findings: list[str]
     """What is wrong, one line each, at most 100."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -95,10 +102,11 @@ class JobStore(Protocol):
         """One job, whole. Raises StoreFailed: its file cannot be read."""
 
     async def list(self, query: Query) -> Page:
-        """Some jobs."""
+        """Some jobs. Raises UsageError: a page of none, or of more than MAX_PAGE."""
 
     async def parts(self, parent: int, *, after: int = 0, limit: int = 100) -> Sequence[Job]:
-        """Parts of a fan-out by number, whole; about 16 MiB of arguments and results at most (but one at least)."""
+        """Parts of a fan-out by number, whole: at most ``limit`` (1 to MAX_PAGE), and ending with the one that makes them PARTS_BYTES of
+        arguments and results. Raises StoreFailed: a file cannot be read."""
 
     async def check(self) -> Report:
         """Whether everything is as it should be: the database's pages, rows that can be read, files, counters."""

@@ -63,7 +63,8 @@ from zcluster.wire import (
     encode,
 )
 from zcluster.wire.agents import AgentOrder, Door, EventInfo, SharedFile
-from zcluster.wire.messages import RequestFlag
+from zcluster.wire.jobs import AcceptedGroup, JobFlag, JobGroup, JobRefusal, KnownJob, LargeOutcome, OutcomeGroup
+from zcluster.wire.messages import Mark, RequestFlag
 from zcluster.wire.trees import MAX_ITEMS, TreeInfo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +72,7 @@ PAGE = ROOT / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
     FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door, SharedFile,
-    AgentOrder, EventInfo,
+    AgentOrder, EventInfo, Mark, JobGroup, AcceptedGroup, KnownJob, JobRefusal, OutcomeGroup, LargeOutcome,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},
@@ -191,6 +192,7 @@ def test_flags_and_statuses_are_all_there() -> None:
     statuses = {row[0].strip("`"): int(row[1]) for row in tables(section("Statuses"))[0]}
     assert flags == constants(RequestFlag)
     assert statuses == constants(Status)
+    assert {row[0].strip("`"): int(row[1]) for row in tables(section("JOBS"))[2]} == constants(JobFlag)
     of = next(row[3] for row in rows_of(Grant) if row[0] == "`of`")
     assert [int(value) for value in re.findall(r"(\d):", of)] == sorted(constants(Of).values())
 

@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from tests.golden.samples_agents import SAMPLES as AGENT_SAMPLES
+from tests.golden.samples_jobs import SAMPLES as JOB_SAMPLES
 from zcluster.core.sync.entry import Change, Entry, checked_listing, content_digest, encode_listing, listing_digest
 from zcluster.errors import PeerError
 from zcluster.wire import (
@@ -47,6 +48,7 @@ from zcluster.wire import (
     encode,
 )
 from zcluster.wire.agents import Carry, Rows, Shared
+from zcluster.wire.jobs import SIZED_KINDS
 from zcluster.wire.messages import MAX_ID, TAKES_ALL, RequestFlag
 from zcluster.wire.tables import Ask, Changes, Page
 from zcluster.wire.trees import (
@@ -265,6 +267,7 @@ SAMPLES: list[Sample] = [
     ("look again", Order(tree="site", order="now"), []),
     ("go on although it is held", Order(tree="site", order="confirm"), []),
     *AGENT_SAMPLES,
+    *JOB_SAMPLES,
 ]  # fmt: skip
 
 
@@ -411,7 +414,7 @@ def test_the_listings_of_the_samples_are_proven_by_the_root_of_their_state() -> 
 def test_what_the_samples_say_of_their_bodies_is_so() -> None:
     for _, message, bodies in SAMPLES:
         body = b"".join(bodies)
-        assert not body or message.kind in TAKES_ALL or message.kind < Trees.kind
+        assert not body or message.kind in TAKES_ALL or message.kind < Trees.kind or message.kind in SIZED_KINDS
         if isinstance(message, Listing | Parcel):
             raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=1 << 20) if message.encoding == ZSTD else body
             assert len(raw) == message.raw_bytes

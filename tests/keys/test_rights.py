@@ -9,7 +9,7 @@ import pytest
 from zcluster.errors import InvalidKey
 from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send, may_send_at_door, may_subscribe
 
-CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen"}
+CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen", "jobs", "follow"}
 NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
 TREES = {"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"}
 WORKER = NODE | TREES | {"ask", "rows", "metrics", "carry", "events"}

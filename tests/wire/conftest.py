@@ -10,9 +10,22 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from zcluster.wire import KINDS, Message, Replies, RequestGroup, Requests, Results, Status, Work
+from zcluster.wire import (
+    KINDS,
+    Message,
+    Replies,
+    ReplyGroup,
+    RequestGroup,
+    Requests,
+    ResultGroup,
+    Results,
+    Status,
+    Work,
+    WorkGroup,
+)
 from zcluster.wire.frames import TAKES_ALL
-from zcluster.wire.messages import MAX_ID, RequestFlag
+from zcluster.wire.jobs import JobGroup, Jobs, Outcomes
+from zcluster.wire.messages import MAX_ID, Mark, RequestFlag
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 MAX_SIZE_BYTES = 300
@@ -94,12 +107,14 @@ def framed(draw: st.DrawFn) -> Framed:
     """A message of any kind and bodies that fit it."""
     message: Message = draw(structs(KINDS[draw(st.sampled_from(sorted(KINDS)))]))
     bodies: list[bytes] = []
-    if isinstance(message, Requests | Work | Results | Replies):
+    if isinstance(message, Requests | Work | Results | Replies | Jobs | Outcomes):
         for group in message.groups:
-            if isinstance(group, RequestGroup):  # its last id is bounded too
+            if isinstance(group, RequestGroup | JobGroup):  # its last id is bounded too
                 group.first_id = min(group.first_id, MAX_ID - len(group.sizes))
             if _is_large(group):
                 group.sizes[:] = [max(1, group.sizes[0])]
+            _one_for_each(draw, group)
+            if _is_large(group):
                 continue
             group.sizes[:] = [draw(st.integers(0, MAX_SIZE_BYTES)) for _ in group.sizes]
             bodies += [bytes(size) for size in group.sizes]
@@ -108,10 +123,18 @@ def framed(draw: st.DrawFn) -> Framed:
     return message, bodies
 
 
+def _one_for_each(draw: st.DrawFn, group: Any) -> None:
+    """Marks and idempotency keys: none, or one for each member."""
+    if isinstance(group, WorkGroup) and group.marks is not None:
+        group.marks = [draw(structs(Mark)) for _ in group.sizes]
+    if isinstance(group, JobGroup) and group.keys is not None:
+        group.keys = [draw(st.text(st.characters(codec="utf-8"), max_size=40)) for _ in group.sizes]
+
+
 def _is_large(group: Any) -> bool:
-    if hasattr(group, "flags"):
+    if isinstance(group, RequestGroup | WorkGroup):
         return bool(group.flags & RequestFlag.LARGE)
-    return bool(group.status == Status.LARGE_VALUE)
+    return isinstance(group, ResultGroup | ReplyGroup) and group.status == Status.LARGE_VALUE
 
 
 @pytest.fixture(scope="session")

@@ -31,12 +31,14 @@ from zcluster.wire import (
     Hello,
     Message,
     Of,
+    ReplyGroup,
     RequestGroup,
     Requests,
     ResultGroup,
     Results,
     Status,
     WireLimits,
+    WorkGroup,
     decode,
     encode,
 )
@@ -187,7 +189,9 @@ def fitting(kind: int, header: bytes) -> int:
 
 def is_large(group: Any) -> bool:
     """Whether the body of ``group`` is not in its frame."""
-    return bool(group.flags & RequestFlag.LARGE if hasattr(group, "flags") else group.status == Status.LARGE_VALUE)
+    if isinstance(group, RequestGroup | WorkGroup):
+        return bool(group.flags & RequestFlag.LARGE)
+    return isinstance(group, ResultGroup | ReplyGroup) and group.status == Status.LARGE_VALUE
 
 
 def mutate_bytes(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:

@@ -9,9 +9,11 @@ Rules kept here:
 from __future__ import annotations
 
 from zcluster.config.addresses import Address, Advertised, advertised, advertised_door, parse_address
+from zcluster.config.audit import AuditSettings
 from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.load import Loaded, Origin, Reloaded, Row, load, reload, rows
 from zcluster.config.names import MAX_NAME_CHARS, RESERVED_NAMES, name_fault, nearest
+from zcluster.config.queue import QueueSettings
 from zcluster.config.settings import (
     LIVE,
     SETTINGS,
@@ -23,7 +25,6 @@ from zcluster.config.settings import (
     LogSettings,
     MasterSettings,
     NodeSettings,
-    QueueSettings,
     SessionSettings,
     Settings,
     WorkerSettings,
@@ -37,6 +38,7 @@ from zcluster.config.units import format_bytes, parse_bytes, parse_duration_s
 __all__ = [
     "Address",
     "Advertised",
+    "AuditSettings",
     "ClientSettings",
     "ClusterSettings",
     "FunctionSettings",

@@ -38,6 +38,7 @@ from zcluster.wire.messages import (
     Sealed,
     Status,
     Work,
+    WorkGroup,
 )
 
 MAGIC = 0x5A
@@ -124,6 +125,8 @@ def _body_bytes(message: Any, present: int) -> int:
         for group in message.groups:
             if group.first_id + len(group.sizes) > MAX_ID + 1:
                 raise PeerError(f"the ids from {group.first_id} on go beyond {MAX_ID}")
+    if kind == Work.kind or kind == Jobs.kind:
+        _one_for_each(message)
     if kind in REQUEST_KINDS:
         return sum([_inline(group.sizes, group.flags & RequestFlag.LARGE) for group in message.groups])
     if kind in RESULT_KINDS:
@@ -131,6 +134,14 @@ def _body_bytes(message: Any, present: int) -> int:
     if kind in SIZED_KINDS:
         return sum([sum(group.sizes) for group in message.groups])
     return present if kind in TAKES_ALL else 0
+
+
+def _one_for_each(message: Work | Jobs) -> None:
+    """Marks and idempotency keys belong to members by their place: where there are any, there is one for each."""
+    for group in message.groups:
+        each = group.marks if isinstance(group, WorkGroup) else group.keys
+        if each is not None and len(each) != len(group.sizes):
+            raise PeerError(f"a group of {len(group.sizes)} members has {len(each)} marks or keys")
 
 
 def _inline(sizes: Sequence[int], large: int) -> int:

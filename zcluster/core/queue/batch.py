@@ -15,30 +15,30 @@ from zcluster.core.queue.job import Job
 
 @dataclass(slots=True)
 class Batch:
-    """One commit, and what is to be read after it. At most MAX_BATCH_JOBS in each of ``insert``, ``update`` and ``delete``, MAX_ASKED in
-    each lane of ``ready`` and in ``fetch`` (jobs_limits.py)."""
+    """One commit, and what is to be read after it. At most MAX_BATCH_JOBS in each of ``insert``, ``update`` and ``delete``,
+    MAX_ASKED in each lane of ``ready`` and in ``fetch`` (store/jobs_limits.py)."""
 
     insert: list[Job] = field(default_factory=list)
-    """New jobs, numbers growing; parts follow their fan-out, and are of the same batch. One may be LEASED already. Their ``blocked`` and
-    ``parts_left`` are the store's to say."""
+    """New jobs, numbers growing; parts follow their fan-out, and are of the same batch. One may be LEASED already. Their
+    ``blocked`` and ``parts_left`` are the store's to say."""
     update: list[Job] = field(default_factory=list)
     """Each number at most once. One that does not exist (any more) is passed over."""
     delete: list[int] = field(default_factory=list)
-    """Jobs to be dropped, parts and files with them. Only final ones are: a live one is passed over, and a fan-out with live parts, and
-    a part (it goes with its fan-out)."""
+    """Jobs to be dropped, parts and files with them. Only final ones are: a live one is passed over, and a fan-out with live
+    parts, and a part (it goes with its fan-out)."""
     meta: dict[str, bytes] = field(default_factory=dict)
     """Small values of the queue itself: its clock, what is paused. At most 1 MiB each."""
     usage: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By public key: what to add to its live jobs and their bytes of arguments (parts count, fan-outs count). The store takes off what
-    ``known`` tells of: 1 and the size of each job that was not inserted."""
+    """By public key: what to add to its live jobs and their bytes of arguments (parts count, fan-outs count). The store takes off
+    what ``known`` tells of: 1 and the size of each job that was not inserted."""
     counts: dict[int, int] = field(default_factory=dict)
     """By state: what to add to the number of jobs in it (parts count, fan-outs count). LEASED stands for RUNNING too. The store
     takes off what ``known`` and ``purged`` tell of."""
     ready: dict[str, int] = field(default_factory=dict)
     """By lane: the first so many jobs that are ready, by rank; fewer when their arguments take READY_BYTES together."""
     due: tuple[float, float] | None = None
-    """The queued jobs (blocked ones too) whose time has come by this (queue time, wall time), at most MAX_ASKED. A job waits for ``due``
-    or for ``at_s``; one that has both is here when the first has come."""
+    """The queued jobs (blocked ones too) whose time has come by this (queue time, wall time), at most MAX_ASKED. A job waits for
+    ``due`` or for ``at_s``; one that has both is here when the first has come."""
     expired: float | None = None
     """The queued jobs (delayed and blocked ones too) that expire by this queue time, at most MAX_ASKED."""
     purge: float | None = None
@@ -58,15 +58,15 @@ class Done:
     """What a batch has led to."""
 
     known: dict[int, Job] = field(default_factory=dict)
-    """By the number of a job that was not inserted: the job that has its key, whole, as the batch's updates left it (even if the batch
-    deleted it then). Its parts were not inserted either."""
+    """By the number of a job that was not inserted: the job that has its key, whole, as the batch's updates left it (even if the
+    batch deleted it then). Its parts were not inserted either."""
     blocked: set[int] = field(default_factory=set)
     """Numbers of jobs that are blocked, and were inserted, or were updated from a state other than QUEUED."""
     unblocked: list[Job] = field(default_factory=list)
     """Jobs that are the first of their sequence now and were blocked before the batch, whole."""
     complete: list[tuple[Job, dict[int, int]]] = field(default_factory=list)
-    """Fan-outs that are not final and have no live part left, whole, with how many parts ended in each state. Told by the batch that
-    made it so: the last part's end, or the return of the fan-out itself."""
+    """Fan-outs that are not final and have no live part left, whole, with how many parts ended in each state. Told by the batch
+    that made it so: the last part's end, or the return of the fan-out itself."""
     ready: dict[str, list[Job]] = field(default_factory=dict)
     """Each lane that was asked for, with its jobs whole."""
     more: set[str] = field(default_factory=set)

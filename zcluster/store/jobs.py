@@ -4,7 +4,7 @@ Rules kept here:
 - a batch is committed whole or not at all, and what ``commit`` has returned is on disk;
 - a job's unchanging part is written once, by its insertion; an update writes what may change (see MUTABLE), and nothing else;
 - a batch does its inserts, its updates, ``delete``, ``purge``, and then reads; what it tells is how things are after its writes,
-  all of them together (of a sequence whose first job ended and whose oldest came back, the oldest is the first), in the same turn;
+  all of them together, in the same turn (of a sequence whose first ended and whose oldest came back, the oldest is the first);
 - of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``). Keys of parts
   are not looked at: they are their fan-out's;
 - of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest;
@@ -105,8 +105,8 @@ class JobStore(Protocol):
         """Some jobs. Raises UsageError: a page of none, or of more than MAX_PAGE."""
 
     async def parts(self, parent: int, *, after: int = 0, limit: int = 100) -> Sequence[Job]:
-        """Parts of a fan-out by number, whole: at most ``limit`` (1 to MAX_PAGE), and ending with the one that makes them PARTS_BYTES
-        of arguments and results. Raises StoreFailed: a file cannot be read."""
+        """Parts of a fan-out by number, whole: at most ``limit`` (1 to MAX_PAGE), ending with the one that makes them PARTS_BYTES of
+        arguments and results. Raises StoreFailed: a file cannot be read."""
 
     async def check(self) -> Report:
         """Whether everything is as it should be: the database's pages, rows that can be read, files, counters."""

@@ -10,7 +10,7 @@ import pytest
 
 from zcluster.core.work import Effect, Job, More, Stop, WorkEnd
 from zcluster.keys import may_call
-from zcluster.wire import Cancel, Chunk, Credit, Grant, Of, Results, Status, Work, WorkGroup
+from zcluster.wire import Cancel, Chunk, Credit, Grant, Mark, Of, Results, Status, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 LARGE = RequestFlag.LARGE
@@ -89,6 +89,25 @@ def test_work_becomes_jobs_in_order() -> None:
         (1, b"a", "9.101", "c", "client", 5.0), (2, b"bb", "9.102", "c", "client", 5.0),
     ]  # fmt: skip
     assert end.in_flight == 2
+
+
+def test_each_member_has_its_own_mark_also_behind_one_that_is_not_run() -> None:
+    end = node()
+    work(end, 1)
+    marks = [Mark("ab-1", 1, ""), Mark("ab-2", 3, "report-2026-11-19")]
+    jobs: list[Any] = end.work(Work([WorkGroup("f", "c", "client", 5000, 0, 9, 101, 1, [1, 1], marks)]), b"ab", 0, 0.0)
+    assert [(job.id, job.mark) for job in jobs] == [(2, marks[1])], "leg 1 has been"
+    ordinary: list[Any] = work(end, 3)
+    assert ordinary[0].mark is None
+
+
+def test_a_job_with_a_large_body_keeps_its_mark() -> None:
+    end = node()
+    mark = Mark("ab-1", 2, "")
+    assert end.work(Work([WorkGroup("f", "c", "client", 5000, LARGE, 9, 101, 1, [1000], [mark])]), b"", 0, 0.0) == []
+    [job] = chunk(end, 1, 0, 1000)
+    assert isinstance(job, Job)
+    assert job.mark == mark
 
 
 def test_a_leg_has_one_result() -> None:

@@ -89,6 +89,10 @@ class Batch(Generic[G]):
         if self._members >= MAX_MEMBERS or self._bytes >= self._max_bytes:
             self._seal()
 
+    def reckon(self, header_bytes: int) -> None:
+        """The next member takes so much of the header."""
+        self._bytes += header_bytes
+
     def take(self) -> list[Outgoing]:
         """Everything as messages, in order."""
         self._seal()

@@ -20,10 +20,10 @@ from zcluster.core.catalog import Functions
 from zcluster.core.counters import Counters
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.peers import Fan, Node, Peer, Request
-from zcluster.core.relay import Relay
 from zcluster.core.verdicts import never_started, no_such_function, nobody_left, node_lost, not_served, overdue
 from zcluster.core.wheel import Wheel
-from zcluster.wire import Of, Status, WorkGroup
+from zcluster.core.workgroups import begin_group, join_marked
+from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
 
 
@@ -194,33 +194,22 @@ class Dispatch(Answers):
             running[leg] = request
             if request.fan is not None:
                 request.fan.by_leg[leg] = request
-            batch = peer.lanes.batch
+            batch, unmarked = peer.lanes.batch, request.mark is None
             last = batch.last
             if (
-                last is not None and self._last_group is group and self._last_node is node
+                unmarked and last is not None and self._last_group is group and self._last_node is node
                 and last.first_request + len(last.sizes) == request.id and last.first_leg + len(last.sizes) == leg
             ):  # fmt: skip
                 batch.join(request.body)
-            else:
-                self._begin(request, peer, ttl_ms)
-                self._last_group, self._last_node = group, node
+            elif unmarked or not join_marked(request, batch, ttl_ms):
+                begin_group(request, batch, ttl_ms)
+                self._last_group, self._last_node = group if unmarked else None, node
         self._last_leg = leg
         if count:
             self.running += count
             node.by_caller[caller.no] = node.by_caller.get(caller.no, 0) + count
             if peer is not None:
                 self.touched[peer] = None
-
-    def _begin(self, request: Request, peer: Peer, ttl_ms: int) -> None:
-        group, who = request.group, request.caller.identity
-        large = group.flags & RequestFlag.LARGE
-        work = WorkGroup(
-            group.function, who.name, who.role, ttl_ms, large, request.caller.no, request.id, request.leg, [request.size]
-        )
-        peer.lanes.batch.begin(work, request.body, 128 + 6 * (len(group.function) + len(who.name)))
-        if large:
-            request.relay = Relay(request, Of.REQUEST_BODY, request.size)
-            peer.lanes.batch.last = None
 
     def finish_run(self, node: Node, leg: int, status: int, sizes: list[int], data: bytes, offset: int) -> int:
         """Values or errors of consecutive legs of ``node``; returns the offset behind their bodies.
@@ -235,7 +224,7 @@ class Dispatch(Answers):
             request = running.get(leg)
             if request is None:
                 stray += 1
-            elif request.fan is not None or request.relay is not None:
+            elif request.fan is not None or request.relay is not None or request.trail is not None:
                 self.finish(request, status, data[offset:end])
             else:
                 if request.caller is not caller:
@@ -303,7 +292,7 @@ class Dispatch(Answers):
         """The caller does not want it any more; it gets no answer."""
         for request in list(entry.left) if isinstance(entry, Fan) else [entry]:
             self.end_early(request)
-            self._count("cancelled")
+            self._cancelled(request)
         entry.caller.requests.pop(entry.id, None)
 
     # -- time and loss ----------------------------------------------------------------------------------------------
@@ -327,7 +316,7 @@ class Dispatch(Answers):
             self.close_relay(request)
             if self._may_move(request, node, now):
                 self._wheel.remove(request.deadline_s, request)
-                self._count("moved")
+                self._moved(request, node)
                 self.enqueue(request, None, front=True)
                 continue
             self._wheel.remove(request.deadline_s, request)
@@ -358,7 +347,7 @@ class Dispatch(Answers):
         assert node is not None
         self._off_node(request, node)
         self._wheel.remove(request.deadline_s, request)
-        self._count("done")
+        self._ended(request, Status.VALUE, node.name, b"")
         fan, caller = request.fan, request.caller
         if fan is None:
             caller.requests.pop(request.id, None)

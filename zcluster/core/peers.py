@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from zcluster.core.auditing import Trail
 from zcluster.core.batch import Lanes
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.targets import ANY
-from zcluster.wire import FunctionInfo, RequestGroup
+from zcluster.wire import FunctionInfo, Mark, RequestGroup
 
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
@@ -146,6 +147,10 @@ class Request(msgspec.Struct, eq=False):
     """An item or value of it has been passed on: it cannot be run again unseen."""
     items: int = 0
     items_upto: int = INITIAL_ITEMS
+    trail: Trail | None = None
+    """Of a request that is audited: what is to be written of it. The parts of a fan-out have one together."""
+    mark: Mark | None = None
+    """Of a durable job: what its node is told of it."""
 
     @property
     def priority(self) -> int:

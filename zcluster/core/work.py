@@ -40,6 +40,7 @@ from zcluster.wire import (
     Chunk,
     Credit,
     Grant,
+    Mark,
     Of,
     ResultGroup,
     Results,
@@ -73,6 +74,8 @@ class Job(msgspec.Struct, eq=False):
     role: str
     session: int
     request: int
+    mark: Mark | None = None
+    """Of a durable job."""
 
     @property
     def request_id(self) -> str:
@@ -165,7 +168,7 @@ class WorkEnd:
             function = self._functions.get(group.function)
             large = group.flags & RequestFlag.LARGE
             deadline_s = now + group.ttl_ms / 1000
-            leg, request = group.first_leg, group.first_request
+            leg, request, marks = group.first_leg, group.first_request, group.marks
             for size in group.sizes:
                 end = offset if large else offset + size
                 if leg <= self._last_leg:
@@ -181,6 +184,8 @@ class WorkEnd:
                         self._refuse(leg, error, f"{group.session}.{request}")
                     else:
                         job = Job(leg, function, data[offset:end], deadline_s, group.caller, group.role, group.session, request)
+                        if marks is not None:
+                            job.mark = marks[leg - group.first_leg]
                         if large:
                             self._gather(job, size)
                         else:

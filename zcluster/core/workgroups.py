@@ -1,0 +1,52 @@
+"""Requests become the groups of WORK.
+
+Rules kept here:
+- the members of a group are of one caller, function and deadline, with consecutive ids and legs; either all of them have a
+  mark (they are attempts of durable jobs) or none has;
+- a mark is reckoned as header with every character escaped, so that a message keeps its bound whatever the keys are.
+"""
+
+from __future__ import annotations
+
+from zcluster.core.batch import Batch
+from zcluster.core.peers import Request
+from zcluster.core.relay import Relay
+from zcluster.wire import Mark, Of, WorkGroup
+from zcluster.wire.messages import RequestFlag
+
+
+def begin_group(request: Request, batch: Batch[WorkGroup], ttl_ms: int) -> None:
+    """Begin a group with ``request``; one with a large body, which follows by itself, stays alone."""
+    group, who, mark = request.group, request.caller.identity, request.mark
+    large = group.flags & RequestFlag.LARGE
+    header_bytes = 128 + 6 * (len(group.function) + len(who.name))
+    work = WorkGroup(
+        group.function, who.name, who.role, ttl_ms, large, request.caller.no, request.id, request.leg, [request.size]
+    )
+    if mark is not None:
+        work.marks = [mark]
+        header_bytes += _mark_bytes(mark)
+    batch.begin(work, request.body, header_bytes)
+    if large:
+        request.relay = Relay(request, Of.REQUEST_BODY, request.size)
+        batch.last = None
+
+
+def join_marked(request: Request, batch: Batch[WorkGroup], ttl_ms: int) -> bool:
+    """Add ``request``, which has a mark, to the last group if that goes on with it; whether it did."""
+    last, mark, group = batch.last, request.mark, request.group
+    if last is None or last.marks is None or mark is None or group.flags & RequestFlag.LARGE:
+        return False
+    # By value: jobs that are alike need not share a RequestGroup. The caller's number stands for its name and role.
+    count = len(last.sizes)
+    follows = last.first_request + count == request.id and last.first_leg + count == request.leg
+    if not follows or (last.function, last.session, last.ttl_ms) != (group.function, request.caller.no, ttl_ms):
+        return False
+    last.marks.append(mark)
+    batch.reckon(_mark_bytes(mark))
+    batch.join(request.body)
+    return True
+
+
+def _mark_bytes(mark: Mark) -> int:
+    return 32 + 6 * (len(mark.job) + len(mark.key))

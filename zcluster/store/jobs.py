@@ -7,7 +7,8 @@ Rules kept here:
   all of them together, in the same turn (of a sequence whose first ended and whose oldest came back, the oldest is the first);
 - of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``). Keys of parts
   are not looked at: they are their fan-out's;
-- of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest;
+- of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest
+  (a final one is not blocked);
 - ``parts_left`` of a fan-out counts its parts that are not final; a fan-out that has none left is told (``complete``);
 - a fan-out is never among ``ready``, ``due`` and ``expired``, nor in the times of these: its parts are;
 - a job whose file cannot be read does not stop the others: it is given with that part empty, and is told of (``unreadable``);
@@ -105,8 +106,8 @@ class JobStore(Protocol):
         """Some jobs. Raises UsageError: a page of none, or of more than MAX_PAGE."""
 
     async def parts(self, parent: int, *, after: int = 0, limit: int = 100) -> Sequence[Job]:
-        """Parts of a fan-out by number, whole: at most ``limit`` (1 to MAX_PAGE), ending with the one that makes them PARTS_BYTES of
-        arguments and results. Raises StoreFailed: a file cannot be read."""
+        """Parts of a fan-out by number, whole: at most ``limit`` (1 to MAX_PAGE), ending with the one that makes them
+        PARTS_BYTES of arguments and results. Raises StoreFailed: a file cannot be read."""
 
     async def check(self) -> Report:
         """Whether everything is as it should be: the database's pages, rows that can be read, files, counters."""

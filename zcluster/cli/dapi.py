@@ -14,6 +14,7 @@ from zcluster.cli.connect import connection, deadline_s, open_client, run_async,
 from zcluster.cli.groups import Group
 from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
+from zcluster.cli.submit import submit
 from zcluster.core.targets import is_single
 from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
 
@@ -51,6 +52,9 @@ def complete_target(ctx: click.Context, _param: click.Parameter, incomplete: str
 @click.group(cls=Group)
 def dapi() -> None:
     """Call functions on nodes; list and describe them."""
+
+
+dapi.add_command(submit)
 
 
 @dapi.command()

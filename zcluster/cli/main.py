@@ -18,8 +18,9 @@ from typing import NoReturn
 import click
 
 from zcluster import __version__
+from zcluster.cli.complaints import complain
 from zcluster.cli.groups import Entry, LazyGroup
-from zcluster.cli.options import MACHINE_FORMATS, State, common_options
+from zcluster.cli.options import State, common_options
 from zcluster.errors import EXIT_FAILED, EXIT_OK, UsageError, ZClusterError
 
 EXIT_INTERRUPTED = 130
@@ -37,6 +38,7 @@ COMMANDS = {
     },
     "Use": {
         "dapi": Entry("zcluster.cli.dapi:dapi", "Call functions on nodes; list and describe them."),
+        "queue": Entry("zcluster.cli.queue:queue", "List, show, watch, cancel, retry and drop durable jobs."),
         "sync": Entry("zcluster.cli.sync:sync", "See how the trees are on every worker; look now, pause, confirm, roll back."),
         "agents": Entry("zcluster.cli.agents:agents", "List, show, count, import, move and remove agents."),
         "groups": Entry("zcluster.cli.agent_groups:groups", "Make groups, put agents into them, share files with them."),
@@ -143,12 +145,7 @@ def _report(error: ZClusterError, cause: BaseException, state: State, argv: Sequ
         import traceback
 
         traceback.print_exception(cause, file=sys.stderr)
-    if (state.output or _format_in(argv)) in MACHINE_FORMATS:
-        import json
-
-        print(json.dumps({"error": error.to_dict()}), file=sys.stderr)
-    else:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+    complain(error, state.output or _format_in(argv))
     return error.exit_code or EXIT_FAILED
 
 

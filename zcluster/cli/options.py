@@ -160,8 +160,7 @@ def output_option(command: F) -> F:
     )(command)
 
 
-def connection_options(command: F) -> F:
-    """``--key`` and ``--master``, passed to the command as ``key`` and ``master``."""
+def _reaches(command: F, key_flag: str) -> F:
     command = click.option(
         "--master",
         multiple=True,
@@ -169,11 +168,22 @@ def connection_options(command: F) -> F:
         help="Address of a master or of a worker's door, instead of those in the key file (may be repeated).",
     )(command)
     return click.option(
-        "--key",
+        key_flag,
+        "key",
         type=FILE,
         metavar="FILE",
         help="Key file to use. [env: ZCLUSTER_KEY; default: keys/admin.key in the home]",
     )(command)
+
+
+def connection_options(command: F) -> F:
+    """``--key`` and ``--master``, passed to the command as ``key`` and ``master``."""
+    return _reaches(command, "--key")
+
+
+def key_file_options(command: F) -> F:
+    """As :func:`connection_options`, for a command whose ``--key`` means something else: the file is ``--key-file`` there."""
+    return _reaches(command, "--key-file")
 
 
 def timeout_option(command: F) -> F:

@@ -5,13 +5,15 @@ Rules kept here:
 - the caller's role must permit the function (checked here and again where it runs);
 - full is Busy at once, with how long to wait; nothing is dropped in silence;
 - a call means one node; a fan-out names its nodes now, and those that cannot answer are told at once, with the reason;
-- a node that was here before the master started is expected (``joining``) for a grace period: requests wait for it.
+- a node that was here before the master started is expected (``joining``) for a grace period: requests wait for it;
+- whether a request is audited is decided here, refused ones too; while nobody has its function, it may be one that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from zcluster.core.auditing import ADMIN, MAX_ARGS_BYTES, Trail
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.locating import Locate, Parking, check_target, names_agents
@@ -74,16 +76,16 @@ class Admission:
             nodes, error = self._plan(peer, group, now)
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S
             deadline_s = now + min(timeout_s, self._dispatch.limits.max_timeout_s)
-            count = len(group.sizes)
+            count, audited = len(group.sizes), self._audits(group, error)
             if error is None and names_agents(group.target):
-                offset = self._admit_located(peer, group, data, offset, deadline_s, now)
+                offset = self._admit_located(peer, group, audited, data, offset, deadline_s, now)
             elif (
-                error is None and not group.flags & PER_REQUEST and group.first_id > peer.last_id
+                error is None and not audited and not group.flags & PER_REQUEST and group.first_id > peer.last_id
                 and self._too_much(peer, sum(group.sizes), count) is None
             ):  # fmt: skip
                 offset = self._admit_run(peer, group, nodes, data, offset, deadline_s, now)
             else:
-                offset = self._admit_each(peer, group, nodes, error, data, offset, deadline_s, now)
+                offset = self._admit_each(peer, group, nodes, error, audited, data, offset, deadline_s, now)
             self._count("requests", len(group.sizes))
 
     def _admit_run(
@@ -129,7 +131,7 @@ class Admission:
         return [self._available(nodes[0], request.group.function)]
 
     def _admit_located(
-        self, peer: Peer, group: RequestGroup, data: bytes, offset: int, deadline_s: float, now: float
+        self, peer: Peer, group: RequestGroup, audited: bool, data: bytes, offset: int, deadline_s: float, now: float
     ) -> int:
         """Requests for where an agent is: they wait for the book's answer."""
         waiting: list[Request] = []
@@ -142,6 +144,7 @@ class Admission:
             else:
                 peer.last_id = id_
                 request = Request(peer, id_, group, data[offset:end], size, deadline_s, now)
+                request.trail = self._trail(request) if audited else None
                 peer.requests[id_] = request
                 error = self._too_much(peer, len(request.body), len(waiting) + 1)
                 if error is None:
@@ -155,8 +158,8 @@ class Admission:
         return offset
 
     def _admit_each(
-        self, peer: Peer, group: RequestGroup, nodes: list[Node] | None, error: ZClusterError | None, data: bytes, offset: int,
-        deadline_s: float, now: float,
+        self, peer: Peer, group: RequestGroup, nodes: list[Node] | None, error: ZClusterError | None, audited: bool, data: bytes,
+        offset: int, deadline_s: float, now: float,
     ) -> int:  # fmt: skip
         large = group.flags & RequestFlag.LARGE
         id_ = group.first_id
@@ -166,7 +169,9 @@ class Admission:
                 self._count("duplicate_request")
             else:
                 peer.last_id = id_
-                self._admit_one(Request(peer, id_, group, data[offset:end], size, deadline_s, now), nodes, error)
+                request = Request(peer, id_, group, data[offset:end], size, deadline_s, now)
+                request.trail = self._trail(request) if audited else None
+                self._admit_one(request, nodes, error)
             id_, offset = id_ + 1, end
         return offset
 
@@ -193,9 +198,11 @@ class Admission:
         parts: list[tuple[Request, Node | None]] = []
         for node in nodes if nodes is not None else [None]:
             part = Request(peer, request.id, request.group, request.body, request.size, request.deadline_s, request.queued_s)
-            part.fan = fan
+            part.fan, part.trail = fan, request.trail
             fan.left[part] = None
             parts.append((part, node))
+        if request.trail is not None:
+            request.trail.open_parts = len(parts)
         missing = [(part, node) for part, node in parts if node is not None and not _here(node)]
         peer.answered_at_once += len(missing)
         for part, node in missing:
@@ -204,6 +211,23 @@ class Admission:
         for part, node in parts:
             if part in fan.left:
                 self._dispatch.enqueue(part, node)
+
+    def _audits(self, group: RequestGroup, error: ZClusterError | None) -> bool:
+        """Whether the requests of ``group``, which were refused with ``error`` or not, are audited."""
+        which = self._dispatch.auditing.requests
+        if which != ADMIN:
+            return which == "all"
+        functions = self._dispatch.functions
+        if error is None:
+            return ADMIN in functions.roles(group.function) or group.function not in functions.providers
+        return ADMIN in functions.roles(group.function) or ADMIN in self._roles(group)
+
+    def _trail(self, request: Request) -> Trail:
+        caller, group, who = request.caller, request.group, request.caller.identity
+        body = request.body if len(request.body) <= MAX_ARGS_BYTES else b""
+        schemas = frozenset(self._dispatch.functions.schemas(group.function))
+        id_, since_s = f"{caller.no}.{request.id}", request.queued_s
+        return Trail(id_, who.name, who.key, who.role, group.function, group.target, body, schemas, since_s)
 
     def _plan(self, peer: Peer, group: RequestGroup, now: float) -> tuple[list[Node] | None, ZClusterError | None]:
         """The nodes of a group's requests (None: any), or the error that all of them get."""

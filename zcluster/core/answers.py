@@ -3,13 +3,15 @@
 Rules kept here:
 - a request is answered once: who is not in its caller's table any more gets nothing;
 - each part of a fan-out is answered by itself, and DONE follows the last of them;
-- credit is passed on within the Gate's limit.
+- credit is passed on within the Gate's limit;
+- the end of an audited request is written on its trail, with its answer or without.
 """
 
 from __future__ import annotations
 
+from zcluster.core.auditing import CANCELLED, Auditing, error_code
 from zcluster.core.counters import Counters
-from zcluster.core.peers import Fan, Peer, Request
+from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.relay import Gate, Relay
 from zcluster.core.verdicts import encode_error
 from zcluster.errors import ZClusterError
@@ -23,6 +25,7 @@ class Answers:
         self.gate = Gate(transfer_bytes, window_bytes)
         self.touched: dict[Peer, None] = {}
         """The peers that may have something to be sent."""
+        self.auditing = Auditing()
         self._count = counters.add
 
     def answer_error(self, request: Request, error: ZClusterError) -> None:
@@ -36,15 +39,35 @@ class Answers:
         if fan is None:
             if caller.requests.pop(request.id, None) is None:
                 return
-            self._count("failed" if status == Status.ERROR else "done")
+            self._ended(request, status, node, body)
             self.reply(caller, request.id, status, node, 0, body)
             return
         if fan.left.pop(request, False) is False:
             return
         fan.by_leg.pop(request.leg, None)
-        self._count("failed" if status == Status.ERROR else "done")
+        self._ended(request, status, node, body)
         self.reply(caller, fan.id, status, node, request.leg, body)
         self.end_fan(fan)
+
+    def _ended(self, request: Request, status: int, node: str, body: bytes) -> None:
+        """``request`` has its answer."""
+        self._count("failed" if status == Status.ERROR else "done")
+        if request.trail is not None:
+            error = error_code(body) if status == Status.ERROR else ""
+            self.auditing.part_ended(request.trail, node, request.attempts, error)
+
+    def _cancelled(self, request: Request) -> None:
+        """``request`` ends without an answer."""
+        self._count("cancelled")
+        if request.trail is not None:
+            node = request.node.name if request.node is not None else ""
+            self.auditing.part_ended(request.trail, node, request.attempts, CANCELLED)
+
+    def _moved(self, request: Request, node: Node) -> None:
+        """``node`` was lost with ``request``, which waits for another."""
+        self._count("moved")
+        if request.trail is not None:
+            self.auditing.moved(request.trail, node.name)
 
     def end_fan(self, fan: Fan) -> None:
         """Tell the caller that a fan-out has all its answers, once it has.

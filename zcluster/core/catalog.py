@@ -6,6 +6,7 @@ Rule kept here: a join or a leave costs as many steps as the node has functions,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import msgspec
 
@@ -17,6 +18,7 @@ MAX_CATALOG_BYTES = 262_144
 
 UNKNOWN = {"client": 0}
 """The roles that a function asks of its caller as long as no node has it."""
+_NO_SCHEMAS: dict[str, int] = {}
 
 
 class Functions:
@@ -26,6 +28,7 @@ class Functions:
         self.providers: dict[str, dict[str, Node]] = {}
         """By function name and node name."""
         self._roles: dict[str, Counter[str]] = {}
+        self._schemas: dict[str, Counter[str]] = {}
         self._unsafe: Counter[str] = Counter()
 
     def provide(self, node: Node) -> None:
@@ -44,10 +47,15 @@ class Functions:
             if not providers:
                 del self.providers[name]
                 del self._roles[name]
+                del self._schemas[name]
 
     def roles(self, name: str) -> dict[str, int]:
         """The roles that the providers of a function ask of its caller."""
         return self._roles.get(name, UNKNOWN)
+
+    def schemas(self, name: str) -> Collection[str]:
+        """The different schemas of a function's arguments that its providers gave, as JSON."""
+        return self._schemas.get(name, _NO_SCHEMAS).keys()
 
     def idempotent(self) -> list[str]:
         """The functions that every node that has them declares idempotent, by name."""
@@ -73,6 +81,10 @@ class Functions:
         roles[info.role] += step
         if not roles[info.role]:
             del roles[info.role]
+        schemas = self._schemas.setdefault(name, Counter())
+        schemas[info.parameters] += step
+        if not schemas[info.parameters]:
+            del schemas[info.parameters]
         if not info.idempotent:
             self._unsafe[name] += step
             if not self._unsafe[name]:

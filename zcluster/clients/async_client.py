@@ -6,6 +6,7 @@
         async for r in c.fan_out("node.info"): ...                                    # Result(node, ok, value, ...)
         async for line in c.stream("log.tail", {"lines": 10}, target="worker-1"): ...
         await c.nodes()
+        await (await c.submit("report.build", {"day": "2026-11-19"})).result()        # a durable job: jobs.py
 
 Rules kept here:
 - every call returns or raises by its deadline; a timeout does not say that nothing ran;
@@ -26,7 +27,6 @@ from typing import Any
 import orjson
 
 from zcluster.clients import events as events_module
-from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.checks import (
     check_idempotent,
     check_priority,
@@ -39,13 +39,12 @@ from zcluster.clients.checks import (
     not_json,
     refuse_not_finite,
 )
-from zcluster.clients.groups import AsyncGroups
+from zcluster.clients.facades import ClusterCalls
+from zcluster.clients.jobs import JobCalls
 from zcluster.clients.link import ClientLink
-from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.messages import Messages, checked_keep
 from zcluster.clients.result import Result
 from zcluster.clients.sinkqueue import SinkQueue
-from zcluster.clients.sync import AsyncSync
 from zcluster.config import Home, default_home
 from zcluster.core.calls import Call, decode_error
 from zcluster.core.doors import Candidate, candidates
@@ -64,7 +63,7 @@ N, U = b"nu"
 _logger = logging.getLogger("zcluster.client")
 
 
-class AsyncClient:
+class AsyncClient(ClusterCalls, JobCalls):
     """A client of one cluster; use it with ``async with``, or ``await connect()`` and ``close()``.
 
     Args:
@@ -132,7 +131,7 @@ class AsyncClient:
     @property
     def session(self) -> int:
         """The number of the current session (the first part of request ids)."""
-        return self._open_link().session
+        return self.open_link().session
 
     async def call(
         self,
@@ -161,7 +160,7 @@ class AsyncClient:
             link is None or idempotent is not None or priority != DEFAULT_PRIORITY or timeout is not None
             or type(function) is not str or type(target) is not str
         ):  # fmt: skip
-            link = self._open_link()
+            link = self.open_link()
             call = self._open_call(link, function, args, target, timeout, priority, idempotent, 0)
         else:
             # The common case of _open_call, without the call.
@@ -187,7 +186,7 @@ class AsyncClient:
         priority: int = DEFAULT_PRIORITY,
     ) -> Result:  # fmt: skip
         """As :meth:`call`, but the value comes as a :class:`Result`: with the node that answered, and how long it took."""
-        link = self._open_link()
+        link = self.open_link()
         began_s = link.loop.time()
         call = self._open_call(link, function, args, target, timeout, priority, None, 0)
         call.sink = sink = SinkQueue()
@@ -209,7 +208,7 @@ class AsyncClient:
 
         The generator is held back while its items are not taken. Leaving the loop cancels it.
         """
-        link = self._open_link()
+        link = self.open_link()
         call = self._open_call(link, function, args, target, timeout, priority, None, 0)
         call.sink = sink = SinkQueue()
         link.submit()
@@ -242,7 +241,7 @@ class AsyncClient:
         Raises:
             NoSuchNode: the target matches nothing. ZClusterError: the call as a whole was refused.
         """
-        link = self._open_link()
+        link = self.open_link()
         began_s = link.loop.time()
         call = self._open_call(link, function, args, target, timeout, priority, None, RequestFlag.FAN_OUT)
         call.sink = sink = SinkQueue()
@@ -271,41 +270,6 @@ class AsyncClient:
             link.calls.cancel(call)
             link.wake()
 
-    async def nodes(self) -> list[dict[str, Any]]:
-        """Every node: name, role, state, version, last_seen_s, load, in_flight, cpu_percent, memory_percent and more."""
-        found: list[dict[str, Any]] = await self.call("cluster.nodes", target="master")
-        return found
-
-    async def functions(self) -> list[dict[str, Any]]:
-        """Every function that a live node has: name, doc, parameters, nodes and more."""
-        found: list[dict[str, Any]] = await self.call("cluster.functions", target="master")
-        return found
-
-    async def status(self) -> dict[str, Any]:
-        """The master's account of the cluster."""
-        found: dict[str, Any] = await self.call("cluster.status", target="master")
-        return found
-
-    @property
-    def sync(self) -> AsyncSync:
-        """File sync: the state of the trees, and what can be done about it."""
-        return AsyncSync(self)
-
-    @property
-    def agents(self) -> AsyncAgents:
-        """The agents: what is known of them, and what can be done about them."""
-        return AsyncAgents(self)
-
-    @property
-    def groups(self) -> AsyncGroups:
-        """The groups of agents: which there are, who is in them, and their shared files."""
-        return AsyncGroups(self)
-
-    @property
-    def config(self) -> AsyncConfig:
-        """The live configuration of nodes, groups and agents."""
-        return AsyncConfig(self)
-
     @property
     def link(self) -> ClientLink | None:
         """What keeps its session; None while it is closed."""
@@ -327,7 +291,7 @@ class AsyncClient:
 
     def messages(self, as_name: str = "") -> Messages:
         """What other clients send to ``as_name`` (default: the name of the key), as Message; a newer one ends the older."""
-        return Messages(self._open_link, checked_text("as_name", as_name))
+        return Messages(self.open_link, checked_text("as_name", as_name))
 
     async def send(self, to: str, text: str, *, keep_s: float = 0.0, as_name: str = "", timeout: float | None = None) -> int:
         """Send ``text`` to whoever listens as ``to`` ("all": to everybody else); returns how many sessions got it.
@@ -336,7 +300,7 @@ class AsyncClient:
             keep_s: let it wait for so long when nobody listens (the answer is 0 then); otherwise that is NoSuchClient.
             as_name: the sender's name; default: the one under which this client listens, or that of its key.
         """
-        listening = self._open_link().notes
+        listening = self.open_link().notes
         sender = checked_text("as_name", as_name) or (listening.name if listening is not None else "")
         args = {"to": checked_text("to", to), "text": checked_text("text", text), "keep_s": checked_keep(keep_s)}
         return int(await self.call("notes.send", {**args, "as_name": sender}, target="master", timeout=timeout))
@@ -357,7 +321,8 @@ class AsyncClient:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _open_link(self) -> ClientLink:
+    def open_link(self) -> ClientLink:
+        """What keeps its session; raises UsageError while it is closed."""
         if self._link is None:
             raise UsageError("the client is not connected", hint="use it with `async with`, or await connect() first")
         return self._link

@@ -20,6 +20,8 @@ from zcluster.core.doors import split_node
 from zcluster.errors import InvalidArguments, UsageError
 
 MAX_TIMEOUT_S = 86_400.0
+MAX_SECONDS = 1e12
+"""In milliseconds it still is a number that a message carries."""
 NOT_FINITE_HINT = "JSON has no such number: send null (None) or a text instead"
 
 
@@ -65,6 +67,19 @@ def checked_timeout(value: object) -> float:
     if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise UsageError(f"a timeout of {timeout_s} s is not between 0 and {MAX_TIMEOUT_S:g} s", hint="seconds, such as 5.0")
     return timeout_s
+
+
+def checked_seconds(parameter: str, value: object, *, positive: bool = False) -> float:
+    """``value`` as a number of seconds; raises UsageError when it is none, negative (with ``positive`` also: 0) or too large."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise UsageError(f"{parameter} is a number of seconds, not {_kind(value)}", hint="such as 5.0")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not (0 < seconds if positive else 0 <= seconds) or seconds > MAX_SECONDS:
+        raise UsageError(f"{parameter} of {seconds:g} is out of range", hint=f"seconds, at most {MAX_SECONDS:g}")
+    return seconds
 
 
 def check_priority(value: object) -> None:

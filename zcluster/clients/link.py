@@ -2,8 +2,9 @@
 
 Rules kept here:
 - what is called in one turn of the loop leaves in one batch at its end;
-- an outcome goes to the call's sink: a future, or a queue of a stream or fan-out;
-- when the link is lost for good every open call ends with that error.
+- an outcome goes to the call's sink: a future, or a queue of a stream or fan-out; that of a submission or a job to a future,
+  which only wakes: what there is to know is in the item;
+- when the link is lost for good every open call, submission and wait ends with that error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from zcluster import __version__
@@ -19,7 +20,9 @@ from zcluster.clients.messages import Messages
 from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls, decode_error
 from zcluster.core.doors import Candidate
+from zcluster.core.following import Following, Wait
 from zcluster.core.link import Link, LinkPolicy
+from zcluster.core.submitting import Submission, Submitting
 from zcluster.errors import (
     NotAllowed,
     SessionReplaced,
@@ -49,6 +52,7 @@ from zcluster.wire import (
     WireLimits,
 )
 from zcluster.wire.agents import Note
+from zcluster.wire.jobs import Accepted, Follow, Jobs, Outcomes
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """The largest frame a client takes: its master, whose key it knows, may be configured to send large chunks."""
@@ -74,6 +78,8 @@ class ClientLink:
         self.time = self.loop.time
         self._logger = logger
         self.calls = Calls()
+        self.submitting = Submitting()
+        self.following = Following()
         self.notes: Messages | None = None
         """Where notes of other clients go."""
         self.session = 0
@@ -125,6 +131,19 @@ class ClientLink:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
+    def submit_job(self) -> None:
+        """A job was submitted or followed, and the sink set; it leaves with what else is wanted in this turn."""
+        if self._ended is not None:
+            self._fail_all(self._ended)
+        elif self._flushing:
+            if self.submitting.full:
+                self._driver.flush()
+        elif len(self.submitting.open) + self.following.open == 1:
+            self._flush()
+        else:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
     def wake(self) -> None:
         """Something is to be sent (credit, a cancel)."""
         if not self._flushing and not self._closed:
@@ -166,6 +185,8 @@ class ClientLink:
         self.session, self.cluster, self.master = welcome.session, welcome.cluster, welcome.master
         self.name = welcome.name
         self.calls.session_up(welcome, self.loop.time())
+        _settle(self.submitting.session_up(welcome))
+        self.following.session_up()
         if self.notes is not None:
             self.notes.session_up()
         if not self._opened.done():
@@ -182,6 +203,8 @@ class ClientLink:
         if was_up:
             for call, lost in self.calls.session_lost():
                 _fail(call, lost)
+            _settle(self.submitting.session_lost())
+            self.following.session_lost()
 
     def link_ended(self, error: ZClusterError) -> None:
         self._last_error = self._ended = error
@@ -207,6 +230,10 @@ class ClientLink:
                                 sink.set_exception(self.error(call, status, node, body))
                     elif sink is not None:
                         sink.put(status, node, leg, body)
+            case Outcomes():
+                _settle(self.following.outcomes(message, data, offset))
+            case Accepted():
+                _settle(self.submitting.accepted(message))
             case Credit():
                 calls.credit(message.grants)
             case Chunk():
@@ -227,7 +254,7 @@ class ClientLink:
         return Beat()
 
     def link_take(self) -> list[Outgoing]:
-        return self.calls.take()
+        return self.calls.take() + self.submitting.take() + self.following.take()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -246,22 +273,43 @@ class ClientLink:
             for call in [call for call in self.calls.open_calls.values() if call.sent]:
                 self.calls.cancel(call)
                 _fail(call, error)
+        elif refusal.about == Jobs.kind:
+            _settle(self.submitting.refused(error))
+        elif refusal.about == Follow.kind:
+            _settle(self.following.end_all(error))
 
     def _flush(self) -> None:
         self._flushing = False
         if not self._closed:
             self._driver.flush()
-            self._alarm.set(self.calls.next_deadline())
+            machines = (self.calls, self.submitting, self.following)
+            due = [due_s for machine in machines if (due_s := machine.next_deadline()) is not None]
+            self._alarm.set(min(due) if due else None)
 
     def _due(self) -> None:
         for call, error in self.calls.handle_deadline(self.loop.time()):
             _fail(call, error)
+        _settle(self.submitting.handle_deadline(self.loop.time()))
+        _settle(self.following.handle_deadline(self.loop.time()))
         self._flush()
 
     def _fail_all(self, error: ZClusterError) -> None:
         for call in list(self.calls.open_calls.values()):
             self.calls.cancel(call)
             _fail(call, error)
+        _settle(self.submitting.end_all(error))
+        _settle(self.following.end_all(error))
+
+
+def _settle(ended: Iterable[Submission | Wait]) -> None:
+    """Tell those who await a submission or the end of a job."""
+    for item in ended:
+        sink = item.sink
+        if sink is not None and not sink.done():
+            if item.error is None:
+                sink.set_result(None)
+            else:
+                sink.set_exception(item.error)
 
 
 def _fail(call: Call, error: ZClusterError) -> None:

@@ -271,6 +271,11 @@ class AsyncClient(ClusterCalls, JobCalls):
             link.wake()
 
     @property
+    def timeout_s(self) -> float:
+        """The default deadline of calls."""
+        return self._timeout_s
+
+    @property
     def link(self) -> ClientLink | None:
         """What keeps its session; None while it is closed."""
         return self._link

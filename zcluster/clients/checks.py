@@ -77,7 +77,7 @@ def checked_seconds(parameter: str, value: object, *, positive: bool = False) ->
         seconds = float(value)
     except OverflowError:
         seconds = math.inf
-    if not (0 < seconds if positive else 0 <= seconds) or seconds > MAX_SECONDS:
+    if not (seconds > 0 if positive else seconds >= 0) or seconds > MAX_SECONDS:
         raise UsageError(f"{parameter} of {seconds:g} is out of range", hint=f"seconds, at most {MAX_SECONDS:g}")
     return seconds
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -48,6 +48,19 @@ MAX_RETRIES = 100
 NULL = b"null"
 
 
+class JobCaller(Protocol):
+    """What makes the calls: an AsyncClient."""
+
+    async def call(
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None,
+        priority: int = 5, idempotent: bool | None = None,
+    ) -> Any: ...  # fmt: skip
+
+    def open_link(self) -> ClientLink: ...
+    @property
+    def timeout_s(self) -> float: ...
+
+
 class AsyncJob:
     """A durable job of the cluster. Every method raises what any call may raise (docs/reference/errors.md), and NoSuchJob.
 
@@ -57,7 +70,7 @@ class AsyncJob:
 
     __slots__ = ("_client", "_fan_out", "_number", "_store", "known")
 
-    def __init__(self, client: JobCalls, store: str, number: int, known: bool = False, fan_out: bool | None = None) -> None:
+    def __init__(self, client: JobCaller, store: str, number: int, known: bool = False, fan_out: bool | None = None) -> None:
         self._client = client
         self._store, self._number = store, number
         self._fan_out = fan_out
@@ -217,24 +230,8 @@ def _result(item: Mapping[str, Any], accepted_s: float) -> Result:
 class JobCalls:
     """What of AsyncClient makes jobs; the client that inherits it makes the calls."""
 
-    _timeout_s: float
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None,
-        priority: int = 5, idempotent: bool | None = None,
-    ) -> Any:  # fmt: skip
-        raise NotImplementedError
-
-    def open_link(self) -> ClientLink:
-        raise NotImplementedError
-
-    @property
-    def timeout_s(self) -> float:
-        """The default deadline of calls."""
-        return self._timeout_s
-
     async def submit(
-        self,
+        self: JobCaller,
         function: str,
         args: Mapping[str, Any] | None = None,
         *,
@@ -273,10 +270,8 @@ class JobCalls:
         """
         link = self.open_link()
         if type(function) is not str or type(target) is not str:
-            function, target = (
-                checked_text("function", function, "the function's name, such as 'node.info'"),
-                checked_target(target),
-            )
+            function = checked_text("function", function, "the function's name, such as 'node.info'")
+            target = checked_target(target)
         flags = 0 if target == ANY or is_single(target) else JobFlag.FAN_OUT
         if (
             priority == 5 and not delay_s and at_s is None and expires_s is None and retries == 3
@@ -295,10 +290,10 @@ class JobCalls:
             refuse_not_finite(function, args)
         if type(idempotency_key) is not str:
             idempotency_key = checked_text("idempotency_key", idempotency_key)
-        timeout_s = self._timeout_s if timeout is None else checked_timeout(timeout)
+        timeout_s = self.timeout_s if timeout is None else checked_timeout(timeout)
         submitting = link.submitting
         if len(body) > submitting.inline_bytes:
-            return await self._submit_large(terms, args, idempotency_key, timeout_s)
+            return await _submit_large(self, terms, args, idempotency_key, timeout_s)
         submission = submitting.submit(terms, body, idempotency_key, link.time(), timeout_s)
         submission.sink = future = link.loop.create_future()
         link.submit_job()
@@ -309,20 +304,21 @@ class JobCalls:
             raise
         return AsyncJob(self, submission.store, submission.number, submission.known, bool(flags))
 
-    def job(self, id: str) -> AsyncJob:
+    def job(self: JobCaller, id: str) -> AsyncJob:
         """The job of this id, whoever submitted it; nothing is asked for yet. Raises UsageError when it is no id of a job."""
         return AsyncJob(self, *split_job_id(checked_text("id", id)))
 
-    async def _submit_large(self, terms: Terms, args: Any, key: str, timeout_s: float) -> AsyncJob:
-        """Arguments that are too large for a submission go the way of those of a request."""
-        asked = {
-            "function": terms.function, "args": args, "target": terms.target, "fan_out": bool(terms.flags),
-            "priority": terms.priority, "delay_s": terms.delay_ms / 1000, "at_s": terms.at_ms / 1000,
-            "expires_s": terms.expires_ms / 1000, "retries": terms.retries, "timeout_s": terms.timeout_ms / 1000,
-            "retention_s": terms.retention_ms / 1000, "sequence": terms.sequence, "key": key,
-        }  # fmt: skip
-        answer = await self.call("queue.submit", asked, target="master", timeout=timeout_s, idempotent=True if key else None)
-        return AsyncJob(self, *split_job_id(answer["id"]), bool(answer["known"]), bool(terms.flags))
+
+async def _submit_large(client: JobCaller, terms: Terms, args: Any, key: str, timeout_s: float) -> AsyncJob:
+    """Arguments that are too large for a submission go the way of those of a request."""
+    asked = {
+        "function": terms.function, "args": args, "target": terms.target, "fan_out": bool(terms.flags),
+        "priority": terms.priority, "delay_s": terms.delay_ms / 1000, "at_s": terms.at_ms / 1000,
+        "expires_s": terms.expires_ms / 1000, "retries": terms.retries, "timeout_s": terms.timeout_ms / 1000,
+        "retention_s": terms.retention_ms / 1000, "sequence": terms.sequence, "key": key,
+    }  # fmt: skip
+    answer = await client.call("queue.submit", asked, target="master", timeout=timeout_s, idempotent=True if key else None)
+    return AsyncJob(client, *split_job_id(answer["id"]), bool(answer["known"]), bool(terms.flags))
 
 
 def _terms(

@@ -14,6 +14,7 @@ from zcluster.cli.main import run
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
+from zcluster.clients.queue import AsyncQueue
 from zcluster.clients.result import Result
 from zcluster.clients.sync import AsyncSync
 from zcluster.errors import ZClusterError
@@ -58,6 +59,8 @@ class FakeClient:
     events: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     connections: list[Any] = field(default_factory=list)
+    job: Any = None
+    """What a submission gives, or raises."""
     closed: bool = False
 
     async def __aenter__(self) -> FakeClient:
@@ -96,9 +99,21 @@ class FakeClient:
     def config(self) -> AsyncConfig:
         return AsyncConfig(self)
 
+    @property
+    def queue(self) -> AsyncQueue:
+        return AsyncQueue(self)
+
+    async def submit(self, function: str, args: Any = None, **options: Any) -> Any:
+        self.asked.append(("submit", function, args, options))
+        if isinstance(self.job, BaseException):
+            raise self.job
+        return self.job
+
     async def stream(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Any]:
         self.asked.append(("stream", function, args, options))
         for item in self.items:
+            if isinstance(item, BaseException):
+                raise item
             yield item
 
     async def fan_out(self, function: str, args: Any = None, **options: Any) -> AsyncIterator[Answered]:
@@ -130,7 +145,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing", "config", "connect"):
+    for module in ("dapi", "nodes", "sync", "completing", "config", "connect", "submit", "queue", "queue_acts"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

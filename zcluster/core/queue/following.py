@@ -93,7 +93,6 @@ class Following:
     def ended(self, job: Job) -> Iterable[Follower]:
         """``job`` has ended, on disk: who is to be told."""
         number, size = job.number, len(job.result)
-        job.body = b""
         if size <= RECENT_RESULT_BYTES:
             self._recent[number] = job
             self._recent_bytes += size

@@ -4,8 +4,8 @@ Rules kept here:
 - a lane is a queue in the store: of a function (any node will do) or of a node; in memory is only its beginning, the *window*;
 - within a lane the highest priority goes first, then the oldest; across lanes there is no order;
 - a node is given as many jobs as it has slots, and a little more than that when its jobs end faster than commits do;
-- ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the function; a
-  job that failed goes to another node than before, where there is one;
+- ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the function;
+  a job that failed goes to another node than before, where there is one;
 - a node that is paused is given nothing.
 """
 
@@ -47,25 +47,31 @@ class Nodes(Protocol):
 class Lane:
     """The beginning of one queue."""
 
-    __slots__ = ("bytes", "loading", "more", "name", "window")
+    __slots__ = ("_index", "bytes", "loading", "more", "name", "skipped", "window")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, index: dict[int, Job]) -> None:
         self.name = name
         self.window: list[Job] = []
+        self._index = index
+        """The jobs of all windows by number."""
         self.bytes = 0
         self.more = False
         """There may be more in the store."""
         self.loading = False
+        self.skipped = False
+        """A job was left to the store while the answer of the store was under way: it may not be in that."""
 
     def add(self, job: Job) -> None:
         """``job`` is ready: into the window, or, when it comes after it, left to the store."""
         window = self.window
         if self.more and (not window or job.rank > window[-1].rank):
+            self.skipped = True
             return
         if window and job.rank < window[-1].rank:
             insort(window, job, key=_rank)
         else:
             window.append(job)
+        self._index[job.number] = job
         self.bytes += len(job.body)
         if len(window) > WINDOW or (self.bytes > WINDOW_BYTES and len(window) > 1):
             self._shorten()
@@ -74,26 +80,39 @@ class Lane:
         """The next ``count`` jobs."""
         jobs = self.window[:count]
         del self.window[:count]
-        self.bytes = self.bytes - sum([len(job.body) for job in jobs]) if self.window else 0
+        index = self._index
+        for job in jobs:
+            del index[job.number]
+            self.bytes -= len(job.body)
         return jobs
+
+    def load(self) -> None:
+        """The store is asked now."""
+        self.loading, self.skipped = True, False
 
     def loaded(self, jobs: Iterable[Job], more: bool) -> None:
         """What the store has; jobs that are here already are the same."""
-        here = {job.number for job in self.window}
-        self.window.extend(job for job in jobs if job.number not in here)
+        for job in jobs:
+            if job.number not in self._index:
+                self._index[job.number] = job
+                self.window.append(job)
+                self.bytes += len(job.body)
         self.window.sort(key=_rank)
-        self.bytes = sum(len(job.body) for job in self.window)
-        self.more, self.loading = more, False
+        self.more, self.loading = more or self.skipped, False
 
     def remove(self, number: int) -> None:
         """``number`` is not ready any more."""
-        self.window = [job for job in self.window if job.number != number]
-        self.bytes = sum(len(job.body) for job in self.window)
+        job = self._index.pop(number, None)
+        if job is not None:
+            self.window.remove(job)
+            self.bytes -= len(job.body)
 
     def _shorten(self) -> None:
         while len(self.window) > WINDOW // 2 or (self.bytes > WINDOW_BYTES and len(self.window) > 1):
-            self.bytes -= len(self.window.pop().body)
-        self.more = True
+            job = self.window.pop()
+            del self._index[job.number]
+            self.bytes -= len(job.body)
+        self.more = self.skipped = True
 
 
 class Lanes:
@@ -104,6 +123,7 @@ class Lanes:
         self._lease = lease
         """Gives the job to the node; False: the job may not run, and is taken care of."""
         self.lanes: dict[str, Lane] = {}
+        self._index: dict[int, Job] = {}
         self.held: dict[str, int] = {}
         """Jobs that each node has, or is to get."""
         self.paused: list[str] = []
@@ -114,7 +134,7 @@ class Lanes:
     def open(self, lanes: Iterable[str]) -> None:
         """The store has ready jobs in these."""
         for name in lanes:
-            lane = self.lanes[name] = Lane(name)
+            lane = self.lanes[name] = Lane(name, self._index)
             lane.more = True
             self._stirred[name] = None
 
@@ -123,7 +143,7 @@ class Lanes:
         name = job.lane
         lane = self.lanes.get(name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name)
+            lane = self.lanes[name] = Lane(name, self._index)
         lane.add(job)
         self._stirred[name] = None
 
@@ -144,9 +164,17 @@ class Lanes:
         """The answer to what :meth:`wanted` has asked."""
         lane = self.lanes.get(name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name)
+            lane = self.lanes[name] = Lane(name, self._index)
         lane.loaded(jobs, more)
         self._stirred[name] = None
+
+    def find(self, number: int) -> Job | None:
+        """The job, if it is in a window."""
+        return self._index.get(number)
+
+    def left(self, job: Job) -> None:
+        """``job``, which was to be leased, stays in the store."""
+        self.lanes[job.lane].more = self.lanes[job.lane].skipped = True
 
     def load_failed(self) -> None:
         """The store could not answer: ask again."""
@@ -184,7 +212,7 @@ class Lanes:
             if not lane.window and not lane.more:
                 del self.lanes[name]
             elif not lane.window and room and not lane.loading:
-                lane.loading = True
+                lane.load()
                 wanted[name] = min(WINDOW, room + WINDOW // 4)
         self._ended = {}
         return wanted

@@ -3,8 +3,8 @@
 Rules kept here:
 - ALLOWED says which state may follow which; anything else is a bug and raises AssertionError;
 - an attempt is counted when it is leased, before anything is sent;
-- an attempt that ended without an outcome is followed by another after a back-off (exponential, full jitter), or by ``dead``: when
-  more attempts have failed than ``retries``, when MAX_DEATHS nodes were lost with the job, or after MAX_ATTEMPTS in all;
+- an attempt that ended without an outcome is followed by another after a back-off (exponential, full jitter), or by ``dead``:
+  when more attempts have failed than ``retries``, when MAX_DEATHS nodes were lost with the job, or after MAX_ATTEMPTS in all;
 - what is final stays so, until somebody puts the job back by hand; what is done stays done.
 """
 
@@ -93,17 +93,27 @@ def fail(job: Job, error: Mapping[str, Any], result: bytes, wall_s: float, now: 
     job.result = result
 
 
+def is_last(job: Job, loss: Loss) -> bool:
+    """Whether no attempt follows one that ends so."""
+    if job.attempt >= MAX_ATTEMPTS:
+        return True
+    return loss is not Loss.NOTHING and (
+        job.failures + 1 > job.retries or (loss is Loss.DEATH and job.deaths + 1 >= MAX_DEATHS)
+    )
+
+
 def lose(job: Job, loss: Loss, error: Mapping[str, Any], result: bytes, due: float, wall_s: float, now: float) -> None:
     """An attempt ended without an outcome: the job waits for another until ``due`` (queue time), or is dead.
 
     Args:
         error, result: why, as an object and as JSON.
     """
+    last = is_last(job, loss)
     if loss is not Loss.NOTHING:
         job.failures += 1
     if loss is Loss.DEATH:
         job.deaths += 1
-    if job.failures > job.retries or job.deaths >= MAX_DEATHS or job.attempt >= MAX_ATTEMPTS:
+    if last:
         _end(job, State.DEAD, wall_s, now, error)
         job.result = result
     else:

@@ -1,0 +1,141 @@
+"""What people and programs want of jobs that are there: to follow, cancel, put back or drop them.
+
+Rules kept here:
+- a job that is in memory is dealt with at once; any other is fetched with the next batch, and dealt with as that batch left it;
+- a job that is in the batch under way is dealt with when that is back;
+- an order is answered when what it did is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from zcluster.core.queue.batch import Batch
+from zcluster.core.queue.following import Follower, may_see
+from zcluster.core.queue.job import Job, State
+from zcluster.errors import Conflict, NoSuchJob, ZClusterError
+
+if TYPE_CHECKING:
+    from zcluster.core.queue.machine import JobQueue
+
+MAX_FETCHED = 4096
+"""Jobs that one batch fetches."""
+Op = Literal["follow", "cancel", "retry", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One thing to be done with one job. ``owner`` follows, or is answered (``ticket`` is its own)."""
+
+    op: Op
+    number: int
+    owner: Follower
+    ticket: Any = None
+    lifetime_s: float = 0.0
+    """``retry``: when it expires from then."""
+
+
+class Orders:
+    """Orders that wait for their jobs, or for the disk."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._asked: dict[int, list[Order]] = {}
+        self._fetching: dict[int, list[Order]] = {}
+        self._drops: list[int] = []
+        self._done: list[tuple[Order, Job]] = []
+        """Carried out, not yet on disk."""
+        self._committing: list[tuple[Order, Job]] = []
+
+    def put(self, order: Order, now: float, wall_s: float) -> None:
+        """Carry out ``order``, now or as soon as its job is there."""
+        queue = self._queue
+        job = queue.find(order.number)
+        if job is None and order.op == "follow":
+            job = queue.following.recent(order.number)
+        if job is None:
+            self._asked.setdefault(order.number, []).append(order)
+        elif order.op != "follow" and queue.in_flight(order.number):
+            queue.later(lambda now, wall_s: self.put(order, now, wall_s))
+        else:
+            self._perform(order, job, now, wall_s)
+
+    def take(self, batch: Batch) -> None:
+        """What ``batch`` is to fetch and to drop."""
+        if self._asked:
+            batch.fetch = list(self._asked)[:MAX_FETCHED]
+            self._fetching = {number: self._asked.pop(number) for number in batch.fetch}
+        batch.delete, self._drops = self._drops, []
+        self._committing, self._done = self._done, []
+
+    def done(self, fetched: Mapping[int, Job], now: float, wall_s: float) -> None:
+        """The batch is on disk."""
+        for order, job in self._committing:
+            self._queue.told.answers.append((order.ticket, order.number, job, None))
+        fetching, self._fetching = self._fetching, {}
+        self._committing = []
+        for number, orders in fetching.items():
+            job = self._queue.find(number) or fetched.get(number)
+            for order in orders:
+                if job is None:
+                    self._refuse(order, _unknown())
+                else:
+                    self._perform(order, job, now, wall_s)
+
+    def failed(self, error: ZClusterError) -> None:
+        """The batch is not on disk."""
+        for order, _ in self._committing:
+            self._refuse(order, error)
+        for orders in self._fetching.values():
+            for order in orders:
+                self._refuse(order, error)
+        self._fetching, self._committing = {}, []
+
+    def _refuse(self, order: Order, error: ZClusterError) -> None:
+        told = self._queue.told
+        if order.op == "follow":
+            told.unknown.setdefault(order.owner, []).append(order.number)
+        else:
+            told.answers.append((order.ticket, order.number, None, error))
+
+    def _perform(self, order: Order, job: Job, now: float, wall_s: float) -> None:
+        queue = self._queue
+        if not may_see(order.owner.key, order.owner.admin, job):
+            self._refuse(order, _unknown())
+            return
+        committed = job.number not in queue.live
+        match order.op:
+            case "follow":
+                # A job that has ended, but not on disk yet, is told when it is.
+                if job.final and committed:
+                    queue.told.outcomes.setdefault(order.owner, []).append(job)
+                else:
+                    queue.following.follow(order.owner, job.number)
+                return
+            case "cancel" if not job.final and not job.parts:
+                queue.cancel(job, now, wall_s)
+            case "retry" if job.final and job.state != State.DONE and committed:
+                queue.put_back(job, order.lifetime_s, now, wall_s)
+            case "drop" if job.final and committed and not job.parent:
+                queue.following.forget(job.number)
+                self._drops.append(job.number)
+            case _:
+                self._refuse(order, _conflict(order.op, job))
+                return
+        self._done.append((order, job))
+
+
+def _unknown() -> NoSuchJob:
+    return NoSuchJob("there is no such job (any more), or it is not yours", hint="`zcluster queue ls` lists the jobs there are")
+
+
+def _conflict(op: str, job: Job) -> Conflict:
+    if op == "cancel":
+        return Conflict(f"it is {job.state.word} already", hint="only a job that has not ended can be cancelled")
+    if op == "retry":
+        return Conflict(f"it is {job.state.word}", hint="a failed, dead, cancelled or expired job can be put back")
+    if job.parent:
+        return Conflict("it is a part of a fan-out", hint="drop the whole fan-out")
+    return Conflict(f"it is {job.state.word}", hint="cancel it first: only a job that has ended can be dropped")

@@ -1,0 +1,49 @@
+"""What the queue wants told, once it is on disk: plain lists that the process empties each turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from zcluster.core.peers import Event
+from zcluster.core.queue.following import Follower
+from zcluster.core.queue.job import Job
+from zcluster.errors import ZClusterError
+
+
+@dataclass(slots=True)
+class Submission:
+    """Jobs of one follower with consecutive ids: alike but for their arguments, or one fan-out with its parts."""
+
+    owner: Follower
+    first_id: int
+    jobs: list[Job]
+    parts: list[Job]
+    bytes: int
+    """Of arguments, those of the parts too."""
+
+    @property
+    def all(self) -> list[Job]:
+        return [*self.jobs, *self.parts]
+
+
+@dataclass(slots=True)
+class Told:
+    """Everything that is to be told."""
+
+    accepted: list[Submission] = field(default_factory=list)
+    """Whole submissions whose jobs are all new."""
+    known: list[tuple[Follower, int, Job, bool]] = field(default_factory=list)
+    """A submission by its id, the job that it has become, and whether that was there before."""
+    refused: list[tuple[Follower, int, int, ZClusterError]] = field(default_factory=list)
+    """First id, how many, why."""
+    outcomes: dict[Follower, list[Job]] = field(default_factory=dict)
+    unknown: dict[Follower, list[int]] = field(default_factory=dict)
+    stops: list[Job] = field(default_factory=list)
+    """Jobs that nodes have, and that are not wanted any more."""
+    answers: list[tuple[Any, int, Job | None, ZClusterError | None]] = field(default_factory=list)
+    """To orders: whose, the number, the job, and why not."""
+    ended: list[Job] = field(default_factory=list)
+    changed: list[Job] = field(default_factory=list)
+    """Jobs that have another state, when somebody watches."""
+    events: list[Event] = field(default_factory=list)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zcluster.clients import AsyncClient, Client, Message, Result
+    from zcluster.clients import AsyncClient, AsyncJob, Client, Job, Message, Result
     from zcluster.dapi import Context, function
     from zcluster.errors import (
         Busy,
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
         FunctionFailed,
         InvalidArguments,
         InvalidKey,
+        JobDead,
+        JobExpired,
+        KeyConflict,
         MasterLost,
         NodeLost,
         NodeUnavailable,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         NoSuchFile,
         NoSuchFunction,
         NoSuchGroup,
+        NoSuchJob,
         NoSuchKey,
         NoSuchLease,
         NoSuchNode,
@@ -53,8 +57,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "AsyncJob",
     "Client",
     "Context",
+    "Job",
     "Message",
     "Result",
     "function",
@@ -65,8 +71,12 @@ __all__ = [
     "FunctionFailed",
     "InvalidArguments",
     "InvalidKey",
+    "JobDead",
+    "JobExpired",
+    "KeyConflict",
     "MasterLost",
     "NoSuchFunction",
+    "NoSuchJob",
     "NoSuchKey",
     "NoSuchNode",
     "NoSuchTree",
@@ -95,7 +105,9 @@ __all__ = [
 
 _MODULES = {
     "AsyncClient": "zcluster.clients",
+    "AsyncJob": "zcluster.clients",
     "Client": "zcluster.clients",
+    "Job": "zcluster.clients",
     "Message": "zcluster.clients",
     "Result": "zcluster.clients",
     "Context": "zcluster.dapi",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from zcluster.clients.agents import Agents
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from zcluster.clients.groups import Groups
+from zcluster.clients.jobs_blocking import Job, Queue
 from zcluster.clients.liveconfig import Config
 from zcluster.clients.messages import Message
 from zcluster.clients.result import Result
@@ -153,6 +154,35 @@ class Client:
     def config(self) -> Config:
         """See AsyncClient.config."""
         return Config(self._client.config, self._run, self._iterate)
+
+    @property
+    def queue(self) -> Queue:
+        """See AsyncClient.queue."""
+        return Queue(self._client.queue, self._run, self._iterate)
+
+    def submit(
+        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", priority: int = 5,
+        delay_s: float = 0.0, at_s: float | None = None, expires_s: float | None = None, retries: int = 3,
+        attempt_timeout_s: float | None = None, retention_s: float | None = None, sequence: str = "", idempotency_key: str = "",
+        timeout: float | None = None,
+    ) -> Job:  # fmt: skip
+        """See AsyncClient.submit."""
+        work = self._client.submit(
+            function, args, target=target, priority=priority, delay_s=delay_s, at_s=at_s, expires_s=expires_s, retries=retries,
+            attempt_timeout_s=attempt_timeout_s, retention_s=retention_s, sequence=sequence, idempotency_key=idempotency_key,
+            timeout=timeout,
+        )  # fmt: skip
+        return Job(self._run(work), self._run, self._iterate)
+
+    def job(self, id: str) -> Job:
+        """See AsyncClient.job."""
+        return Job(self._client.job(id), self._run, self._iterate)
+
+    def audit(
+        self, since_s: float = 0.0, key: str = "", *, limit: int = 10_000, timeout: float | None = None
+    ) -> list[dict[str, Any]]:
+        """See AsyncClient.audit."""
+        return self._run(self._client.audit(since_s, key, limit=limit, timeout=timeout))
 
     def events(
         self, after: int | None = None, *, names: Sequence[str] | str = (), since_s: float | None = None, follow: bool = True,

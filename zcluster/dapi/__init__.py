@@ -15,6 +15,7 @@ from zcluster.dapi.function import Declaration, Function, function
 from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, Job
 from zcluster.dapi.loader import ENTRY_POINT_GROUP, is_reserved, load_functions
 from zcluster.dapi.runner import Runner
+from zcluster.dapi.secret import Secret
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -25,6 +26,7 @@ __all__ = [
     "Job",
     "ResourceSampler",
     "Runner",
+    "Secret",
     "function",
     "is_reserved",
     "load_functions",

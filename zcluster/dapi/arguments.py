@@ -4,11 +4,13 @@ Rules kept here:
 - a body is one JSON object of keyword arguments; an empty body and ``null`` mean no arguments;
 - types are checked while decoding, strictly: text is never taken for a number, nor a boolean for an integer;
 - an unknown name, a missing one, a wrong type and a name given twice are each InvalidArguments that says which;
+- no message holds the value of an argument;
 - argument names are ASCII, so that the same name has one spelling in JSON: it cannot be given twice in disguise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import typing
@@ -20,6 +22,7 @@ import msgspec
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
+from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -62,6 +65,7 @@ class Arguments:
         context_name: the parameter that takes the Context, or None.
         by_position: whether the decoded tuple can be passed as it is (``call(*values)``).
         returns: the annotation of the result, or Any.
+        has_secrets: whether there is a Secret among them.
         decode: ``decode(body)`` gives the values in the order of ``names``; raises InvalidArguments.
     """
 
@@ -86,7 +90,8 @@ class Arguments:
         self._struct = self._make_struct([(p.name, hints.get(p.name, Any)) for p in parameters])
         try:
             self._schema = self._make_schema()
-            self._decoder = msgspec.json.Decoder(self._struct)
+            self._decoder = msgspec.json.Decoder(self._struct, dec_hook=from_json)
+            self.has_secrets = holds_secret(self._struct)
         except (TypeError, NotImplementedError) as error:
             text = str(error).splitlines()[-1]
             raise ConfigError(
@@ -98,6 +103,22 @@ class Arguments:
     def schema(self) -> dict[str, Any]:
         """The JSON schema of the arguments object."""
         return dict(self._schema)
+
+    def secrets(self, body: Body) -> list[str]:
+        """The text of each Secret that a call with ``body`` has, also when other arguments are wrong."""
+        if not self.has_secrets:
+            return []
+        found: list[Secret] = []
+
+        def keep(kind: type, value: Any) -> Secret:
+            found.append(from_json(kind, value))
+            return found[-1]
+
+        # A decoder of its own: this is for calls that failed, which need not be fast.
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            msgspec.json.decode(body, type=self._struct, dec_hook=keep)
+        found += [default for default in self._defaults.values() if isinstance(default, Secret)]
+        return [secret.reveal() for secret in found]
 
     def _make_struct(self, parameters: list[tuple[str, Any]]) -> type[msgspec.Struct]:
         # Fields get names of our own (f0, f1...): a parameter may have any name without touching the struct's attributes.
@@ -115,7 +136,9 @@ class Arguments:
         return msgspec.defstruct(self._name, fields, rename=renamed, forbid_unknown_fields=True, kw_only=True)
 
     def _make_schema(self) -> dict[str, Any]:
-        (reference,), components = msgspec.json.schema_components([self._struct], ref_template="#/$defs/{name}")
+        (reference,), components = msgspec.json.schema_components(
+            [self._struct], ref_template="#/$defs/{name}", schema_hook=schema_of_type
+        )
         own = components.pop(reference["$ref"].rpartition("/")[2])
         own["title"] = self._name
         return {**own, "$defs": components} if components else own
@@ -152,6 +175,8 @@ class Arguments:
         ) from wrong
 
     def _what_is_wrong(self, error: Exception) -> str:
+        if isinstance(error, UnicodeDecodeError):
+            return "the arguments are not valid JSON: they are not UTF-8"  # its own text shows a byte
         if isinstance(error, RecursionError):
             return "the arguments are nested too deep"
         if not isinstance(error, msgspec.ValidationError):

@@ -3,7 +3,7 @@
 Rules kept here:
 - the process is spawned, not forked: it inherits no socket, no ZeroMQ context and no lock of the node;
 - it imports the same modules as the node, once, and is then told a name and a body for each call;
-- nothing but bytes and text crosses the pipe: no pickled exception of a class that the node may not have;
+- nothing but bytes, text and a mark crosses the pipe: no pickled exception of a class that the node may not have;
 - it ends with the node, however the node ends.
 """
 
@@ -13,7 +13,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
@@ -22,8 +21,9 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.loader import load_functions
-from zcluster.dapi.outcome import error_body, failure
+from zcluster.dapi.outcome import error_body, failure, traceback_of
 from zcluster.errors import FunctionFailed, NoSuchFunction, ZClusterError
+from zcluster.wire import Mark
 
 _functions: dict[str, Function] = {}
 _broken: list[ZClusterError] = []
@@ -41,6 +41,7 @@ class Order:
     node: str
     request_id: str
     remaining_s: float
+    mark: Mark | None = None
 
 
 def start(modules: Sequence[str], entry_points: bool) -> None:
@@ -64,8 +65,9 @@ def run(order: Order) -> tuple[bool, bytes, str]:
             raise NoSuchFunction(f"the process does not have {order.name}", hint="is its module in functions.modules?")
         return True, found.run(order.body, _context(order) if found.wants_context else None), ""
     except BaseException as error:
-        seen = failure(error)
-        text = "".join(traceback.format_exception(error.__cause__ or error)) if isinstance(seen, FunctionFailed) else ""
+        secrets = [] if found is None else found.secrets(order.body)
+        seen = failure(error, secrets)
+        text = traceback_of(error.__cause__ or error, secrets) if isinstance(seen, FunctionFailed) else ""
         return False, error_body(seen, order.node, order.request_id), text
 
 
@@ -77,6 +79,7 @@ def _context(order: Order) -> Context:
         request_id=order.request_id,
         deadline_s=time.monotonic() + order.remaining_s,
         clock=time.monotonic,
+        mark=order.mark,
     )
 
 

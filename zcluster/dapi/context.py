@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from zcluster.wire import Mark
+
 
 class Context:
     """The request that a function serves: ``def f(path: str, context: zcluster.Context)``.
@@ -20,18 +22,27 @@ class Context:
         node: the node that runs the function.
         request_id: ``SESSION.ID``; the same in every node's log.
         deadline_s: when the request ends, on the clock of the node (use :meth:`remaining_s`).
+        job: id of the durable job that this is an attempt of, or "" for an ordinary request.
+        attempt: number of the attempt, from 1; 0 for an ordinary request.
+        idempotency_key: the job's, or "" when it has none.
     """
 
-    __slots__ = ("_cancelled", "_clock", "caller", "deadline_s", "node", "request_id", "role")
+    __slots__ = (
+        "_cancelled", "_clock", "attempt", "caller", "deadline_s", "idempotency_key", "job", "node", "request_id", "role",
+    )  # fmt: skip
 
     def __init__(
-        self, *, caller: str, role: str, node: str, request_id: str, deadline_s: float, clock: Callable[[], float]
-    ) -> None:
+        self, *, caller: str, role: str, node: str, request_id: str, deadline_s: float, clock: Callable[[], float],
+        mark: Mark | None = None,
+    ) -> None:  # fmt: skip
         self.caller = caller
         self.role = role
         self.node = node
         self.request_id = request_id
         self.deadline_s = deadline_s
+        self.job = "" if mark is None else mark.job
+        self.attempt = 0 if mark is None else mark.attempt
+        self.idempotency_key = "" if mark is None else mark.key
         self._clock = clock
         self._cancelled = False
 

@@ -20,7 +20,7 @@ from zcluster.dapi.arguments import Arguments, check_signature, schema_of
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.outcome import encode, failure
-from zcluster.errors import ConfigError, FunctionFailed, InvalidArguments
+from zcluster.errors import ConfigError
 
 Pool = Literal["thread", "process", "inline"]
 Role = Literal["client", "admin"]
@@ -142,9 +142,10 @@ class Function:
         stream: whether it is a generator: its items go to the caller one by one.
         doc: its docstring.
         wants_context: whether a parameter takes the Context.
+        secrets: ``secrets(body)`` gives the text of each Secret of a call, to be hidden in what it says when it fails.
         decode: ``decode(body)`` gives the checked arguments for :meth:`call`; raises InvalidArguments.
         run: ``run(body, context=None)`` runs a plain function: the result as JSON, or a raised ZClusterError
-            (InvalidArguments or FunctionFailed, whose cause is the original exception).
+            (InvalidArguments, Retry, Reject, or FunctionFailed, whose cause is the original exception).
     """
 
     def __init__(self, call: Callable[..., Any], *, own_errors: bool = False) -> None:
@@ -163,6 +164,7 @@ class Function:
         self.target = call
         self._arguments = Arguments(self.name, call)
         self.wants_context = self._arguments.context_name is not None
+        self.secrets = self._arguments.secrets
         self.decode = self._arguments.decode
         self.run = self._make_run()
 
@@ -212,16 +214,18 @@ class Function:
         decode = self.decode
         call = self.call
         target = self.target
+        secrets = self.secrets
         by_position = self._arguments.by_position
 
         def run(body: Body, context: Context | None = None) -> bytes:
             try:
                 values = decode(body)
                 value = target(*values) if by_position else call(values, context)
-            except (InvalidArguments, FunctionFailed):
-                raise
             except BaseException as error:
-                raise failure(error) from error
+                seen = failure(error, secrets(body))
+                if seen is error:
+                    raise
+                raise seen from error
             return encode(name, value)
 
         return run

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from zcluster.errors import UsageError
+from zcluster.wire import Mark
 
 if TYPE_CHECKING:
     from zcluster.dapi.function import Function
@@ -39,6 +40,7 @@ class Job:
         caller: name of the key that asked.
         role: that key's role.
         request_id: ``SESSION.ID``.
+        mark: which durable job it is an attempt of, or None.
     """
 
     id: int
@@ -48,6 +50,7 @@ class Job:
     caller: str
     role: str
     request_id: str
+    mark: Mark | None = None
 
 
 class AnyJob(Protocol):
@@ -67,6 +70,8 @@ class AnyJob(Protocol):
     def role(self) -> str: ...
     @property
     def request_id(self) -> str: ...
+    @property
+    def mark(self) -> Mark | None: ...
 
 
 class Call(Protocol):

@@ -2,24 +2,29 @@
 
 Rules kept here:
 - a value travels as one JSON value; what JSON cannot hold is FunctionFailed, never a guess;
-- an exception travels as FunctionFailed ``TypeName: text``; only InvalidArguments keeps its class, because the others
-  (NotAllowed, NodeLost...) would claim that the cluster itself refused or lost the request. The errors of functions that
-  are a part of zcluster are the cluster's own, and travel as they are;
+- an exception travels as FunctionFailed ``TypeName: text``; only InvalidArguments, Retry and Reject keep their class, because
+  the others (NotAllowed, NodeLost...) would claim that the cluster itself refused or lost the request. The errors of
+  functions that are a part of zcluster are the cluster's own, and travel as they are;
+- the text of a call's secrets is in no error and in no traceback;
 - SystemExit and KeyboardInterrupt in a function are failures of that function, not of the node;
 - a traceback goes to the log, with the request's id, and nowhere else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+import math
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob
-from zcluster.errors import FunctionFailed, InvalidArguments, TooLarge, ZClusterError
+from zcluster.dapi.secret import Secret, hide
+from zcluster.errors import FunctionFailed, InvalidArguments, Reject, Retry, TooLarge, ZClusterError, error_from_dict
 
 _dumps = orjson.dumps
 
@@ -34,11 +39,42 @@ def text_of(error: BaseException) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def failure(error: BaseException) -> ZClusterError:
-    """The error that travels for ``error``, which a function raised."""
+def failure(error: BaseException, secrets: Sequence[str] = ()) -> ZClusterError:
+    """The error that travels for ``error``, which a function raised, without the ``secrets`` of its call."""
+    if isinstance(error, Retry | Reject):
+        return _asked_for(error, secrets)
     if isinstance(error, InvalidArguments | FunctionFailed):
+        return without(error, secrets)
+    return FunctionFailed(hide(text_of(error), secrets), hint="the traceback is in the log of the node, under the request's id")
+
+
+def without(error: ZClusterError, secrets: Sequence[str]) -> ZClusterError:
+    """``error`` itself, or what travels instead of it when it tells one of ``secrets``."""
+    message, hint = hide(error.message, secrets), hide(error.hint, secrets)
+    if message == error.message and hint == error.hint:
         return error
-    return FunctionFailed(text_of(error), hint="the traceback is in the log of the node, under the request's id")
+    return error_from_dict({**error.to_dict(), "message": message, "hint": hint})
+
+
+def _asked_for(error: Retry | Reject, secrets: Sequence[str]) -> ZClusterError:
+    """What travels for an error by which a function says what is to become of its job.
+
+    Made anew of what can be relied on: a subclass may have a code or a constructor of its own.
+    """
+    cls = Retry if isinstance(error, Retry) else Reject
+    message, wait_s = getattr(error, "message", None), getattr(error, "retry_after_s", None)
+    if not isinstance(wait_s, int | float) or not 0 <= wait_s < math.inf:
+        wait_s = None
+    return cls(
+        hide(message if isinstance(message, str) else text_of(error), secrets),
+        hint=hide(str(getattr(error, "hint", "")), secrets),
+        retry_after_s=wait_s,
+    )
+
+
+def traceback_of(error: BaseException, secrets: Sequence[str]) -> str:
+    """The traceback of ``error`` as text, without ``secrets``."""
+    return hide("".join(traceback.format_exception(error)), secrets)
 
 
 def encode(name: str, value: Any) -> bytes:
@@ -46,10 +82,23 @@ def encode(name: str, value: Any) -> bytes:
     try:
         return _dumps(value)
     except orjson.JSONEncodeError as error:
-        raise FunctionFailed(
-            f"{name} returned a {type(value).__name__} that is not JSON: {error}",
-            hint="return None, booleans, numbers within 64 bits, text, lists, and dictionaries with text keys",
-        ) from error
+        hint = "return None, booleans, numbers within 64 bits, text, lists, and dictionaries with text keys"
+        if _holds_secret(value):
+            hint = "a Secret is not returned; reveal() it if the caller is to read it"
+        raise FunctionFailed(f"{name} returned a {type(value).__name__} that is not JSON: {error}", hint=hint) from error
+
+
+def _holds_secret(value: Any) -> bool:
+    """Whether the first thing in ``value`` that is not JSON is a Secret."""
+    found: list[bool] = []
+
+    def look(part: Any) -> Any:
+        found.append(isinstance(part, Secret))
+        raise TypeError
+
+    with contextlib.suppress(orjson.JSONEncodeError):
+        orjson.dumps(value, default=look)
+    return any(found)
 
 
 def error_body(error: ZClusterError, node: str, request_id: str) -> bytes:
@@ -95,6 +144,7 @@ class Outcomes:
             request_id=job.request_id,
             deadline_s=deadline_s,
             clock=self._clock,
+            mark=job.mark,
         )
 
     def result(self, job: AnyJob, body: bytes) -> tuple[bool, bytes]:
@@ -115,13 +165,22 @@ class Outcomes:
 
     def failed(self, job: AnyJob, error: BaseException) -> bytes:
         """The body for what ``job`` raised; FunctionFailed leaves its traceback in the log."""
-        seen = error if job.function.own_errors and isinstance(error, ZClusterError) else failure(error)
+        secrets = job.function.secrets(job.body)
+        if job.function.own_errors and isinstance(error, ZClusterError):
+            seen = without(error, secrets)
+        else:
+            seen = failure(error, secrets)
         if isinstance(seen, FunctionFailed):
-            cause = error.__cause__ or error if seen is error else error
-            self._logger.error(
-                "%s failed: %s", job.function.name, seen.message, exc_info=cause, extra={"request_id": job.request_id}
-            )
+            self._log(job, seen, error.__cause__ or error if isinstance(error, FunctionFailed) else error, secrets)
         return self.refused(job, seen)
+
+    def _log(self, job: AnyJob, seen: FunctionFailed, cause: BaseException, secrets: Sequence[str]) -> None:
+        """Write the traceback of ``cause`` to the log."""
+        name, extra = job.function.name, {"request_id": job.request_id}
+        if secrets:  # whoever formats the record must not see the exception
+            self._logger.error("%s failed: %s\n%s", name, seen.message, traceback_of(cause, secrets), extra=extra)
+        else:
+            self._logger.error("%s failed: %s", name, seen.message, exc_info=cause, extra=extra)
 
     def failed_elsewhere(self, job: AnyJob, body: bytes, traceback: str) -> bytes:
         """The body that a process of ours made for ``job``; its traceback, if it left one, goes to the log here."""

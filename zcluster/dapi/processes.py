@@ -225,6 +225,7 @@ class Processes:
             node=self._node,
             request_id=job.request_id,
             remaining_s=call.deadline_s - self._clock(),
+            mark=job.mark,
         )
 
     def _discard(self, slot: _Slot, gone: Callable[[], None] | None = None) -> None:

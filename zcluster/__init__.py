@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zcluster.clients import AsyncClient, AsyncJob, Client, Job, Message, Result
-    from zcluster.dapi import Context, function
+    from zcluster.dapi import Context, Secret, function
     from zcluster.errors import (
         Busy,
         Cancelled,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         NoSuchVersion,
         NotAllowed,
         PeerError,
+        Reject,
+        Retry,
         SessionReplaced,
         StoreFailed,
         TimedOut,
@@ -63,6 +65,7 @@ __all__ = [
     "Job",
     "Message",
     "Result",
+    "Secret",
     "function",
     "Busy",
     "Cancelled",
@@ -93,6 +96,8 @@ __all__ = [
     "NodeUnavailable",
     "NotAllowed",
     "PeerError",
+    "Reject",
+    "Retry",
     "SessionReplaced",
     "TimedOut",
     "TooLarge",
@@ -111,6 +116,7 @@ _MODULES = {
     "Message": "zcluster.clients",
     "Result": "zcluster.clients",
     "Context": "zcluster.dapi",
+    "Secret": "zcluster.dapi",
     "function": "zcluster.dapi",
 }
 """Where a public name lives; the ones that are not listed are error classes."""

@@ -1,0 +1,114 @@
+"""The pages about durable jobs say the states, transitions, bounds, settings and options that the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from zcluster.cli.main import cli
+from zcluster.config import SETTINGS
+from zcluster.config.units import MIB
+from zcluster.core.queue import transitions, verdict
+from zcluster.core.queue.following import MAX_FOLLOWED
+from zcluster.core.queue.job import FINAL, MAX_STEPS, State
+from zcluster.core.queue.lanes import WINDOW, WINDOW_BYTES
+from zcluster.core.queue.transitions import ALLOWED, Backoff, Loss
+from zcluster.errors import ERRORS
+from zcluster.wire.frames import MAX_MEMBERS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8").partition("\n## Jobs\n")[2].partition("\n## ")[0]
+PAGE = (DOCS / "how-to" / "durable-jobs.md").read_text(encoding="utf-8")
+DECISION = (DOCS / "decisions" / "0016-durable-jobs.md").read_text(encoding="utf-8")
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The rows of the table whose first line begins with ``heading``."""
+    table = re.search(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\n((?:^\|.*\n)+)", text, re.M)
+    assert table is not None, heading
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_table_of_states_is_that_of_the_code() -> None:
+    said = {}
+    for word, value, _, after in rows(PROTOCOL, "state"):
+        assert State(int(value)).word == word.strip("`")
+        said[State(int(value))] = set(re.findall(r"`(\w+)`", after))
+    found = {state: {after.word for after in afters} for state, afters in ALLOWED.items()}
+    assert said == found
+    assert FINAL == 3
+
+
+@pytest.mark.parametrize("code", ["function_failed", "rejected", *verdict._LOSSES])
+def test_the_table_of_ends_is_that_of_the_code(code: str) -> None:
+    (row,) = [row for row in rows(PROTOCOL, "the attempt ends with") if f"`{code}`" in row[0]]
+    loss = verdict._LOSSES.get(code)
+    if loss is None:
+        assert "`failed`" in row[1]
+        assert row[2] == ""
+        return
+    assert "is queued again" in row[1]
+    assert row[2] == ("no" if loss is Loss.NOTHING else "yes")
+    assert ("a death" in row[1]) is (loss is Loss.DEATH)
+
+
+def test_the_bounds_of_the_protocol_are_those_of_the_code() -> None:
+    text = flat(PROTOCOL)
+    for said in (
+        f"a message at most {MAX_MEMBERS:,} submissions",
+        f"lost with {transitions.MAX_DEATHS} nodes, and one with {transitions.MAX_ATTEMPTS:,} attempts in all",
+        f"of a job with more than {MAX_STEPS})",
+        f"A session may follow {MAX_FOLLOWED:,} jobs",
+    ):
+        assert said in text, said
+
+
+def test_every_code_of_a_refusal_exists() -> None:
+    codes = [code for row in rows(PROTOCOL, "code") for code in re.findall(r"`(\w+)`", row[0])]
+    assert len(codes) > 8
+    assert [code for code in codes if code not in ERRORS] == []
+
+
+def test_every_error_of_the_how_to_exists() -> None:
+    codes = [code for row in rows(PAGE, "error") for code in re.findall(r"`(\w+)`", row[0])]
+    assert len(codes) > 12
+    assert [code for code in codes if code not in ERRORS and code not in ("result", "submit")] == []
+
+
+def test_the_defaults_of_the_how_to_are_those_of_the_code() -> None:
+    text = flat(PAGE)
+    base_s = SETTINGS["queue.backoff_base_s"].default
+    assert base_s == Backoff().base_s
+    assert f"`queue.backoff_base_s` ({base_s:g} s)" in text
+    assert SETTINGS["queue.result_bytes"].default == 16 * MIB
+    assert "`queue.result_bytes` (16 MiB)" in text
+    assert SETTINGS["queue.job_expires_s"].default == 7 * 86_400
+    assert SETTINGS["queue.retention_s"].default == 86_400
+    assert "expires after `queue.job_expires_s`, 7 days" in text
+    assert "lost with three nodes" in text
+    assert transitions.MAX_DEATHS == 3
+
+
+def test_every_option_of_submit_is_in_the_table_and_no_other() -> None:
+    group = cli.get_command(click.Context(cli), "dapi")
+    assert isinstance(group, click.Group)
+    command = group.get_command(click.Context(group), "submit")
+    assert command is not None
+    common = {"--help", "--debug", "--home", "--output", "--key-file", "--master", "--no-color", "--log-level", "--log-format"}
+    options = {name for param in command.params if isinstance(param, click.Option) for name in param.opts if name[:2] == "--"}
+    said = set(re.findall(r"`(--[a-z-]+)", " ".join(row[0] for row in rows(PAGE, "command line"))))
+    assert said <= options
+    assert options - said - common == set()
+
+
+def test_the_bounds_of_the_decision_are_those_of_the_code() -> None:
+    text = flat(DECISION)
+    assert f"at most {WINDOW:,} jobs or {WINDOW_BYTES >> 20} MiB" in text
+    assert f"a bound of {transitions.MAX_ATTEMPTS:,} attempts" in text

@@ -236,6 +236,8 @@ class MasterProcess:
             self._quiet.set()
         if machine.admission.parking.questions:
             self._locator.ask()
+        for turn_over in self._side.on_turn:
+            turn_over()
         if machine.events:
             self._tell_events()
         self._alarm.set(machine.next_deadline())
@@ -345,14 +347,9 @@ class MasterProcess:
             self._records.save_nodes_later(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
-        body = {
-            "node": event.fields["name"],
-            "role": event.fields.get("role", ""),
-            "state": event.name.removeprefix("node_"),
-            "reason": event.fields.get("reason", ""),
-            "at_s": round(time.time(), 3),
-        }
-        self._publish(b"nodes", body)
+        fields, state = event.fields, event.name.removeprefix("node_")
+        body = {"node": fields["name"], "role": fields.get("role", ""), "state": state, "reason": fields.get("reason", "")}
+        self._publish(b"nodes", {**body, "at_s": round(time.time(), 3)})
 
     def _publish(self, topic: bytes, body: dict[str, Any]) -> None:
         """Publish with the topic's next number, by which a subscriber sees what it missed."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from zcluster.brokers.agent_queries import AgentQueries
 from zcluster.brokers.agents import MasterAgents
+from zcluster.brokers.audit import Audit
 from zcluster.brokers.doors import MasterDoors, RingTable
 from zcluster.brokers.events import Events
 from zcluster.brokers.groups import MasterGroups
@@ -50,6 +51,8 @@ class MasterSide:
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
     """Called with each event of the master."""
+    on_turn: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the machine's turn is over, before its events are told."""
 
 
 def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
@@ -61,7 +64,13 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     ring = RingTable(desk, master.ring)
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
     doors = MasterDoors(desk, master.machine, master.ring)
-    return [events, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+    settings = desk.loaded().settings.audit
+    audit = Audit(
+        desk, master.machine, master.ring,
+        lambda: LineLog.open(desk.home.data_dir / "audit", segment_bytes=settings.segment_bytes, segments=settings.segments),
+    )  # fmt: skip
+    master.on_turn.append(audit.turn_over)
+    return [events, audit, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
 
 
 def _shared(desk: Desk, master: MasterSide) -> list[Part]:

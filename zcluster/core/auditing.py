@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from zcluster.core.queue.job import Job, State
 from zcluster.errors import one_line
 
-Requests = Literal["none", "admin", "all"]
 ADMIN = "admin"
 DONE = "done"
 CANCELLED = "cancelled"
@@ -73,8 +72,9 @@ class Auditing:
     """The trails of a master's requests."""
 
     def __init__(self) -> None:
-        self.requests: Requests = "none"
-        """Which requests are audited. Whoever sets it takes what ends."""
+        self.requests = "none"
+        """Which requests are audited: ``none``, ``admin`` (of functions that ask for that role) or ``all``. Whoever sets it takes
+        what ends."""
         self.ended: list[Trail] = []
         """Requests that have ended, in order; whoever writes them takes them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import click
 import pytest
 
 from zcluster.cli.main import cli
+from zcluster.clients import AsyncClient, AsyncJob
+from zcluster.clients.queue import AsyncQueue
 from zcluster.config import SETTINGS
 from zcluster.config.units import MIB
 from zcluster.core.queue import transitions, verdict
@@ -22,6 +25,7 @@ from zcluster.wire.frames import MAX_MEMBERS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8").partition("\n## Jobs\n")[2].partition("\n## ")[0]
 PAGE = (DOCS / "how-to" / "durable-jobs.md").read_text(encoding="utf-8")
+REFERENCE = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
 DECISION = (DOCS / "decisions" / "0016-durable-jobs.md").read_text(encoding="utf-8")
 
 
@@ -112,3 +116,19 @@ def test_the_bounds_of_the_decision_are_those_of_the_code() -> None:
     text = flat(DECISION)
     assert f"at most {WINDOW:,} jobs or {WINDOW_BYTES >> 20} MiB" in text
     assert f"a bound of {transitions.MAX_ATTEMPTS:,} attempts" in text
+
+
+@pytest.mark.parametrize(
+    ("title", "methods"), [("## Durable jobs: `submit`, `job`", AsyncJob), ("## The queue: `queue`", AsyncQueue)]
+)
+def test_the_python_reference_has_every_method_and_no_other(title: str, methods: type) -> None:
+    table = REFERENCE.partition(title + "\n")[2].partition("\n## ")[0].partition("| method |")[2]
+    cells = "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))
+    told = set(re.findall(r"`(?:await )?(\w+)\([^`]*\)`", cells))
+    assert told == {name for name in dir(methods) if name[0] != "_"} - {"id", "known"}
+
+
+def test_the_python_reference_has_every_argument_of_submit() -> None:
+    (shown,) = re.findall(r"^await submit\((.*?)\)$", REFERENCE, re.M | re.S)
+    given = [name.partition("=")[0].strip() for name in shown.split(",")]
+    assert [name for name in given if name != "*"] == list(inspect.signature(AsyncClient.submit).parameters)[1:]

@@ -145,7 +145,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing", "config", "connect", "submit", "queue", "queue_acts"):
+    for module in ("dapi", "nodes", "sync", "completing", "config", "connect", "submit", "queue", "queue_acts", "audit"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

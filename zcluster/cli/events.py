@@ -35,7 +35,7 @@ Since = tuple[int | None, float | None]
 """Behind which sequence, or from how long ago."""
 
 
-def _since(ctx: click.Context, param: click.Parameter, text: str | None) -> Since:
+def parse_since(ctx: click.Context, param: click.Parameter, text: str | None) -> Since:
     """What ``--since`` means: a plain number is a sequence, a duration a time."""
     if text is None:
         return None, None
@@ -92,7 +92,7 @@ def as_row(event: Mapping[str, Any]) -> dict[str, Any]:
 @click.option(
     "--since",
     metavar="1h|SEQUENCE",
-    callback=_since,
+    callback=parse_since,
     help="From so long ago, or behind this event. [default: the newest; with --follow what happens from now on]",
 )
 @click.option("-f", "--follow", is_flag=True, help="Stay and show each event when it happens, until Ctrl-C.")

@@ -51,6 +51,7 @@ COMMANDS = {
     },
     "Manage": {
         "keys": Entry("zcluster.cli.keys:keys", "Make, admit, show and revoke keys."),
+        "audit": Entry("zcluster.cli.audit:audit", "Show who asked for what, where it ran, how it ended."),
         "config": Entry("zcluster.cli.config:config", "Show where settings come from; change the live configuration."),
         "completion": Entry("zcluster.cli.completion:completion", "Print the completion script for a shell."),
         "version": Entry("zcluster.cli.version:version", "Print the versions of zcluster and what it runs on."),

@@ -186,6 +186,14 @@ def key_file_options(command: F) -> F:
     return _reaches(command, "--key-file")
 
 
+def refuse_key_file(text: str, meaning: str) -> None:
+    """Raise UsageError when ``text``, given with a ``--key`` that means ``meaning``, is a key file as elsewhere."""
+    if text.endswith(".key") and Path(text).is_file():
+        from zcluster.errors import UsageError
+
+        raise UsageError(f"--key is {meaning} here, and {text!r} is a file", hint="--key-file names the key file")
+
+
 def timeout_option(command: F) -> F:
     """``--timeout``, passed to the command as ``timeout`` (seconds, or None)."""
     return click.option(

@@ -70,7 +70,7 @@ class StateType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 STATE = StateType()
-state_option = click.option("--state", "in_state", type=STATE, default="", metavar="STATE", help="Only jobs in this state.")
+state_option = click.option("--state", "in_state", type=STATE, metavar="STATE", help="Only jobs in this state.")
 function_option = click.option(
     "--function", default="", metavar="NAME", shell_complete=completes("function_names"), help="Only jobs of this function."
 )
@@ -95,22 +95,21 @@ for _command in (cancel, retry, drop, drain, pause, resume):
 @shared_options
 @click.pass_obj
 def list_jobs(
-    state: State, in_state: str, target: str, function: str, limit: int, cursor: str, everything: bool, timeout: float | None,
-    key: Path | None, master: tuple[str, ...],
+    state: State, in_state: str | None, target: str, function: str, limit: int, cursor: str, everything: bool,
+    timeout: float | None, key: Path | None, master: tuple[str, ...],
 ) -> None:  # fmt: skip
     """List jobs, the newest first."""
     printer = PagePrinter(JOB_COLUMNS, state.output)
 
     async def question(c: AsyncClient) -> str | None:
-        before = cursor
-        while True:
-            page = await c.queue.list(
-                state=in_state, target=target, function=function, limit=PAGE if everything else limit, before=before
-            )
+        before: str | None = cursor
+        while before is not None:
+            page = await c.queue.list(in_state or "", target, function, limit=PAGE if everything else limit, before=before)
             printer.add(page["items"])
             before = page["next"]
-            if not everything or before is None:
-                return before
+            if not everything:
+                break
+        return before
 
     following = ask(state, connection(key, master, timeout), question)
     printer.close(following, whole=following is None and not cursor)
@@ -159,13 +158,13 @@ async def _outcomes(c: AsyncClient, id: str) -> list[dict[str, Any]]:
 @shared_options
 @click.pass_obj
 def watch(
-    state: State, in_state: str, function: str, timeout: float | None, key: Path | None, master: tuple[str, ...]
+    state: State, in_state: str | None, function: str, timeout: float | None, key: Path | None, master: tuple[str, ...]
 ) -> None:
     """Print a line for each change of a job's state until Ctrl-C.
 
     json, ndjson and yaml: one JSON object a line.
     """
-    run_async(_watch(open_client(state, connection(key, master, timeout)), in_state, function, state.output))
+    run_async(_watch(open_client(state, connection(key, master, timeout)), in_state or "", function, state.output))
 
 
 async def _watch(client: AsyncClient, in_state: str, function: str, output: str | None) -> None:
@@ -222,11 +221,12 @@ def check(state: State, timeout: float | None, key: Path | None, master: tuple[s
         found = ask(state, connection(key, master, timeout), lambda c: c.queue.check())
     except (Unreachable, MasterLost, TimedOut) as error:
         from zcluster.config import Home
-        from zcluster.store.jobs_check import check_file
 
         file = Home.of(settings(state).home).data_dir / "queue" / "jobs.db"
         if not file.is_file():
             raise
+        from zcluster.store.jobs_check import check_file
+
         say(f"zcluster: {error.message}: {file} itself is read")
         found = check_file(file)
     emit_object(found, state.output, lines=finding_lines(found), name_key="ok")

@@ -30,6 +30,7 @@ from zcluster.cli.options import (
     completes,
     key_file_options,
     output_option,
+    refuse_key_file,
 )
 from zcluster.cli.output import cell, emit_object, say, seconds
 from zcluster.core.targets import is_single
@@ -60,7 +61,10 @@ DELAYS = ("expires", "attempt_timeout", "retention")
 @click.argument("function", shell_complete=completes("function_names"))
 @click.argument("args", nargs=-1, metavar="[ARGS]...")
 @click.option(
-    "--target", default="any", show_default=True, shell_complete=completes("target_names"),
+    "--target",
+    default="any",
+    show_default=True,
+    shell_complete=completes("target_names"),
     help="any, master, NAME, A,B, a glob, all, agent:ID or group:NAME.",
 )
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="9 is served first.")
@@ -77,7 +81,9 @@ DELAYS = ("expires", "attempt_timeout", "retention")
 @click.option("--wait", is_flag=True, help="Print what the job gives instead of its id.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the arguments from stdin, as one JSON object.")
 @click.option(
-    "--timeout", type=DURATION, metavar="DURATION",
+    "--timeout",
+    type=DURATION,
+    metavar="DURATION",
     help="How long to wait for the acceptance, with --wait for the end. [default: client.timeout_s; with --wait: until it ends]",
 )
 @key_file_options
@@ -85,7 +91,7 @@ DELAYS = ("expires", "attempt_timeout", "retention")
 @common_options
 @click.pass_obj
 def submit(
-    state: State, function: str, args: tuple[str, ...], target: str, wait: bool, from_stdin: bool, timeout: float | None,
+    state: State, /, function: str, args: tuple[str, ...], target: str, wait: bool, from_stdin: bool, timeout: float | None,
     key: Path | None, master: tuple[str, ...], **words: Any,
 ) -> int:  # fmt: skip
     """Submit FUNCTION as a durable job, and print its id.
@@ -128,9 +134,7 @@ def _options(words: Mapping[str, Any]) -> dict[str, Any]:
         if words[name] == "":
             raise UsageError(f"{flag} is empty", hint=f"leave {flag} out, or give it a text")
     idempotency_key = words["idempotency_key"] or ""
-    if idempotency_key.endswith(".key") and Path(idempotency_key).is_file():
-        told = f"--key is the idempotency key here, and {idempotency_key!r} is a file"
-        raise UsageError(told, hint="--key-file names the key file")
+    refuse_key_file(idempotency_key, "the idempotency key")
     return {
         "priority": words["priority"],
         "delay_s": words["delay"] or 0.0,

@@ -175,6 +175,15 @@ def test_describe_tells_the_arguments(zcluster: Callable[..., Any]) -> None:
     assert json.loads(zcluster("dapi", "describe", "math.add", "-o", "json").out) == {"schema": 1, **ADD}
 
 
+def test_describe_tells_which_arguments_are_secret(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    secret = {"type": "string", "writeOnly": True, "format": "password"}
+    properties = {"password": secret, "old": {"anyOf": [secret, {"type": "null"}]}, "all": {"type": "array", "items": secret}}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    cluster.function_rows = [{**ADD, "parameters": parameters}]
+    lines = zcluster("dapi", "describe", "math.add").out.splitlines()
+    assert lines[-3:] == ["  password: secret", "  old: secret | null", "  all: array of secret"]
+
+
 def test_describe_of_an_unknown_function_tells_the_nearest(zcluster: Callable[..., Any]) -> None:
     ran = zcluster("dapi", "describe", "math.ad")
     assert (ran.code, ran.out) == (5, "")

@@ -70,9 +70,8 @@ def test_jobs_that_are_alike_share_a_group_whatever_they_were_submitted_in(bus: 
 
 
 def test_jobs_with_other_deadlines_or_ids_that_do_not_follow_have_groups_of_their_own(bus: Any, caller: Peer) -> None:
-    groups = given(
-        bus, requests(caller, "ab-1"), requests(caller, "ab-2", first_id=2, deadline_s=1031.0), requests(caller, "ab-3", first_id=9)
-    )
+    later = requests(caller, "ab-2", first_id=2, deadline_s=1031.0)
+    groups = given(bus, requests(caller, "ab-1"), later, requests(caller, "ab-3", first_id=9))
     assert [(group.first_request, len(group.sizes)) for group in groups] == [(1, 1), (2, 1), (9, 1)]
 
 
@@ -81,7 +80,11 @@ def test_a_job_with_a_large_body_is_alone(bus: Any, caller: Peer) -> None:
     [one] = requests(caller, "ab-2", first_id=2, group=large)
     one.body, one.size = b"", 70_000
     groups = given(bus, requests(caller, "ab-1"), [one], requests(caller, "ab-3", first_id=3))
-    assert [(group.flags, group.sizes, len(group.marks or ())) for group in groups] == [(0, [1], 1), (1, [70_000], 1), (0, [1], 1)]
+    assert [(group.flags, group.sizes, len(group.marks or ())) for group in groups] == [
+        (0, [1], 1),
+        (1, [70_000], 1),
+        (0, [1], 1),
+    ]
 
 
 def test_marks_count_as_bytes_of_the_message(caller: Peer) -> None:

@@ -219,11 +219,13 @@ def _description(row: dict[str, Any]) -> list[str]:
 
 
 def _type_name(schema: Any) -> str:
-    """The type of a JSON schema in a few characters: its ``type``, the alternatives of ``anyOf``, or the schema itself."""
+    """A JSON schema in a few characters: its ``type``, the alternatives of ``anyOf``, ``secret``, or the schema itself."""
     if not isinstance(schema, dict) or not schema:
         return "any"
     if "anyOf" in schema:
         return " | ".join(_type_name(one) for one in schema["anyOf"])
+    if schema.get("writeOnly") is True:
+        return "secret"
     if "type" in schema:
         items = f" of {_type_name(schema['items'])}" if "items" in schema else ""
         return f"{schema['type']}{items}"

@@ -94,7 +94,9 @@ class Submitting:
         if len(body) > self.inline_bytes:
             raise TooLarge(f"arguments of {len(body)} bytes, at most {self.inline_bytes} go into a submission")
         alike = self._alike
-        if alike is None or alike.terms != terms:
+        if alike is not None and alike.terms == terms:
+            terms = alike.terms  # what is the same needs no second comparison
+        else:
             _check_terms(terms)
         if key and (len(key) > MAX_KEY_CHARS or not key.isascii()):
             _check_text("an idempotency key", key, MAX_KEY_CHARS)
@@ -209,7 +211,7 @@ class Submitting:
         group = self._lanes.batch.last
         self._alike = submission
         if (
-            group is not None and alike is not None and alike.id + 1 == submission.id and alike.terms == submission.terms
+            group is not None and alike is not None and alike.id + 1 == submission.id and alike.terms is submission.terms
             and (group.keys is not None) == bool(key)
         ):  # fmt: skip
             if group.keys is not None:

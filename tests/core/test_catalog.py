@@ -55,3 +55,16 @@ def test_any_means_workers_with_room_and_else_the_master() -> None:
     functions.provide(free)
     assert functions.candidates("f") == [free]
     assert functions.candidates("g") == []
+
+
+def test_the_schemas_are_those_of_all_that_have_it() -> None:
+    functions = Functions()
+    old, new = node("w1", FunctionInfo(name="f", parameters="{}")), node("w2", FunctionInfo(name="f", parameters="[]"))
+    assert list(functions.schemas("f")) == []
+    functions.provide(old)
+    functions.provide(new)
+    functions.provide(node("w3", FunctionInfo(name="f", parameters="{}")))
+    assert set(functions.schemas("f")) == {"{}", "[]"}
+    functions.withdraw(new)
+    functions.withdraw(old)
+    assert set(functions.schemas("f")) == {"{}"}

@@ -231,22 +231,11 @@ class JobCalls:
     """What of AsyncClient makes jobs; the client that inherits it makes the calls."""
 
     async def submit(
-        self: JobCaller,
-        function: str,
-        args: Mapping[str, Any] | None = None,
-        *,
-        target: str = "any",
-        priority: int = 5,
-        delay_s: float = 0.0,
-        at_s: float | None = None,
-        expires_s: float | None = None,
-        retries: int = 3,
-        attempt_timeout_s: float | None = None,
-        retention_s: float | None = None,
-        sequence: str = "",
-        idempotency_key: str = "",
+        self: JobCaller, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", priority: int = 5,
+        delay_s: float = 0.0, at_s: float | None = None, expires_s: float | None = None, retries: int = 3,
+        attempt_timeout_s: float | None = None, retention_s: float | None = None, sequence: str = "", idempotency_key: str = "",
         timeout: float | None = None,
-    ) -> AsyncJob:
+    ) -> AsyncJob:  # fmt: skip
         """Submit a durable job; when this returns, the master has it on disk, and it will be run at least once.
 
         Args:
@@ -282,12 +271,7 @@ class JobCalls:
             terms = _terms(
                 function, target, flags, priority, delay_s, at_s, expires_s, retries, attempt_timeout_s, retention_s, sequence
             )
-        try:
-            body = orjson.dumps(args) if args else b""
-        except (orjson.JSONEncodeError, TypeError) as error:
-            raise not_json(function, error) from None
-        if NULL in body:
-            refuse_not_finite(function, args)
+        body = _encoded(function, args) if args else b""
         if type(idempotency_key) is not str:
             idempotency_key = checked_text("idempotency_key", idempotency_key)
         timeout_s = self.timeout_s if timeout is None else checked_timeout(timeout)
@@ -307,6 +291,16 @@ class JobCalls:
     def job(self: JobCaller, id: str) -> AsyncJob:
         """The job of this id, whoever submitted it; nothing is asked for yet. Raises UsageError when it is no id of a job."""
         return AsyncJob(self, *split_job_id(checked_text("id", id)))
+
+
+def _encoded(function: str, args: Any) -> bytes:
+    try:
+        body = orjson.dumps(args)
+    except (orjson.JSONEncodeError, TypeError) as error:
+        raise not_json(function, error) from None
+    if NULL in body:
+        refuse_not_finite(function, args)
+    return body
 
 
 async def _submit_large(client: JobCaller, terms: Terms, args: Any, key: str, timeout_s: float) -> AsyncJob:

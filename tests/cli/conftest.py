@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from zcluster.cli.main import run
+from zcluster.clients import AsyncClient
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
@@ -104,6 +106,7 @@ class FakeClient:
         return AsyncQueue(self)
 
     async def submit(self, function: str, args: Any = None, **options: Any) -> Any:
+        inspect.signature(AsyncClient.submit).bind(self, function, args, **options)
         self.asked.append(("submit", function, args, options))
         if isinstance(self.job, BaseException):
             raise self.job

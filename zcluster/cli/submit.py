@@ -113,7 +113,7 @@ def submit(
     values = arguments(args) if not from_stdin else _from_stdin(state)
     client = open_client(state, connection(key, master, timeout))
     until_s = deadline_s(state, timeout)
-    asked = {"args": values, "target": target, "fan_out": not is_single(target), "timeout": until_s, **options}
+    asked = {"args": values, "target": target, "timeout": until_s, **options}
     if wait:
         return run_async(_submit_and_wait(client, function, asked, timeout, state.output))
     return run_async(_submit(client, function, asked, state.output))
@@ -196,7 +196,7 @@ async def _submit_and_wait(
         left_s = None if timeout_s is None else max(timeout_s - (time.monotonic() - began_s), 0.0)
         try:
             async with asyncio.timeout(left_s):
-                return await (_print_parts if asked["fan_out"] else _print_end)(job, output)
+                return await (_print_end if is_single(asked["target"]) else _print_parts)(job, output)
         except TimeoutError:
             hint = f"it goes on: zcluster queue show {job.id}"
             raise TimedOut(f"job {job.id} has not ended within {seconds(timeout_s)}", hint=hint) from None

@@ -351,6 +351,15 @@ def test_a_large_value_is_fetched_by_a_call(monkeypatch: pytest.MonkeyPatch) -> 
         master.tell(Outcomes(store=STORE, large=[LargeOutcome(7, State.DONE, "w1", 1, 10**9)]))
         assert await waiting == {"of": {"id": ID}}
 
+        async def only() -> list[Result]:
+            return [each async for each in c.job(ID).outcomes()]
+
+        master.answers["queue.show"] = show()
+        listing = asyncio.ensure_future(only())
+        await master.until(lambda: len(master.follows) == 2)
+        master.tell(Outcomes(store=STORE, large=[LargeOutcome(7, State.DONE, "w1", 1, 10**9)]))
+        assert await listing == [Result("w1", True, {"of": {"id": ID}}, None, 1.5)]
+
     played(monkeypatch, scene)
 
 
@@ -541,6 +550,11 @@ def test_the_outcomes_of_a_job_that_is_no_fan_out_are_its_one(monkeypatch: pytes
         waiting = asyncio.ensure_future(only())
         await master.end("v")
         assert await waiting == [Result("w1", True, "v", None, 1.5)]
+        waiting = asyncio.ensure_future(only())
+        await master.until(lambda: len(master.follows) == 2)
+        await master.end(FunctionFailed("no").to_dict(), state=State.FAILED)
+        [failed] = await waiting
+        assert (failed.ok, str(failed.error)) == (False, "no [w1]")
         with pytest.raises(TimedOut):
             [each async for each in c.job(f"{STORE}-8").outcomes(timeout=0.001)]
 

@@ -36,7 +36,7 @@ from zcluster.core.queue.job import FINAL, WORDS, State
 from zcluster.core.queue.jobid import job_id, split_job_id
 from zcluster.core.submitting import Terms
 from zcluster.core.targets import ANY, is_single
-from zcluster.errors import TimedOut, UsageError, error_from_dict
+from zcluster.errors import TimedOut, UsageError, ZClusterError, error_from_dict
 from zcluster.wire.jobs import JobFlag
 
 Row = dict[str, Any]
@@ -44,6 +44,8 @@ LOOK_FIRST_S = 0.05
 LOOK_MAX_S = 1.0
 """A fan-out is looked at again after pauses that grow from the one to the other while nothing ends."""
 PARTS_PER_PAGE = 100
+LARGE_S = 1.0
+"""A large value may take as long, however late it is."""
 MAX_RETRIES = 100
 NULL = b"null"
 
@@ -115,18 +117,13 @@ class AsyncJob:
             JobDead, JobExpired, Cancelled: it ended so.
             ZClusterError: any other error is the function's, with the node where it was raised.
         """
-        began_s = self._client.open_link().time()
         wait = await self._end(timeout)
         # A fan-out itself never runs, so it has no attempts.
         if self._fan_out is not False and not wait.attempt and (self._fan_out or await self._has_parts()):
             return sorted([each async for each in self.outcomes()], key=lambda each: each.node)
-        if wait.large:
-            timeout_s = self._client.timeout_s if timeout is None else checked_timeout(timeout)
-            left_s = timeout_s - (self._client.open_link().time() - began_s)
-            return await self._master("result", max(left_s, LOOK_MAX_S))
-        if wait.state != State.DONE:
-            raise decode_error(wait.body, wait.node)
-        return orjson.loads(wait.body) if wait.body else None
+        if wait.state == State.DONE and not wait.large:
+            return orjson.loads(wait.body) if wait.body else None
+        return await self._told(wait)
 
     async def outcomes(self, *, timeout: float | None = None) -> AsyncIterator[Result]:
         """Of a fan-out: a :class:`Result` for each node as it ends; it ends when all have. Of any other job: its one.
@@ -210,10 +207,21 @@ class AsyncJob:
                     raise
         ended_s = float((await self.info())["steps"][-1]["at_s"])
         elapsed_s = max(ended_s - accepted_s, 0.0)
+        try:
+            return Result(wait.node, True, await self._told(wait), None, elapsed_s)
+        except ZClusterError as error:
+            if wait.state == State.DONE:
+                raise
+            return Result(wait.node, False, None, error, elapsed_s)
+
+    async def _told(self, wait: Wait) -> Any:
+        """What is known of the end of a job: its value, or raises its error."""
+        if wait.large:
+            left_s = wait.deadline_s - self._client.open_link().time()
+            return await self._master("result", max(left_s, LARGE_S))
         if wait.state != State.DONE:
-            return Result(wait.node, False, None, decode_error(wait.body, wait.node), elapsed_s)
-        value = await self._master("result", None) if wait.large else orjson.loads(wait.body) if wait.body else None
-        return Result(wait.node, True, value, None, elapsed_s)
+            raise decode_error(wait.body, wait.node)
+        return orjson.loads(wait.body) if wait.body else None
 
     async def _master(self, name: str, timeout: float | None) -> Any:
         return await self._client.call(f"queue.{name}", {"id": self.id}, target="master", timeout=timeout)

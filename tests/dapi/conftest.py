@@ -12,6 +12,7 @@ import pytest
 
 from zcluster.dapi import Function, Job, Runner
 from zcluster.errors import ZClusterError, error_from_dict
+from zcluster.wire import Mark
 
 PATIENCE_S = 60.0
 """A test that hangs fails after this; no test waits for it to pass."""
@@ -39,13 +40,15 @@ class Rig:
             **settings,
         )
 
-    def start(self, name: str, args: Any = None, *, deadline_s: float = 1000.0, job_id: int | None = None) -> int:
+    def start(
+        self, name: str, args: Any = None, *, deadline_s: float = 1000.0, job_id: int | None = None, mark: Mark | None = None
+    ) -> int:
         """Start a job; its id."""
         if job_id is None:
             self._next_id += 1
             job_id = self._next_id
         body = b"" if args is None else orjson.dumps(args)
-        self.runner.start(Job(job_id, self.functions[name], body, deadline_s, "alice", "client", f"7.{job_id}"))
+        self.runner.start(Job(job_id, self.functions[name], body, deadline_s, "alice", "client", f"7.{job_id}", mark))
         return job_id
 
     def ends(self, job_id: int) -> list[tuple[bool, bytes]]:

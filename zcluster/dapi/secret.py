@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -20,6 +20,8 @@ from zcluster.errors import MAX_TEXT_CHARS, one_line
 HIDDEN: Final = "***"
 MIN_CHARS = 4
 """Shorter secrets are not searched for: they are in any text."""
+MAX_SECRETS = 256
+WITHHELD = f"not told: the call has more than {MAX_SECRETS} secrets"
 SCHEMA: dict[str, Any] = {"type": "string", "writeOnly": True, "format": "password"}
 
 
@@ -117,14 +119,18 @@ def _parts(info: Any) -> list[Any]:
     return out
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with each of ``secrets`` (those of at least MIN_CHARS) replaced, also where it stands quoted or escaped."""
+def hide(text: str, secrets: Collection[str]) -> str:
+    """``text`` with each of ``secrets`` (those of at least MIN_CHARS) replaced, also where it stands quoted or escaped.
+
+    Of a call with more than MAX_SECRETS nothing is told.
+    """
+    if len(secrets) > MAX_SECRETS:
+        return WITHHELD
     forms = {form for secret in secrets if len(secret) >= MIN_CHARS for form in _forms(secret)}
-    was_cut = len(text) == MAX_TEXT_CHARS and text.endswith("…")
     # The longest first: one secret may be a part of another.
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, HIDDEN)
-    return _hide_cut(text, forms) if was_cut else text
+    return _hide_cut(text, forms)
 
 
 def _forms(secret: str) -> set[str]:
@@ -139,10 +145,19 @@ def _forms(secret: str) -> set[str]:
     }
 
 
-def _hide_cut(text: str, forms: Iterable[str]) -> str:
-    """``text``, whose end was cut off, without the beginning of a secret there."""
-    for form in forms:
-        for length in range(min(len(form), len(text)) - 1, MIN_CHARS - 1, -1):
-            if text.endswith(form[:length] + "…"):
-                return text[: -length - 1] + HIDDEN
+def _hide_cut(text: str, forms: Collection[str]) -> str:
+    """``text`` without the beginnings of secrets before a "…": an error's message ends so where it was cut."""
+    pieces = text.split("…")
+    for index, piece in enumerate(pieces[:-1]):
+        pieces[index] = min((_without_beginning(piece, form) for form in forms), key=len, default=piece)
+    return "…".join(pieces)
+
+
+def _without_beginning(text: str, form: str) -> str:
+    beginning = form[:MIN_CHARS]
+    at = text.find(beginning, max(0, len(text) - min(len(form), MAX_TEXT_CHARS)))
+    while at >= 0:
+        if form.startswith(text[at:]):
+            return text[:at] + HIDDEN
+        at = text.find(beginning, at + 1)
     return text

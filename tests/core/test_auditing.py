@@ -13,8 +13,10 @@ from zcluster.core.auditing import (
     MAX_FUNCTION_CHARS,
     MAX_NODES,
     MAX_TARGET_CHARS,
+    READS_S,
     REFUSALS,
     REFUSALS_WINDOW_S,
+    Readers,
     Refusals,
     Trail,
     accepted_record,
@@ -252,6 +254,15 @@ def test_the_keys_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatc
     for number in range(3):
         refusals.passes(trail(error="busy", public=f"key-{number}"), 0.0)
     assert [public for _, public, _, _ in refusals.over(0.0)] == ["key-0"]
+
+
+def test_who_follows_the_log_has_few_records_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = Readers()
+    assert [readers.passes(trail(), now) for now in (0.0, 1.0, READS_S - 1, READS_S)] == [True, False, False, True]
+    assert readers.passes(trail(error="usage"), 1.0)
+    monkeypatch.setattr(module, "MAX_READERS", 2)
+    assert [readers.passes(trail(public=f"key-{name}"), READS_S) for name in "bcb"] == [True, True, False]
+    assert readers.passes(trail(), READS_S), "the first was forgotten"
 
 
 def test_records_are_json() -> None:

@@ -22,6 +22,7 @@ import orjson
 from zcluster.config import Loaded
 from zcluster.core.auditargs import Arguments
 from zcluster.core.auditing import (
+    Readers,
     Record,
     Refusals,
     accepted_record,
@@ -39,6 +40,7 @@ from zcluster.errors import Draining, StoreFailed
 from zcluster.keys import Ring, fingerprint
 from zcluster.nodes.desk import Desk
 
+SINCE = "audit.since"
 BATCH = 500
 """Records between two waits for the disk. As large as records can be, LineLog takes so many at once."""
 MAX_WAITING = 50_000
@@ -168,6 +170,7 @@ class Audit:
         self._with_arguments = False
         self._arguments = Arguments()
         self._refusals = Refusals()
+        self._readers = Readers()
         self._fingerprint = lru_cache(FINGERPRINTS)(fingerprint)
         self._failed_told_s: float | None = None
         self.store_id = ""
@@ -183,7 +186,7 @@ class Audit:
         now, wall_s = self._desk.clock(), self._desk.wall_s()
         ended, auditing.ended = auditing.ended, []
         for trail in ended:
-            if not self._refusals.passes(trail, now):
+            if not self._refusals.passes(trail, now) or (trail.function == SINCE and not self._readers.passes(trail, now)):
                 continue
             schemas = trail.schemas.union(self._machine.dispatch.functions.schemas(trail.function))
             args = self._told(trail.body, schemas)
@@ -234,7 +237,7 @@ class Audit:
     def functions(self) -> dict[str, Function]:
         """``audit.since``."""
 
-        @function("audit.since", idempotent=True, role="admin")
+        @function(SINCE, idempotent=True, role="admin")
         async def since(since_s: float = 0.0, after: Sequence = 0, key: KeyName = "", limit: Limit = MAX_LIMIT) -> dict[str, Any]:
             """Records of the audit log from a time (seconds since 1970) on and after a sequence, the oldest first; of one key or
             of all. ``next`` is after which sequence to go on, null when there is no more; ``oldest`` is the first one kept."""

@@ -3,7 +3,8 @@
 Rules kept here:
 - an audited request has one Trail, from its admission to its one end; a fan-out has one for all its parts together;
 - whatever is in a record is bounded, and its texts are on one line; what is told of arguments is in auditargs.py;
-- who asks again and again for what it does not get cannot push everybody else's records out of the log (Refusals).
+- who asks again and again for what it does not get cannot push everybody else's records out of the log (Refusals), and who
+  follows the log does not fill it (Readers).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REFUSALS_WINDOW_S = 10.0
 REFUSALS = 100
 """Records in that time of requests of one key that no node was given."""
 MAX_REFUSED_KEYS = 10_000
+READS_S = 3600.0
+MAX_READERS = 1000
 
 Record = dict[str, Any]
 
@@ -213,6 +216,27 @@ class Refusals:
             del self._windows[public]
             if window.count > REFUSALS:
                 yield window.key, public, window.role, window.count - REFUSALS
+
+
+class Readers:
+    """Who reads the audit log: a key that does has one record of that in READS_S, however often it asks."""
+
+    def __init__(self) -> None:
+        self._told_s: OrderedDict[str, float] = OrderedDict()
+        """By public key, the one that was told first in front."""
+
+    def passes(self, trail: Trail, now: float) -> bool:
+        """Whether ``trail``, of somebody who reads the log, gets a record. One that failed always does."""
+        if trail.error:
+            return True
+        told_s = self._told_s.get(trail.public)
+        if told_s is not None and now < told_s + READS_S:
+            return False
+        self._told_s[trail.public] = now
+        self._told_s.move_to_end(trail.public)
+        if len(self._told_s) > MAX_READERS:
+            self._told_s.popitem(last=False)
+        return True
 
 
 class _Window(msgspec.Struct):

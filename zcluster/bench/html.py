@@ -14,6 +14,8 @@ from zcluster.bench.charts import bar_chart, latency_chart
 from zcluster.bench.dapi import ROLES, DapiResult
 from zcluster.bench.figures import Rows, SpecialResult, bar_text
 from zcluster.bench.machine import Machine
+from zcluster.bench.queuereport import queue_figure_rows, queue_lines, queue_rows
+from zcluster.bench.queueresult import QueueResult
 from zcluster.bench.report import (
     WHAT,
     Result,
@@ -56,6 +58,8 @@ def page(result: Result) -> str:
     """The whole file."""
     if isinstance(result, SyncResult):
         name, body = "sync", _sync(result)
+    elif isinstance(result, QueueResult):
+        name, body = "queue", _queue(result)
     elif isinstance(result, DapiResult):
         name, body = "dapi", _dapi(result)
     else:
@@ -110,6 +114,14 @@ def _sync(result: SyncResult) -> str:
         parts.append(_section("Copies", _table(sync_rows(result))))
     parts.append(_section("Figures", _table(sync_figure_rows(result))))
     parts.append(_section("Works", _table([("", ""), *((work.name, work.about) for work in result.works)])))
+    return "".join(parts)
+
+
+def _queue(result: QueueResult) -> str:
+    parts = [f"<p>{escape(result.about)}</p>"]
+    parts += [_section(work.about, _table(queue_rows(work))) for work in result.works if work.contenders]
+    parts.append(_section("Figures", _table(queue_figure_rows(result))))
+    parts.append(_section("What they are", "".join(f"<p>{escape(line)}</p>" for line in queue_lines(result))))
     return "".join(parts)
 
 

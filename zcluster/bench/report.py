@@ -15,6 +15,8 @@ from typing import Any
 from zcluster.bench.dapi import NATS, PERCENTILES, RAW, ROLES, Contender, DapiOptions, DapiResult
 from zcluster.bench.figures import Rows, SpecialResult, figure_cells
 from zcluster.bench.machine import Machine
+from zcluster.bench.queuereport import queue_figure_rows, queue_lines, queue_rows, queue_to_dict
+from zcluster.bench.queueresult import QueueResult
 from zcluster.bench.rounds import Round
 from zcluster.bench.syncreport import sync_figure_rows, sync_rows, sync_to_dict
 from zcluster.bench.syncresult import SyncResult
@@ -30,7 +32,7 @@ WHAT = {
 """What stands behind a contender's name."""
 FIGURES = {"requests_per_s": "requests/s", "mb_per_s": "MB/s", "p50": "p50", "p99": "p99"}
 
-Result = DapiResult | SpecialResult | SyncResult
+Result = DapiResult | QueueResult | SpecialResult | SyncResult
 
 
 def render(result: Result, output: str = "table") -> str:
@@ -46,6 +48,8 @@ def render(result: Result, output: str = "table") -> str:
         raise UsageError(f"a bench has no output {output!r}", hint="-o table or -o json")
     if isinstance(result, SyncResult):
         return _sync_table(result)
+    if isinstance(result, QueueResult):
+        return _queue_table(result)
     return _dapi_table(result) if isinstance(result, DapiResult) else _special_table(result)
 
 
@@ -67,6 +71,8 @@ def to_dict(result: Result) -> dict[str, Any]:
     machine = result.machine._asdict()
     if isinstance(result, SyncResult):
         return {"schema": SCHEMA, "bench": "sync", "about": result.about, **sync_to_dict(result), "machine": machine}
+    if isinstance(result, QueueResult):
+        return {"schema": SCHEMA, "bench": "queue", "about": result.about, **queue_to_dict(result), "machine": machine}
     if isinstance(result, SpecialResult):
         figures = [asdict(figure) | {"met": figure.met} for figure in result.figures]
         return {"schema": SCHEMA, "bench": result.name, "about": result.about, "figures": figures, "machine": machine}
@@ -216,6 +222,15 @@ def _sync_table(result: SyncResult) -> str:
         parts.append(_aligned(sync_rows(result)))
     parts.append(_aligned(sync_figure_rows(result)))
     parts.append("".join(f"{work.name}: {work.about}\n" for work in result.works))
+    parts.append(f"machine: {describe_machine_text(result.machine)}\n")
+    return "\n".join(parts)
+
+
+def _queue_table(result: QueueResult) -> str:
+    parts = [result.about + "\n"]
+    parts += [_aligned(queue_rows(work)) for work in result.works if work.contenders]
+    parts.append(_aligned(queue_figure_rows(result)))
+    parts.append("".join(f"{line}\n" for line in queue_lines(result)))
     parts.append(f"machine: {describe_machine_text(result.machine)}\n")
     return "\n".join(parts)
 

@@ -32,6 +32,8 @@ WORKS = ("small", "small4", "large", "large4", "pages", "insert", "changed", "on
 """The works of ``bench sync``; held equal likewise."""
 AGENT_WORKS = ("first", "changed", "idle", "million", "live")
 """The works of ``bench agents``; held equal likewise."""
+QUEUE_WORKS = ("done", "accept", "million")
+"""The works of ``bench queue``; held equal likewise."""
 
 report_option = click.option("--report", type=FILE, metavar="FILE.html", help="Also write the result as one HTML file.")
 format_option = click.option(
@@ -44,7 +46,7 @@ directory_option = click.option(
 
 @click.group(cls=Group)
 def bench() -> None:
-    """Measure requests, fan-outs, file sync, agents, groups, reconnection and memory.
+    """Measure requests, jobs, fan-outs, file sync, agents, groups, reconnection and memory.
 
     Each bench starts a cluster of its own, and leaves nothing behind.
     """
@@ -165,6 +167,33 @@ def groups(report: Path | None, output: str, **options: Any) -> int:
     from zcluster.bench.agents import GROUPS, AgentsOptions, run_agents
 
     result = run_agents(AgentsOptions(works=(GROUPS.name,), **options), say)
+    return _show(result, output, report, good=result.met)
+
+
+@bench.command()
+@click.option("--work", "works", default="done", metavar="NAME,...", show_default=True, help=f"Works: {', '.join(QUEUE_WORKS)}.")
+@click.option("--in-flight", type=int, default=256, show_default=True, help="Jobs under way at once, of the work done.")
+@click.option("--size", "size_bytes", type=BYTES, default=100, show_default=True, help="Length of the value that is echoed.")
+@click.option("--compare", default="", metavar="sqlite,celery,redis", help="Also measure these, in turns (3 rounds or more).")
+@click.option(
+    "--rounds", type=int, default=3, show_default=True, help="Turns that the contenders take; at least 3 with --compare."
+)
+@click.option("--duration", "duration_s", type=DURATION, default=9.0, show_default=True, help="Measured time of each contender.")
+@click.option("--jobs", type=int, default=1_000_000, show_default=True, help="Queued jobs, of the work million.")
+@directory_option
+@report_option
+@format_option
+@debug_option
+def queue(works: str, compare: str, report: Path | None, output: str, **options: Any) -> int:
+    """Measure durable jobs: how many a second, how fast they are accepted and done, at what cost.
+
+    A commit is as fast as the disk of --dir. A work with its own load has the bars of what is promised of jobs; with another
+    load it has none.
+    """
+    from zcluster.bench.queue import QueueOptions, run_queue
+
+    names, others = (tuple(name for name in text.split(",") if name) for text in (works, compare))
+    result = run_queue(QueueOptions(works=names, compare=others, **options), say)
     return _show(result, output, report, good=result.met)
 
 

@@ -8,12 +8,14 @@ Then, with ZCLUSTER_HOME set as the demo prints it:
     zcluster dapi ls
     zcluster dapi call math.add a=1 b=2 --target worker-1
     zcluster dapi call count.up to=5
+    zcluster dapi submit report.build day=2026-11-19 --wait
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +53,12 @@ def count_up(to: int, start: int = 1) -> Iterator[int]:
     yield from range(start, to + 1)
 
 
+@zcluster.function("text.sign", idempotent=True)
+def sign(text: str, key: zcluster.Secret) -> str:
+    """The HMAC-SHA-256 of a text, by a key that no log and no error shows."""
+    return hmac.new(key.reveal().encode(), text.encode(), "sha256").hexdigest()
+
+
 @zcluster.function("request.about")
 def about(context: zcluster.Context) -> dict[str, object]:
     """What a function may know of the request that it serves."""
@@ -61,3 +69,11 @@ def about(context: zcluster.Context) -> dict[str, object]:
         "request_id": context.request_id,
         "remaining_s": round(context.remaining_s(), 3),
     }
+
+
+@zcluster.function("report.build", timeout_s=60)
+def build_report(day: str, context: zcluster.Context) -> dict[str, object]:
+    """A report whose data is not there at once: the first attempt of a job asks for another one, a little later."""
+    if context.attempt == 1:
+        raise zcluster.Retry(f"the data of {day} is not there yet", after_s=0.2)
+    return {"day": day, "node": context.node, "attempt": context.attempt}

@@ -26,6 +26,15 @@ EXPECTED = {
         "removed: example-1, example-2",
     ],
     "chat.py": ["example-bob (admin) says 'hello' to 1 session", "not sent: nobody listens as example-bob", "kept: True"],
+    "durable_jobs.py": [
+        "the same job: True True",
+        "refused: ",
+        "from another process: {'day': '2026-11-19', 'node': 'worker-",
+        "'attempt': 2}",
+        "attempt 1  the data of 2026-11-19 is not there yet",
+        "worker-1: ",
+        "worker-2: ",
+    ],
     "events.py": ["     1  ", "join         master"],
     "client_async.py": ["1 + 2 = 3", "1000 calls at once, the last one: 1998", "item 1", "item 2", "item 3", "refused: "],
     "client_blocking.py": ["master       master   ready", "worker-1     worker   ready", "request: {", "item 3"],
@@ -70,6 +79,8 @@ def test_each_kind_of_function_answers(cluster: LocalCluster, tmp_path: Path) ->
         assert c.call("file.sha256", {"path": str(file)}) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         assert c.call("port.open", {"host": "127.0.0.1", "port": port}) is True
         assert list(c.stream("count.up", {"to": 3, "start": 2})) == [2, 3]
+        signature = "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"
+        assert c.call("text.sign", {"text": "The quick brown fox jumps over the lazy dog", "key": "key"}) == signature
         about = c.call("request.about", target="worker-2", timeout=9.0)
     assert (about["caller"], about["role"], about["node"]) == ("admin", "admin", "worker-2")
     assert 0 < about["remaining_s"] <= 9

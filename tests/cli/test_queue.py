@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from zcluster.cli.queue_views import STATES, finding_lines, live, soon, stats_lines, trouble
 from zcluster.core.queue.job import FINAL, WORDS
 from zcluster.errors import MasterLost, NoSuchJob, NotAllowed, Unreachable, UsageError, ZClusterError
+from zcluster.store.jobs import Report
 
 Run = Callable[..., Any]
 DEAD = {"code": "node_lost", "message": "w1 died", "hint": "", "request_id": ""}
@@ -31,7 +30,8 @@ STEPS = [
 SHOWN = {**JOB, "args": {"day": "x", "password": "[secret]"}, "steps": STEPS}
 STATS: dict[str, Any] = {
     "states": {"queued": 2, "leased": 1, "running": 4, "done": 9}, "ready": 1, "delayed_next_in_s": 90.0,
-    "lanes": [{"lane": "any:f", "ready": 1}], "paused": ["w1", "w-*"], "draining": False, "writable": True,
+    "lanes": [{"lane": "any:f", "ready": 1, "more": False}, {"lane": "node:w1", "ready": 64, "more": True}],
+    "paused": ["w1", "w-*"], "draining": False, "writable": True,
     "accepted_per_s": 12.5, "ended_per_s": 0.0, "commits_per_s": 3.0, "bytes": 2048, "limits": {"jobs": 1_000_000},
     "in_memory": 7,
     "keys": [{"name": "ops", "jobs": 7, "bytes": 1024}],
@@ -287,7 +287,7 @@ def test_stats(cluster: Any, zcluster: Run) -> None:
     said = {" ".join(line.split()) for line in out.splitlines()}
     assert {
         "queued 2", "done 9", "next delayed in 90.0 s", "paused w1, w-*", "draining no", "accepted per s 12.5", "bytes 2.0 KiB",
-        "limit of jobs 1000000", "LANE READY", "any:f 1", "CALLER JOBS SIZE", "ops 7 1.0 KiB",
+        "limit of jobs 1000000", "LANE READY", "any:f 1", "node:w1 64+", "CALLER JOBS SIZE", "ops 7 1.0 KiB",
     } <= said  # fmt: skip
     assert json.loads(zcluster("queue", "stats", "-o", "json").out) == {"schema": 1, **STATS}
 
@@ -319,16 +319,14 @@ def test_check_reads_the_file_where_no_master_answers(
     file.parent.mkdir(parents=True)
     file.touch()
     read: list[Path] = []
-    module = ModuleType("zcluster.store.jobs_check")
 
-    def check_file(path: Path) -> dict[str, Any]:
+    def check_file(path: Path) -> Report:
         read.append(path)
-        return BROKEN
+        return Report(**BROKEN)
 
-    module.__dict__["check_file"] = check_file
-    monkeypatch.setitem(sys.modules, "zcluster.store.jobs_check", module)
+    monkeypatch.setattr("zcluster.store.jobs_check.check_file", check_file)
     ran = zcluster("queue", "check")
-    assert (ran.code, read) == (1, [file])
+    assert (ran.code, read, ran.out) == (1, [file], "job a-1: its result is torn\n1 job, 1 wrong\n")
     assert ran.err == f"zcluster: no master answers: {file} itself is read\n"
 
     cluster.error = NotAllowed("queue.check needs an admin key")

@@ -201,9 +201,9 @@ def _put_change(change: dict[str, Any], printer: TablePrinter, output: str | Non
 @shared_options
 @click.pass_obj
 def stats(state: State, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
-    """Say how many jobs there are and how fast they go."""
+    """Say how many jobs there are, where they wait, and what the limits are."""
     found = ask(state, connection(key, master, timeout), lambda c: c.queue.stats())
-    emit_object(found, state.output, lines=stats_lines(found), name_key="ready")
+    emit_object(found, state.output, lines=stats_lines(found), name_key="live")
 
 
 @queue.command()
@@ -225,9 +225,11 @@ def check(state: State, timeout: float | None, key: Path | None, master: tuple[s
         file = Home.of(settings(state).home).data_dir / "queue" / "jobs.db"
         if not file.is_file():
             raise
+        from dataclasses import asdict
+
         from zcluster.store.jobs_check import check_file
 
         say(f"zcluster: {error.message}: {file} itself is read")
-        found = check_file(file)
+        found = asdict(check_file(file))
     emit_object(found, state.output, lines=finding_lines(found), name_key="ok")
     return EXIT_OK if found["ok"] else EXIT_FAILED

@@ -64,8 +64,7 @@ JOB_COLUMNS = (
     Column("expires_in_s", "EXPIRES-IN", wide=True, right=True, text=soon),
     Column("sequence", "SEQUENCE", wide=True),
     Column("idempotency_key", "KEY", wide=True),
-    Column("size", "SIZE", wide=True, right=True, text=size),
-    Column("result_bytes", "RESULT", wide=True, right=True, text=size),
+    Column("ended_s", "ENDED", wide=True, right=True, text=age),
     Column("error", "ERROR", text=trouble),
 )
 STEP_COLUMNS = (
@@ -92,7 +91,7 @@ CHANGE_COLUMNS = (
     Column("attempt", "ATTEMPT", right=True),
     Column("error", "ERROR", text=trouble),
 )
-TIMES = ("accepted_s", "at_s")
+TIMES = ("accepted_s", "at_s", "ended_s")
 WAITS = ("due_in_s", "expires_in_s", "timeout_s", "retention_s")
 SIZES = ("size", "result_bytes")
 
@@ -177,7 +176,8 @@ def stats_lines(stats: Mapping[str, Any]) -> list[str]:
             rows.append((name.replace("_per_s", " per s").replace("_", " "), value))
     lines = pairs(rows)
     if stats.get("lanes"):
-        lines += ["", *table(stats["lanes"], (Column("lane", "LANE"), Column("ready", "READY", right=True)))]
+        lanes = [{**lane, "ready": f"{lane.get('ready')}{'+' if lane.get('more') else ''}"} for lane in stats["lanes"]]
+        lines += ["", *table(lanes, (Column("lane", "LANE"), Column("ready", "READY", right=True)))]
     if stats.get("keys"):
         columns = (Column("name", "CALLER"), Column("jobs", "JOBS", right=True), Column("bytes", "SIZE", right=True, text=size))
         lines += ["", *table(stats["keys"], columns)]

@@ -45,6 +45,10 @@ CREATE TABLE leases (id INTEGER PRIMARY KEY, ttl_s REAL NOT NULL);
 CREATE TABLE prefixes (number INTEGER PRIMARY KEY, prefix TEXT NOT NULL UNIQUE);
 CREATE TABLE digests (slot INTEGER PRIMARY KEY, digest BLOB NOT NULL);
 """
+REPAIR = (
+    "stop the node, move {name} and the files {stem}.* beside it away (keep them), start again: what other nodes know comes back "
+    "from them; or put a copy back"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Layout:
     first: str
     """Writes the one row of ``state``; its parameter is the id."""
     writer_cache_kib: int = WRITER_CACHE_KIB
+    repair: str = REPAIR
+    """The hint of an error that says the file is broken; {name} and {stem} are the file's."""
 
 
 STORE = Layout("store", FORMAT, _SCHEMA, "INSERT INTO state VALUES (0, ?, 0, 0, 0, 0, 0)")
@@ -95,7 +101,7 @@ class StoreFile:
         try:
             self._connect()
         except sqlite3.Error as error:
-            raise failure(error, f"opening the {self._layout.what}", self.path) from None
+            raise failure(error, f"opening the {self._layout.what}", self.path, self._layout.repair) from None
         self.reserve.make()
 
     def _connect(self) -> None:
@@ -124,7 +130,7 @@ class StoreFile:
             self._lock = -1
 
 
-def failure(error: sqlite3.Error, what: str, path: Path) -> ZClusterError:
+def failure(error: sqlite3.Error, what: str, path: Path, repair: str = REPAIR) -> ZClusterError:
     """What ``error``, met while doing ``what``, is to our callers."""
     code = primary_code(error)
     if is_full(error):
@@ -134,8 +140,7 @@ def failure(error: sqlite3.Error, what: str, path: Path) -> ZClusterError:
     if code in _BROKEN:
         return StoreFailed(
             f"{what} failed: {path} is broken ({error})",
-            hint=f"stop the node, move {path.name} and the files {path.stem}.* beside it away (keep them), start again: "
-            "what other nodes know comes back from them; or put a copy back",
+            hint=repair.format(name=path.name, stem=path.stem),
         )
     return StoreFailed(f"{what} failed: {error} ({path}); nothing was changed", hint="check the disk and the system's log")
 

@@ -1,0 +1,283 @@
+"""One batch within a transaction: what the one statement that writes a plain batch cannot do.
+
+Rules kept here:
+- inserts, updates, sequences and fan-outs, deleting, purging, counters, and then what was asked for, all in one transaction;
+- extra statements are run for what a batch has, and for all of its jobs at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from typing import Any
+
+import msgspec
+import orjson
+
+from zcluster.core.queue.job import FINAL, Job, State
+from zcluster.store.jobfiles import JobFiles
+from zcluster.store.jobs import MAX_ASKED, Batch, Done
+from zcluster.store.jobs_reader import IN, OVER, JobReader, json_text
+from zcluster.store.jobs_schema import (
+    BLOCK,
+    BODY_FILE,
+    COUNT,
+    LAST,
+    LEFT,
+    MAX_ROWS,
+    META,
+    RESULT_FILE,
+    USAGE,
+    WIDTH,
+    add,
+    add_insert,
+    add_more,
+    add_update,
+    needs_more,
+    saved,
+    statement,
+)
+
+_SEQUENCE = "sequence != '' AND state < 3"
+_HEADS = (
+    f"UPDATE jobs SET blocked = 0 WHERE blocked = 1 AND number IN (SELECT (SELECT number FROM jobs WHERE sequence = value "
+    f"AND {_SEQUENCE} ORDER BY blocked, number LIMIT 1) FROM json_each(?)) RETURNING number"
+)
+_KNOWN = (
+    "SELECT json_group_array(json_array(asked.key, number)) FROM json_each(?) AS asked "
+    "JOIN jobs ON jobs.function = json_extract(asked.value, '$[0]') AND jobs.idempotency_key = json_extract(asked.value, '$[1]') "
+    "AND jobs.idempotency_key != '' AND jobs.parent = 0"
+)
+_BEFORE = (
+    f"SELECT json_group_array(json_array(number, state, blocked, iif(files & 2, CAST(result AS TEXT), ''))) FROM jobs WHERE {IN}"
+)
+_PARTS = "parent IN (SELECT value FROM json_each(?)) AND parent != 0"
+_GONE = f"(SELECT value FROM json_each(?) UNION ALL SELECT number FROM jobs WHERE {_PARTS})"
+_TALLY = (
+    "SELECT json_group_array(json_array(state, n)) FROM (SELECT state, count(*) AS n FROM jobs "
+    f"WHERE number IN {_GONE} GROUP BY state)"
+)
+_decode_pairs = msgspec.json.Decoder(list[tuple[int, int]]).decode
+_decode_before = msgspec.json.Decoder(list[tuple[int, int, int, str]]).decode
+_decode_names = msgspec.json.Decoder(list[str]).decode
+
+
+class Turn:
+    """One batch. ``kept`` are the files that were written for it, ``unnamed`` those that no row names after it."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, reader: JobReader, files: JobFiles, file_bytes: int, last: int, batch: Batch
+    ) -> None:
+        self.done = Done()
+        self.kept: list[str] = []
+        self.unnamed: list[str] = []
+        self._connection = connection
+        self._reader = reader
+        self._files = files
+        self._file_bytes = file_bytes
+        self._last = last
+        self._batch = batch
+        self._inserted: list[Job] = batch.insert
+        self._numbers: set[int] = set()
+        """Of the inserted ones."""
+        self._before: dict[int, tuple[State, bool]] = {}
+        """Of updated jobs: the state, and whether it was blocked."""
+        self._counts: Counter[int] = Counter()
+        self._usage: dict[str, tuple[int, int]] = dict(batch.usage)
+
+    def take(self) -> Done:
+        """Do it, but for the end of the transaction."""
+        known = self._insert()
+        self._update()
+        self._sequences()
+        self._fan_outs()
+        self._tell_known(known)
+        self._remove()
+        self._count()
+        self._read()
+        self.done.unreadable, self._reader.unreadable = self._reader.unreadable, {}
+        return self.done
+
+    def write(self, params: list[Any]) -> None:
+        """Write these rows."""
+        for first in range(0, len(params), MAX_ROWS * WIDTH):
+            some = params[first : first + MAX_ROWS * WIDTH]
+            self._connection.execute(statement(some), some)
+
+    # -- inserts and updates ----------------------------------------------------------------------------------------
+
+    def _insert(self) -> dict[int, int]:
+        """Returns the numbers of the jobs that are not inserted, with the numbers of those that have their keys."""
+        known = self._known()
+        if known:
+            self._inserted = [job for job in self._batch.insert if job.number not in known and job.parent not in known]
+            for job in self._batch.insert:
+                if job.number in known or job.parent in known:
+                    self._counts[saved(job.state)] -= 1
+                    jobs, size = self._usage.get(job.key, (0, 0))
+                    self._usage[job.key] = (jobs - 1, size - job.size)
+        self._numbers = {job.number for job in self._inserted}
+        left = Counter(job.parent for job in self._inserted if job.parent and job.state < FINAL)
+        names = iter(self._keep([job.body for job in self._inserted]))
+        params: list[Any] = []
+        for job in self._inserted:
+            large = len(job.body) > self._file_bytes
+            add_insert(params, job, next(names).encode() if large else job.body, BODY_FILE if large else 0)
+            if needs_more(job):
+                add_more(params, job, left[job.number])
+        self.write(params)
+        ended = [job for job in self._inserted if job.result or job.ended]
+        self._write_updates(ended)
+        return known
+
+    def _known(self) -> dict[int, int]:
+        keyed = [job for job in self._batch.insert if job.idempotency_key and not job.parent]
+        if not keyed:
+            return {}
+        text = orjson.dumps([(job.function, job.idempotency_key) for job in keyed]).decode()
+        found = _decode_pairs(self._connection.execute(_KNOWN, (text,)).fetchone()[0])
+        known = {keyed[place].number: number for place, number in found}
+        first: dict[tuple[str, str], int] = {}
+        for job in keyed:
+            if job.number not in known:
+                number = first.setdefault((job.function, job.idempotency_key), job.number)
+                if number != job.number:
+                    known[job.number] = number
+        return known
+
+    def _update(self) -> None:
+        looked = [job.number for job in self._batch.update if needs_look(job)]
+        if looked:
+            for number, state, blocked, name in _decode_before(
+                self._connection.execute(_BEFORE, (json_text(looked),)).fetchone()[0]
+            ):
+                self._before[number] = State(state), bool(blocked)
+                if name:
+                    self.unnamed.append(name)
+        self._write_updates(self._batch.update)
+
+    def _write_updates(self, jobs: list[Job]) -> None:
+        names = iter(self._keep([job.result for job in jobs]))
+        params: list[Any] = []
+        for job in jobs:
+            large = len(job.result) > self._file_bytes
+            add_update(params, job, next(names).encode() if large else job.result, RESULT_FILE if large else 0)
+            if job.sequence and job.state < FINAL and job.number in self._before and self._before[job.number][0] >= FINAL:
+                add(params, BLOCK, job.number)
+        self.write(params)
+
+    def _keep(self, bodies: list[bytes]) -> list[str]:
+        large = [body for body in bodies if len(body) > self._file_bytes]
+        names = self._files.keep(large) if large else []
+        self.kept += names
+        return names
+
+    # -- sequences and fan-outs -------------------------------------------------------------------------------------
+
+    def _sequences(self) -> None:
+        jobs = [job for job in (*self._inserted, *self._batch.update) if job.sequence]
+        if not jobs:
+            return
+        names = orjson.dumps(list({job.sequence for job in jobs})).decode()
+        freed = [number for (number,) in self._connection.execute(_HEADS, (names,)).fetchall()]
+        was = {job.number: self._before[job.number][0] for job in jobs if job.number in self._before}
+        was = {number: state for number, state in was.items() if number not in self._numbers}
+        came = {job.number for job in jobs if was.get(job.number) != State.QUEUED}
+        new = {number for number in came if was.get(number, FINAL) >= FINAL}
+        sql = f"SELECT json_group_array(number) FROM jobs WHERE blocked = 1 AND {IN}"
+        self.done.blocked = set(self._reader.numbers(sql, json_text(list(came)))) if came else set()
+        self.done.unblocked = self._reader.whole([number for number in freed if number not in new])
+
+    def _fan_outs(self) -> None:
+        ended: set[int] = set()
+        deltas: Counter[int] = Counter()
+        for job in self._batch.update:
+            was = self._before.get(job.number)
+            if was is None or (was[0] >= FINAL) == (job.state >= FINAL):
+                continue
+            if job.parent:
+                deltas[job.parent] += -1 if job.state >= FINAL else 1
+            if job.number not in self._numbers:
+                ended.add(job.parent if job.state >= FINAL else job.number)
+        ended.discard(0)
+        params: list[Any] = []
+        for parent, delta in deltas.items():
+            add(params, LEFT, parent, delta)
+        self.write(params)
+        if ended:
+            self.done.complete = self._reader.complete(list(ended))
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def _tell_known(self, known: dict[int, int]) -> None:
+        if known:
+            jobs = {job.number: job for job in self._reader.whole(list(set(known.values())))}
+            self.done.known = {number: jobs[other] for number, other in known.items() if other in jobs}
+
+    def _remove(self) -> None:
+        batch, numbers = self._batch, self._reader.numbers
+        if batch.delete:
+            self._delete(numbers(f"SELECT json_group_array(number) FROM jobs WHERE {OVER} AND {IN}", json_text(batch.delete)))
+        if batch.purge is not None:
+            sql = (
+                f"SELECT json_group_array(number) FROM (SELECT number FROM jobs WHERE {OVER} AND ended + retention_s <= ? "
+                "ORDER BY ended + retention_s LIMIT ?)"
+            )
+            self._delete(numbers(sql, batch.purge, MAX_ASKED))
+
+    def _delete(self, numbers: list[int]) -> None:
+        if not numbers:
+            return
+        text = json_text(numbers)
+        both = (text, text)
+        execute = self._connection.execute
+        for state, count in _decode_pairs(execute(_TALLY, both).fetchone()[0]):
+            self._counts[state] -= count
+            self.done.purged += count
+        for bit, column in ((BODY_FILE, "body"), (RESULT_FILE, "result")):
+            sql = f"SELECT json_group_array(CAST({column} AS TEXT)) FROM jobs WHERE files & {bit} AND number IN {_GONE}"
+            self.unnamed += _decode_names(execute(sql, both).fetchone()[0])
+        execute(f"DELETE FROM jobs WHERE {_PARTS}", (text,))
+        execute(f"DELETE FROM jobs WHERE {IN}", (text,))
+
+    def _count(self) -> None:
+        for state, count in self._batch.counts.items():
+            self._counts[saved(state)] += count
+        params: list[Any] = []
+        add_counters(params, self._batch, self._last, self._counts, self._usage)
+        self.write(params)
+
+    def _read(self) -> None:
+        batch, done, reader = self._batch, self.done, self._reader
+        for lane, limit in batch.ready.items():
+            done.ready[lane], more = reader.ready(lane, limit)
+            if more:
+                done.more.add(lane)
+        if batch.due is not None:
+            done.due = reader.due(*batch.due)
+        if batch.expired is not None:
+            done.expired = reader.expired(batch.expired)
+        if batch.fetch:
+            done.fetched = {job.number: job for job in reader.whole(batch.fetch)}
+        if batch.due is not None or batch.expired is not None or batch.purge is not None:
+            done.times = True
+            done.next_due, done.next_at_s, done.next_expiry, done.next_purge = reader.times()
+
+
+def needs_look(job: Job) -> bool:
+    """Whether an update depends on what the job was: its sequence or fan-out, or the file of a result that goes."""
+    return bool(job.sequence or job.parent or job.parts) or job.state == State.QUEUED
+
+
+def add_counters(params: list[Any], batch: Batch, last: int, counts: dict[int, int], usage: dict[str, tuple[int, int]]) -> None:
+    """The rows of the counters, and of ``meta``. ``last``: the highest number so far."""
+    if batch.insert and batch.insert[-1].number > last:
+        add(params, COUNT, LAST, batch.insert[-1].number - last)
+    for state, count in counts.items():
+        if count:
+            add(params, COUNT, saved(state), count)
+    for key, (jobs, size) in usage.items():
+        if jobs or size:
+            add(params, USAGE, key, jobs, size)
+    for name, value in batch.meta.items():
+        add(params, META, name, value)

@@ -294,8 +294,8 @@ def test_stats(cluster: Any, zcluster: Run) -> None:
 
 # -- check -----------------------------------------------------------------------------------------------------------
 
-SOUND = {"ok": True, "jobs": 3, "findings": [], "details": {}}
-BROKEN = {"ok": False, "jobs": 1, "findings": ["job a-1: its result is torn"], "details": {}}
+SOUND: dict[str, Any] = {"ok": True, "jobs": 3, "findings": [], "details": {}}
+BROKEN: dict[str, Any] = {"ok": False, "jobs": 1, "findings": ["job a-1: its result is torn"], "details": {}}
 
 
 def test_check_asks_the_master(cluster: Any, zcluster: Run) -> None:

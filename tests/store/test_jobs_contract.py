@@ -290,7 +290,11 @@ class Compared(RuleBasedStateMachine):
         self.place = InSqlite(Path(self.directory.name))
         self.store = self.do(self.place.open())
         self.reference = MemoryJobs()
-        self.last = 0
+        self.inserted: dict[int, Job] = {}
+
+    @property
+    def last(self) -> int:
+        return max(self.inserted, default=0)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -302,7 +306,7 @@ class Compared(RuleBasedStateMachine):
     )
     def commit(self, new: list[tuple[dict[str, Any], int]], changes: dict[int, dict[str, Any]], asked: dict[str, Any]) -> None:
         batch = Batch(insert=self.new_jobs(new), **asked)
-        batch.update = [job(number, **change) for number, change in changes.items() if number <= self.last]
+        batch.update = [changed(self.inserted[number], **change) for number, change in changes.items() if number in self.inserted]
         for one in batch.insert:
             jobs, size = batch.usage.get(one.key, (0, 0))
             batch.usage[one.key] = (jobs + 1, size + one.size)
@@ -319,10 +323,11 @@ class Compared(RuleBasedStateMachine):
                 said = said | {"state": QUEUED}
                 whole_, *rest = fan_out(first, parts, **said)
                 alike = {name: said[name] for name in ("body", "due", "expires", "key")}
-                jobs += [whole_, *(changed(one, **alike) for one in rest)]
+                made = [whole_, *(changed(one, **alike) for one in rest)]
             else:
-                jobs.append(job(first, lane=f"any:{said['function']}", **said))
-            self.last += 1 + parts
+                made = [job(first, lane=f"any:{said['function']}", **said)]
+            self.inserted.update((one.number, one) for one in made)
+            jobs += made
         return jobs
 
     @rule()
@@ -363,6 +368,7 @@ class Compared(RuleBasedStateMachine):
             assert plain(self.do(self.store.get(number))) == plain(self.do(self.reference.get(number)))
 
     def teardown(self) -> None:
+        self.restart()
         large = [body for one in self.reference.committed().jobs.values() for body in (one.body, one.result) if body == LARGE]
         assert len(self.place.files()) == len(large), "files are those of the rows"
         self.do(self.place.close())

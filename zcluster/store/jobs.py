@@ -5,6 +5,7 @@ Rules kept here:
 - a job's unchanging part is written once, by its insertion; an update writes what may change (see MUTABLE), and nothing else;
 - a batch does its inserts, its updates, ``delete``, ``purge``, and then reads; what it tells is how things are after its writes,
   all of them together, in the same turn (of a sequence whose first ended and whose oldest came back, the oldest is the first);
+- RUNNING is kept as LEASED, and a query for it finds both: that a node has a job is not known after a restart;
 - of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``). Keys of parts
   are not looked at: they are their fan-out's;
 - of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest

@@ -116,7 +116,7 @@ class MemoryJobs:
         return Opened(
             last_number=saved.last_number,
             lanes=dict(Counter(job.lane for job in jobs if job.ready)),
-            leased=[_copy(job) for job in jobs if job.state in (State.LEASED, State.RUNNING)],
+            leased=[_copy(job) for job in jobs if job.state == State.LEASED],
             complete=[(_copy(job), _ended_parts(saved, job)) for job in jobs if _is_complete(job)],
             usage=dict(saved.usage),
             counts=dict(saved.counts),
@@ -180,7 +180,7 @@ class _Turn:
             if not job.parent:
                 keys[key] = job.number
             self.before[job.number] = None
-            self.jobs[job.number] = replace(_copy(job), blocked=False, parts_left=0)
+            self.jobs[job.number] = replace(_copy(job), state=State(_kept(job.state)), blocked=False, parts_left=0)
         return known
 
     def _update(self) -> None:
@@ -191,6 +191,7 @@ class _Turn:
                     self.before[job.number] = _copy(job)
                 for name in _WRITTEN:
                     setattr(job, name, getattr(new, name))
+                job.state = State(_kept(new.state))
                 job.steps = list(new.steps)
 
     def _sequences(self) -> None:
@@ -260,9 +261,11 @@ class _Turn:
         waiting = [job for job in self.jobs.values() if job.state == State.QUEUED and not job.parts]
         if batch.due is not None:
             now, wall_s = batch.due
-            done.due = [_copy(job) for job in waiting if 0 < job.due <= now or 0 < job.at_s <= wall_s][:MAX_ASKED]
+            due = [job for job in waiting if 0 < job.due <= now or 0 < job.at_s <= wall_s]
+            done.due = _first(due, MAX_ASKED, PARTS_BYTES, lambda job: job.size)
         if batch.expired is not None:
-            done.expired = [_copy(job) for job in waiting if 0 < job.expires <= batch.expired][:MAX_ASKED]
+            over = [job for job in waiting if 0 < job.expires <= batch.expired]
+            done.expired = _first(over, MAX_ASKED, PARTS_BYTES, lambda job: job.size)
         done.fetched = {number: _copy(self.jobs[number]) for number in batch.fetch if number in self.jobs}
         if batch.due is not None or batch.expired is not None or batch.purge is not None:
             done.times = True
@@ -296,7 +299,7 @@ def _in_order(jobs: dict[int, Job], query: Query) -> list[Job]:
 
 def _matches(job: Job, query: Query) -> bool:
     return (
-        (not query.states or job.state in query.states)
+        (not query.states or job.state in {_kept(state) for state in query.states})
         and query.target in ("", job.target)
         and query.function in ("", job.function)
         and query.key in ("", job.key)
@@ -336,19 +339,19 @@ def _add_usage(saved: Saved, key: str, jobs: int, size: int) -> None:
         saved.usage[key] = has
 
 
-def _counted(state: int) -> int:
+def _kept(state: int) -> int:
     return int(State.LEASED if state == State.RUNNING else state)
 
 
 def _add_count(saved: Saved, state: int, count: int) -> None:
-    has = saved.counts.pop(_counted(state), 0) + count
+    has = saved.counts.pop(_kept(state), 0) + count
     if has:
-        saved.counts[_counted(state)] = has
+        saved.counts[_kept(state)] = has
 
 
 def _findings(saved: Saved) -> Iterable[str]:
     """What is wrong: counters that are not those of the jobs."""
-    counts = dict(Counter(_counted(job.state) for job in saved.jobs.values()))
+    counts = dict(Counter(_kept(job.state) for job in saved.jobs.values()))
     if counts != saved.counts:
         yield f"the jobs by state are {counts}, counted were {saved.counts}"
     usage: dict[str, tuple[int, int]] = {}

@@ -22,7 +22,8 @@ class Batch:
     """New jobs, numbers growing; parts follow their fan-out, and are of the same batch. One may be LEASED already. Their
     ``blocked`` and ``parts_left`` are the store's to say."""
     update: list[Job] = field(default_factory=list)
-    """Each number at most once. One that does not exist (any more) is passed over."""
+    """Each number at most once, and with what never changes as it was inserted (the arguments may be left out). One that does not
+    exist (any more) is passed over."""
     delete: list[int] = field(default_factory=list)
     """Jobs to be dropped, parts and files with them. Only final ones are: a live one is passed over, and a fan-out with live
     parts, and a part (it goes with its fan-out)."""
@@ -38,7 +39,8 @@ class Batch:
     """By lane: the first so many jobs that are ready, by rank; fewer when their arguments take READY_BYTES together."""
     due: tuple[float, float] | None = None
     """The queued jobs (blocked ones too) whose time has come by this (queue time, wall time), at most MAX_ASKED. A job waits for
-    ``due`` or for ``at_s``; one that has both is here when the first has come."""
+    ``due`` or for ``at_s``; one that has both is here when the first has come.
+    Here and in ``expired`` they are fewer when their arguments take PARTS_BYTES together."""
     expired: float | None = None
     """The queued jobs (delayed and blocked ones too) that expire by this queue time, at most MAX_ASKED."""
     purge: float | None = None
@@ -97,7 +99,7 @@ class Opened:
     lanes: dict[str, int]
     """Ready jobs by lane."""
     leased: list[Job]
-    """The jobs that were given to nodes when the master ended (LEASED, RUNNING), whole."""
+    """The jobs that were given to nodes when the master ended (LEASED), whole."""
     complete: list[tuple[Job, dict[int, int]]]
     usage: dict[str, tuple[int, int]]
     counts: dict[int, int]

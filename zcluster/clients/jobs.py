@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import orjson
@@ -35,7 +36,7 @@ from zcluster.core.following import Wait
 from zcluster.core.queue.job import FINAL, WORDS, State
 from zcluster.core.queue.jobid import job_id, split_job_id
 from zcluster.core.submitting import Terms
-from zcluster.core.targets import ANY, is_single
+from zcluster.core.targets import is_single
 from zcluster.errors import TimedOut, UsageError, ZClusterError, error_from_dict
 from zcluster.wire.jobs import JobFlag
 
@@ -269,15 +270,14 @@ class JobCalls:
         if type(function) is not str or type(target) is not str:
             function = checked_text("function", function, "the function's name, such as 'node.info'")
             target = checked_target(target)
-        flags = 0 if target == ANY or is_single(target) else JobFlag.FAN_OUT
         if (
             priority == 5 and not delay_s and at_s is None and expires_s is None and retries == 3
             and attempt_timeout_s is None and retention_s is None and not sequence
         ):  # fmt: skip
-            terms = Terms(function, target, 5, flags)
+            terms = _plain(function, target)
         else:
             terms = _terms(
-                function, target, flags, priority, delay_s, at_s, expires_s, retries, attempt_timeout_s, retention_s, sequence
+                function, target, priority, delay_s, at_s, expires_s, retries, attempt_timeout_s, retention_s, sequence
             )
         body = _encoded(function, args) if args else b""
         if type(idempotency_key) is not str:
@@ -294,7 +294,7 @@ class JobCalls:
         except asyncio.CancelledError:
             submitting.abandon(submission)
             raise
-        return AsyncJob(self, submission.store, submission.number, submission.known, bool(flags))
+        return AsyncJob(self, submission.store, submission.number, submission.known, bool(terms.flags))
 
     def job(self: JobCaller, id: str) -> AsyncJob:
         """The job of this id, whoever submitted it; nothing is asked for yet. Raises UsageError when it is no id of a job."""
@@ -323,8 +323,14 @@ async def _submit_large(client: JobCaller, terms: Terms, args: Any, key: str, ti
     return AsyncJob(client, *split_job_id(answer["id"]), bool(answer["known"]), bool(terms.flags))
 
 
+@lru_cache(maxsize=64)
+def _plain(function: str, target: str) -> Terms:
+    """What is asked for when nothing but these is said: most submissions are like the one before."""
+    return Terms(function, target, flags=0 if is_single(target) else JobFlag.FAN_OUT)
+
+
 def _terms(
-    function: str, target: str, flags: int, priority: int, delay_s: float, at_s: float | None, expires_s: float | None,
+    function: str, target: str, priority: int, delay_s: float, at_s: float | None, expires_s: float | None,
     retries: int, attempt_timeout_s: float | None, retention_s: float | None, sequence: str,
 ) -> Terms:  # fmt: skip
     """What is asked for, checked."""
@@ -332,7 +338,7 @@ def _terms(
     if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= MAX_RETRIES:
         raise UsageError(f"retries is an integer from 0 to {MAX_RETRIES}, not {str(retries)[:40]!r}")
     return Terms(
-        function, target, priority, flags,
+        function, target, priority, _plain(function, target).flags,
         delay_ms=_ms("delay_s", delay_s), at_ms=_ms("at_s", at_s), expires_ms=_ms("expires_s", expires_s, positive=True),
         retries=retries, timeout_ms=_ms("attempt_timeout_s", attempt_timeout_s, positive=True),
         retention_ms=_ms("retention_s", retention_s, positive=True), sequence=checked_text("sequence", sequence),

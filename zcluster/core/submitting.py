@@ -94,7 +94,7 @@ class Submitting:
         if len(body) > self.inline_bytes:
             raise TooLarge(f"arguments of {len(body)} bytes, at most {self.inline_bytes} go into a submission")
         alike = self._alike
-        if alike is not None and alike.terms == terms:
+        if alike is not None and (alike.terms is terms or alike.terms == terms):
             terms = alike.terms  # what is the same needs no second comparison
         else:
             _check_terms(terms)

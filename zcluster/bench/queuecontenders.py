@@ -30,6 +30,7 @@ from zcluster.bench.queueload import QueueLoadConfig
 from zcluster.bench.queuerounds import QueueWatched
 from zcluster.bench.redis_contender import RedisConfig, redis_config, redis_server_path
 from zcluster.bench.sqlite_contender import SqliteConfig
+from zcluster.clients import AsyncClient
 from zcluster.errors import TimedOut
 
 ZCLUSTER, SQLITE, CELERY, REDIS = "zcluster", "sqlite", "celery", "redis"
@@ -74,7 +75,12 @@ async def zcluster_queue(directory: Path, size_bytes: int) -> AsyncIterator[Queu
         config = QueueLoadConfig(str(cluster.client_key), size_bytes, TIMEOUT_S)
         loader = await _loader(stack, ZCLUSTER, ["zcluster.bench.queueload"], config, directory)
         pids = {MASTER: [cluster.pids[MASTER]], WORKER: [cluster.pids["worker-1"]], CLIENT: [loader.pid]}
-        yield QueueWatched(loader, directory, pids)
+        asking = await stack.enter_async_context(AsyncClient(key=cluster.admin_key, timeout=TIMEOUT_S))
+
+        async def commits() -> int:
+            return int((await asking.queue.stats())["commits"])
+
+        yield QueueWatched(loader, directory, pids, commits)
 
 
 @asynccontextmanager

@@ -194,6 +194,10 @@ class Audit:
         for key, public, role, count in self._refusals.over(now):
             writer.add(omitted_record(key, self._fingerprint(public), role, count, wall_s))
 
+    def shown(self, job: Job) -> dict[str, Any] | None:
+        """The arguments of ``job`` as they may be seen."""
+        return self._arguments.told(job.body, frozenset(self._machine.dispatch.functions.schemas(job.function)))
+
     def job_accepted(self, job: Job, now_wall: float) -> None:
         """``job`` is on the disk. A part of a fan-out is told with the whole."""
         if self._writer is None or job.parent:

@@ -35,6 +35,14 @@ class Locator:
         if self._machine.admission.parking.questions and (self._task is None or self._task.done()):
             self._task = asyncio.ensure_future(self._answer())
 
+    async def nodes_of(self, target: str) -> list[str]:
+        """The nodes that ``agent:ID`` or ``group:G`` means now. Raises NoSuchAgent, NoSuchGroup, NoSuchNode."""
+        ids = [target.removeprefix(AGENT)] if target.startswith(AGENT) else []
+        found = await self._nodes(Locate(target, []), await self._book.nodes_of(ids) if ids else {})
+        if isinstance(found, ZClusterError):
+            raise found
+        return found
+
     async def close(self) -> None:
         """Ask no more; requests that wait end with the machine."""
         if self._task is not None:

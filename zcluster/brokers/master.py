@@ -24,6 +24,7 @@ from zcluster import __version__
 from zcluster.brokers.carry import Carrying
 from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.info import MasterInfo
+from zcluster.brokers.jobruns import JobRoute
 from zcluster.brokers.locate import Locator
 from zcluster.brokers.parts import DIGESTED, MasterSide, master_parts
 from zcluster.brokers.records import Records
@@ -203,10 +204,9 @@ class MasterProcess:
 
     def _flush(self) -> None:
         """Send what was decided outside of the front's turns."""
-        if not self._listening:
-            return
-        self._send_decided()
-        self._front.sent()
+        if self._listening:
+            self._send_decided()
+            self._front.sent()
 
     def _send_decided(self) -> None:
         """Send what was decided. The master's own node answers in the same turn, a bounded number of times."""
@@ -217,9 +217,13 @@ class MasterProcess:
             self._trees.tell()
         self._carry.look()
         for _ in range(LOCAL_ROUNDS):
+            for before in self._side.before_turn:
+                before(now)
             for route, outgoing in machine.take(now):
                 if isinstance(route, bytes):
                     self._send(route, outgoing)
+                elif isinstance(route, JobRoute):
+                    route.receive(outgoing, now)
                 elif isinstance(route, Via):
                     self._carry.send(route, outgoing, now)
                 else:
@@ -259,10 +263,9 @@ class MasterProcess:
             self._flush()
 
     def _tick(self) -> None:
-        if not self._listening:
-            return
-        self._loop.call_later(RING_POLL_S, self._tick)
-        self._look_at_ring()
+        if self._listening:
+            self._loop.call_later(RING_POLL_S, self._tick)
+            self._look_at_ring()
 
     def _beat_myself(self) -> None:
         if not self._listening:
@@ -284,7 +287,7 @@ class MasterProcess:
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
             sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine,
         )  # fmt: skip
-        self._side = MasterSide(self._machine, self._ring, self._publish_frame)
+        self._side = MasterSide(self._machine, self._ring, self._publish_frame, self._locator.nodes_of)
         return master_parts(desk, self._side)
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:

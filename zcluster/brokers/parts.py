@@ -7,7 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from zcluster.brokers.agent_queries import AgentQueries
@@ -19,6 +19,9 @@ from zcluster.brokers.groups import MasterGroups
 from zcluster.brokers.liveconfig import MasterLiveConfig
 from zcluster.brokers.metrics import MasterMetrics
 from zcluster.brokers.notes import Notes
+from zcluster.brokers.queue import MasterQueue, open_path
+from zcluster.brokers.queue_functions import QueuePart
+from zcluster.brokers.queueviews import Views
 from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.workerevents import EventsOfWorkers
 from zcluster.core.eventnames import Names
@@ -32,6 +35,7 @@ from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
 from zcluster.nodes.sampling import Sampler
 from zcluster.nodes.watchedstore import WatchedStore
+from zcluster.store.jobs_opening import open_jobs
 from zcluster.store.linelog import LineLog
 from zcluster.wire.agents import AgentOrder
 
@@ -47,10 +51,14 @@ class MasterSide:
     ring: Ring
     publish: Callable[[bytes, bytes], None]
     """Publish a frame under a topic, to everyone who subscribed."""
+    locate: Callable[[str], Awaitable[list[str]]]
+    """The nodes that ``agent:ID`` or ``group:G`` means."""
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
     """Called with each event of the master."""
+    before_turn: list[Callable[[float], None]] = field(default_factory=list)
+    """Called before the machine's turn, with the loop's time."""
     on_turn: list[Callable[[], None]] = field(default_factory=list)
     """Called when the machine's turn is over, before its events are told."""
 
@@ -70,7 +78,22 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
         lambda: LineLog.open(desk.home.data_dir / "audit", segment_bytes=settings.segment_bytes, segments=settings.segments),
     )  # fmt: skip
     master.on_turn.append(audit.turn_over)
-    return [events, audit, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+    queue = _queue(desk, master, audit)
+    return [events, audit, queue, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+
+
+def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:
+    """Durable jobs. What has ended is audited: so the queue begins after the audit log, and ends before it."""
+    queue = MasterQueue(desk, master.machine, master.ring, audit, lambda: open_jobs(open_path(desk.home.data_dir)), master.locate)
+    master.on_ring_change.append(queue.ring_changed)
+    master.before_turn.append(queue.turn)
+    master.on_turn.append(queue.turn_over)
+
+    def name_of(public: str) -> str:
+        entry = master.ring.by_public(public)
+        return "" if entry is None else entry.name
+
+    return QueuePart(queue, Views(queue, audit.shown, name_of))
 
 
 def _shared(desk: Desk, master: MasterSide) -> list[Part]:

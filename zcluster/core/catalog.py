@@ -27,18 +27,22 @@ class Functions:
     def __init__(self) -> None:
         self.providers: dict[str, dict[str, Node]] = {}
         """By function name and node name."""
+        self.changes = 0
+        """Grows whenever a node comes or goes."""
         self._roles: dict[str, Counter[str]] = {}
         self._schemas: dict[str, Counter[str]] = {}
         self._unsafe: Counter[str] = Counter()
 
     def provide(self, node: Node) -> None:
         """``node`` has joined with its functions."""
+        self.changes += 1
         for name, info in node.functions.items():
             self.providers.setdefault(name, {})[node.name] = node
             self._count(name, info, 1)
 
     def withdraw(self, node: Node) -> None:
         """``node`` has gone with its functions."""
+        self.changes += 1
         for name, info in node.functions.items():
             providers = self.providers.get(name)
             if providers is None or providers.pop(node.name, None) is None:

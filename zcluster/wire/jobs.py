@@ -142,5 +142,7 @@ class Outcomes(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 JobMessage = Jobs | Accepted | Follow | Outcomes
 JOB_KINDS: tuple[type[JobMessage], ...] = (Jobs, Accepted, Follow, Outcomes)
+JOB_BULK = frozenset({Outcomes.kind})
+"""Kinds that go by the bulk lane: values are in them."""
 SIZED_KINDS = frozenset({Jobs.kind, Outcomes.kind})
 """Kinds with groups whose ``sizes`` add up to the bodies."""

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta, Struct
 
 from zcluster.wire.agents import AGENT_BODIES, AGENT_BULK, AGENT_KINDS, AgentMessage
-from zcluster.wire.jobs import JOB_KINDS, SIZED_KINDS, JobMessage
+from zcluster.wire.jobs import JOB_BULK, JOB_KINDS, SIZED_KINDS, JobMessage
 from zcluster.wire.tables import TABLE_BODIES, TABLE_BULK, TABLE_KINDS, TableMessage
 from zcluster.wire.trees import BODY_KINDS, BULK_KINDS, TREE_KINDS, TreeMessage
 from zcluster.wire.trees import MAX_ID as MAX_ID
@@ -309,7 +309,7 @@ KINDS: dict[int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | typ
     cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS)
 }
 """The class of each kind number."""
-LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK | SIZED_KINDS
+LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK | JOB_BULK | SIZED_KINDS
 """Kinds beyond the bus's own that go by the bulk lane; the others of them are control."""
 TAKES_ALL = BODY_KINDS | TABLE_BODIES | AGENT_BODIES | {Chunk.kind}
 """Kinds whose body is all that follows the header."""

@@ -49,6 +49,7 @@ class Ends:
         self.starts: dict[str, deque[Job]] = {}
         """Leased jobs that their nodes are to get now."""
         self.watched = False
+        self.ended_count = 0
         self.next_due, self.next_at_s = opened.next_due, opened.next_at_s
         self.next_expiry, self.next_purge = opened.next_expiry, opened.next_purge
         self._jitter = jitter
@@ -201,6 +202,7 @@ class Ends:
 
     def _final(self, job: Job) -> None:
         self.usage.add(job.key, -1, -len(job.body))
+        self.ended_count += 1
         if not job.parent:
             self.next_purge = min(self.next_purge, job.ended + job.retention_s)
         self.told.ended.append(job)

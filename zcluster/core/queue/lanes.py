@@ -4,8 +4,8 @@ Rules kept here:
 - a lane is a queue in the store: of a function (any node will do) or of a node; in memory is only its beginning, the *window*;
 - within a lane the highest priority goes first, then the oldest; across lanes there is no order;
 - a node is given as many jobs as it has slots, and a little more than that when its jobs end faster than commits do;
-- ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the function;
-  a job that failed goes to another node than before, where there is one;
+- ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the
+  function; a job that failed goes to another node than before, where there is one;
 - a node that is paused is given nothing.
 """
 
@@ -167,6 +167,11 @@ class Lanes:
             lane = self.lanes[name] = Lane(name, self._index)
         lane.loaded(jobs, more)
         self._stirred[name] = None
+
+    @property
+    def in_windows(self) -> int:
+        """How many jobs are in memory because they are next."""
+        return len(self._index)
 
     def find(self, number: int) -> Job | None:
         """The job, if it is in a window."""

@@ -20,12 +20,11 @@ from zcluster.core.peers import Event
 from zcluster.core.queue import transitions
 from zcluster.core.queue.batch import Batch, Done, Opened
 from zcluster.core.queue.ends import Ends
-from zcluster.core.queue.following import Follower
 from zcluster.core.queue.job import Job, State
 from zcluster.core.queue.lanes import Lanes, Nodes
 from zcluster.core.queue.orders import Orders
 from zcluster.core.queue.policy import BUSY_S, MAX_WAITING_BYTES, MAX_WAITING_JOBS, Policy
-from zcluster.core.queue.told import Submission
+from zcluster.core.queue.told import Owner, Submission
 from zcluster.core.queue.transitions import Loss
 from zcluster.core.queue.verdict import verdict
 from zcluster.errors import Busy, Draining, KeyConflict, StoreFailed, TooLarge, ZClusterError
@@ -54,7 +53,11 @@ class JobQueue(Ends):
         self.read_only = ""
         """Why no new jobs are taken, or empty."""
         self.draining = False
+        """No new jobs are taken until somebody says so."""
+        self.resting = False
+        """The master is about to end: no new jobs are taken, and none is given to a node."""
         self.stray = 0
+        self.accepted_count = 0
         self.commits = 0
         self._may_run = may_run
         self._number = opened.last_number
@@ -75,6 +78,8 @@ class JobQueue(Ends):
 
     def refusal(self, key: str, jobs: int, size: int) -> ZClusterError | None:
         """Why so many more jobs of ``key`` are not taken now, or None."""
+        if self.resting:
+            return Draining("the master is shutting down; nothing was submitted", hint="try again when it is back")
         if self.draining:
             return Draining("the queue takes no new jobs", hint="`zcluster queue resume --accept` lets it")
         if self.read_only:
@@ -85,7 +90,7 @@ class JobQueue(Ends):
             )
         return self.usage.check(self.policy, key, jobs, size)
 
-    def submit(self, owner: Follower, first_id: int, jobs: list[Job], parts: list[Job]) -> None:
+    def submit(self, owner: Owner, first_id: int, jobs: list[Job], parts: list[Job]) -> None:
         """Take jobs that :meth:`refusal` does not refuse. ``parts`` are those of the one fan-out in ``jobs``."""
         number = self._number
         size = 0
@@ -108,6 +113,11 @@ class JobQueue(Ends):
         elif parts and _plain(parts[0]):
             for part in parts:
                 self.lanes.add(part)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether something that was to be kept is not on disk."""
+        return bool(self._meta or (self._batch is not None and self._batch.meta))
 
     def keep(self, name: str, value: bytes) -> None:
         """Keep a small value of the queue's own with the next batch."""
@@ -154,7 +164,7 @@ class JobQueue(Ends):
             return None
         self._now, self._wall_s = now, wall_s
         batch = Batch()
-        if not self.read_only:
+        if not self.read_only and not self.resting:
             batch.ready = self.lanes.assign()
         submissions, self._waiting = self._waiting, []
         self._waiting_jobs = self._waiting_bytes = 0
@@ -296,6 +306,7 @@ class JobQueue(Ends):
         """A submission is on disk, except for what ``done.known`` says."""
         first = submission.jobs[0]
         told = self.told
+        self.accepted_count += len(submission.jobs)
         if _plain(first):
             for job in submission.all if submission.parts else submission.jobs:
                 if job.state == State.LEASED:

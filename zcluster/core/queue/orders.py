@@ -77,12 +77,12 @@ class Orders:
         fetching, self._fetching = self._fetching, {}
         self._committing = []
         for number, orders in fetching.items():
-            job = self._queue.find(number) or fetched.get(number)
+            found = self._queue.find(number) or fetched.get(number)
             for order in orders:
-                if job is None:
+                if found is None:
                     self._refuse(order, _unknown())
                 else:
-                    self._perform(order, job, now, wall_s)
+                    self._perform(order, found, now, wall_s)
 
     def failed(self, error: ZClusterError) -> None:
         """The batch is not on disk."""

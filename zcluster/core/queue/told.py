@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from zcluster.core.peers import Event
 from zcluster.core.queue.following import Follower
@@ -11,11 +11,24 @@ from zcluster.core.queue.job import Job
 from zcluster.errors import ZClusterError
 
 
+class Owner(Follower, Protocol):
+    """Who submits jobs."""
+
+    def accepted(self, submission: Submission) -> None:
+        """All its jobs are new, and on disk."""
+
+    def known(self, id_: int, job: Job, before: bool) -> None:
+        """One submission has become ``job``, which was there ``before``."""
+
+    def refused(self, first_id: int, count: int, error: ZClusterError) -> None:
+        """Submissions were not accepted."""
+
+
 @dataclass(slots=True)
 class Submission:
-    """Jobs of one follower with consecutive ids: alike but for their arguments, or one fan-out with its parts."""
+    """Jobs of one owner with consecutive ids: alike but for their arguments, or one fan-out with its parts."""
 
-    owner: Follower
+    owner: Owner
     first_id: int
     jobs: list[Job]
     parts: list[Job]
@@ -33,9 +46,9 @@ class Told:
 
     accepted: list[Submission] = field(default_factory=list)
     """Whole submissions whose jobs are all new."""
-    known: list[tuple[Follower, int, Job, bool]] = field(default_factory=list)
+    known: list[tuple[Owner, int, Job, bool]] = field(default_factory=list)
     """A submission by its id, the job that it has become, and whether that was there before."""
-    refused: list[tuple[Follower, int, int, ZClusterError]] = field(default_factory=list)
+    refused: list[tuple[Owner, int, int, ZClusterError]] = field(default_factory=list)
     """First id, how many, why."""
     outcomes: dict[Follower, list[Job]] = field(default_factory=dict)
     unknown: dict[Follower, list[int]] = field(default_factory=dict)
@@ -47,3 +60,9 @@ class Told:
     changed: list[Job] = field(default_factory=list)
     """Jobs that have another state, when somebody watches."""
     events: list[Event] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.accepted or self.ended or self.outcomes or self.known or self.refused or self.unknown or self.stops
+            or self.answers or self.changed or self.events
+        )  # fmt: skip

@@ -1,0 +1,214 @@
+"""What is checked before a job is accepted, and before each of its attempts.
+
+Rules kept here:
+- the asker's role must permit the function, at acceptance and again when an attempt begins; the node has the last word;
+- a function has to be known: some node has it, or had it once; a node that is here and does not have it is an error;
+- the nodes of a fan-out are fixed when it is accepted: those that are away among them, those that are here without the function
+  not;
+- times are bounded: nothing is delayed or kept for longer than MAX_SPAN_S.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from zcluster.core.catalog import Functions
+from zcluster.core.peers import Identity, Node
+from zcluster.core.queue.job import ANY_LANE, NODE_LANE, Job
+from zcluster.core.targets import ANY, MASTER, is_single, select
+from zcluster.core.verdicts import no_such_function
+from zcluster.errors import NoSuchFunction, NoSuchNode, NotAllowed, TooLarge, UsageError
+
+MAX_SPAN_S = 366 * 86_400.0
+MAX_PARTS = 10_000
+MAX_KNOWN = 10_000
+"""Functions that are remembered although no node has them now."""
+MAX_WALL_S = 4_102_444_800.0
+"""The year 2100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked of a run of jobs, but for their arguments and keys."""
+
+    function: str
+    target: str
+    fan_out: bool = False
+    priority: int = 5
+    delay_s: float = 0.0
+    at_s: float = 0.0
+    expires_s: float = 0.0
+    retries: int = 3
+    timeout_s: float = 0.0
+    retention_s: float = 0.0
+    sequence: str = ""
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for jobs that do not say (config: queue.*)."""
+
+    timeout_s: float = 3600.0
+    expires_s: float = 7 * 86_400.0
+    retention_s: float = 86_400.0
+    body_bytes: int = 67_108_864
+
+
+class JobAdmission:
+    """Makes jobs of what is asked.
+
+    Args:
+        nodes: those that the master knows. workers: the names of all that the ring has.
+        master: this node's name.
+    """
+
+    def __init__(
+        self, nodes: Mapping[str, Node], workers: Callable[[], Iterable[str]], functions: Functions, master: str,
+        may_call: Callable[[str, str], bool], defaults: Defaults,
+    ) -> None:  # fmt: skip
+        self.defaults = defaults
+        self.known: dict[str, list[str]] = {}
+        """Functions that some node has or had, with the roles that they ask for."""
+        self._nodes, self._workers, self._functions = nodes, workers, functions
+        self._master, self._may_call = master, may_call
+
+    def learn(self) -> bool:
+        """Take note of the functions that nodes have; True when there was something new."""
+        before = len(self.known)
+        news = False
+        for name in self._functions.providers:
+            roles = sorted(self._functions.roles(name))
+            if self.known.get(name) != roles and (name in self.known or before < MAX_KNOWN):
+                self.known[name] = roles
+                news = True
+        return news
+
+    def allowed(self, identity: Identity | None, function: str) -> NotAllowed | None:
+        """Why ``identity`` may not run ``function``, or None."""
+        if identity is None:
+            return NotAllowed("the key that asked for it was revoked")
+        roles = self._functions.roles(function) if function in self._functions.providers else self.known.get(function, ["client"])
+        if any(self._may_call(identity.role, role) for role in roles):
+            return None
+        return NotAllowed(f"{identity.name} ({identity.role}) may not call {function}", hint="use a key with another role")
+
+    def lanes(self, ask: Ask, identity: Identity) -> list[str]:
+        """The lanes of what is asked: one, or one for each part of a fan-out.
+
+        Raises:
+            NotAllowed, NoSuchFunction, NoSuchNode, UsageError.
+        """
+        error = self.allowed(identity, ask.function)
+        if error is not None:
+            raise error
+        _check(ask)
+        function, target = ask.function, ask.target
+        if function not in self._functions.providers and function not in self.known:
+            raise no_such_function(function, "")
+        if target == ANY:
+            return [ANY_LANE + function]
+        names = [name for name, node in self._nodes.items() if node.state != "left"]
+        if not ask.fan_out:
+            if not is_single(target):
+                raise UsageError(f"target {target!r} may mean several nodes", hint="ask for a fan-out for lists, globs and 'all'")
+            name = self._master if target == MASTER else target
+            if name not in names and name not in self._workers():
+                select(target, names, self._master)  # says what is wrong
+            if self._lacks(name, function):
+                raise no_such_function(function, name)
+            return [NODE_LANE + name]
+        return [NODE_LANE + name for name in self._fan_out(ask, dict.fromkeys([*names, *self._workers()]))]
+
+    def nodes_lanes(self, ask: Ask, found: Iterable[str], identity: Identity) -> list[str]:
+        """The lanes of a target that the book has looked up: the nodes of an agent or a group."""
+        error = self.allowed(identity, ask.function)
+        if error is not None:
+            raise error
+        _check(ask)
+        return [NODE_LANE + name for name in found]
+
+    def make(
+        self, ask: Ask, lane: str, identity: Identity, bodies: Sequence[tuple[bytes, str]], now: float, wall_s: float
+    ) -> list[Job]:
+        """Jobs that are alike but for their arguments and idempotency keys. Raises TooLarge."""
+        defaults = self.defaults
+        largest = max(len(body) for body, _ in bodies)
+        if largest > defaults.body_bytes:
+            raise TooLarge(f"arguments of {largest} bytes, at most {defaults.body_bytes} are allowed", hint="limits.body_bytes")
+        function, target, priority, sequence = ask.function, ask.target, ask.priority, ask.sequence
+        key, caller, retries = identity.key, identity.name, ask.retries
+        timeout_s, retention_s = ask.timeout_s or defaults.timeout_s, ask.retention_s or defaults.retention_s
+        at_s = ask.at_s if ask.at_s > wall_s else 0.0
+        waits_s = max(ask.delay_s, at_s - wall_s if at_s else 0.0)
+        expires = now + waits_s + (ask.expires_s or defaults.expires_s)
+        jobs = [
+            Job(0, function, target, lane, priority, key, caller, body, wall_s, retries, timeout_s, retention_s, expires,
+                idempotency_key, digest(function, target, body) if idempotency_key else b"", sequence)
+            for body, idempotency_key in bodies
+        ]  # fmt: skip
+        if waits_s:
+            for job in jobs:
+                job.due, job.at_s = (now + ask.delay_s if ask.delay_s else 0.0), at_s
+        return jobs
+
+    def spread(self, job: Job, lanes: Sequence[str]) -> list[Job]:
+        """Make ``job`` a fan-out over ``lanes``; returns its parts."""
+        parts = []
+        for lane in lanes:
+            part = msgspec.structs.replace(job, lane=lane, target=lane.removeprefix(NODE_LANE), steps=[])
+            part.idempotency_key, part.digest = "", b""
+            parts.append(part)
+        job.lane, job.parts, job.parts_left = "", len(parts), len(parts)
+        return parts
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _fan_out(self, ask: Ask, names: Mapping[str, None]) -> list[str]:
+        chosen = select(ask.target, names, self._master)
+        has = [name for name in chosen if not self._lacks(name, ask.function)]
+        named = {part.strip() for part in ask.target.split(",")}
+        lacking = [name for name in chosen if name in named and self._lacks(name, ask.function)]
+        if lacking:
+            raise no_such_function(ask.function, lacking[0])
+        if not has:
+            what = f"no node that {ask.target!r} means has a function {ask.function!r}"
+            raise NoSuchFunction(what, hint="`zcluster dapi ls` lists them")
+        if len(has) > MAX_PARTS:
+            what = f"{ask.target!r} means {len(has)} nodes, at most {MAX_PARTS} are allowed"
+            raise UsageError(what, hint="ask for fewer at once")
+        return has
+
+    def _lacks(self, name: str, function: str) -> bool:
+        """Whether the node is here, and without the function."""
+        node = self._nodes.get(name)
+        return node is not None and node.peer is not None and function not in node.functions
+
+
+def digest(function: str, target: str, body: bytes) -> bytes:
+    """Of what is asked: the same for the same function, target and arguments, however these are written (blake2b_128)."""
+    try:
+        plain = msgspec.json.encode(msgspec.json.decode(body), order="sorted") if body else b""
+    except (msgspec.DecodeError, RecursionError):
+        plain = body  # the node will say that this is no JSON
+    return hashlib.blake2b(b"\0".join((function.encode(), target.encode(), plain)), digest_size=16).digest()
+
+
+def _check(ask: Ask) -> None:
+    spans = {"delay": ask.delay_s, "expires": ask.expires_s, "timeout": ask.timeout_s, "retention": ask.retention_s}
+    for name, span_s in spans.items():
+        if not 0 <= span_s <= MAX_SPAN_S:
+            raise UsageError(f"{name} is {span_s:g} s", hint=f"from 0 to {MAX_SPAN_S:g} s")
+    if not 0 <= ask.at_s <= MAX_WALL_S:
+        raise UsageError(f"at is {ask.at_s:g}", hint="seconds since 1970, before the year 2100")
+    if ask.at_s and ask.delay_s:
+        raise UsageError("a job has a delay or a time, not both", hint="leave one of them out")
+    if not 0 <= ask.priority <= 9 or not 0 <= ask.retries <= 100:
+        raise UsageError(f"priority {ask.priority}, retries {ask.retries}", hint="priority is 0 to 9, retries 0 to 100")
+    if ask.fan_out and ask.sequence:
+        raise UsageError("a fan-out is in no sequence", hint="leave --sequence out, or give one node")
+    if not ask.target:
+        raise NoSuchNode("an empty target matches no node", hint="a target is any, master, all, a name, a glob, a list")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -39,11 +37,10 @@ from zcluster.errors import StoreFailed
 from zcluster.store import jobs_memory
 from zcluster.store.jobs import Batch, JobStore, Query
 from zcluster.store.jobs_memory import MemoryJobs
+from zcluster.store.jobs_opening import open_jobs
 
 T = TypeVar("T")
 QUEUED, LEASED, DONE = State.QUEUED, State.LEASED, State.DONE
-OPENING = "zcluster.store.jobs_opening"
-needs_sqlite = pytest.mark.skipif(importlib.util.find_spec(OPENING) is None, reason="there is no store of jobs in SQLite yet")
 
 
 class InMemory:
@@ -69,9 +66,8 @@ class InSqlite:
         self._store: JobStore | None = None
 
     async def open(self) -> JobStore:
-        store: JobStore = await importlib.import_module(OPENING).open_jobs(self.path, file_bytes=FILE_BYTES)
-        self._store = store
-        return store
+        self._store = await open_jobs(self.path, file_bytes=FILE_BYTES)
+        return self._store
 
     async def close(self) -> None:
         if self._store is not None:
@@ -88,7 +84,7 @@ class InSqlite:
         return found
 
 
-@pytest.fixture(params=[InMemory, pytest.param(InSqlite, marks=needs_sqlite)])
+@pytest.fixture(params=[InMemory, InSqlite])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     place: Place = request.param(tmp_path)
     return place
@@ -148,7 +144,6 @@ class TestMemory:
             store.commit_now(Batch())
 
 
-@needs_sqlite
 class TestFiles:
     """What is too large for a row."""
 
@@ -377,5 +372,5 @@ class Compared(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-TestCompared = needs_sqlite(Compared.TestCase)
-TestCompared.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestCompared = Compared.TestCase
+TestCompared.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)

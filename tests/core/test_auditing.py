@@ -170,6 +170,12 @@ def test_a_large_value_ends_a_trail(audited: Any) -> None:
     assert ended(audited) == [("a", "strict", ["w1"], 1, "")]
 
 
+def test_an_empty_body_means_no_arguments(audited: Any) -> None:
+    audited.request("a", "strict", "nobody", b"")
+    audited.request("a", "strict", "nobody", id_=2, flags=RequestFlag.LARGE, sizes=[2000])
+    assert [trail.body for trail in audited.master.dispatch.auditing.ended] == [b"{}", b""]
+
+
 def test_large_arguments_are_not_kept(audited: Any) -> None:
     audited.master.admission.inline_bytes = 10_000
     for id_, size in ((1, MAX_ARGS_BYTES), (2, MAX_ARGS_BYTES + 1)):

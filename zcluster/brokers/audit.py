@@ -202,7 +202,7 @@ class Audit:
         """``job`` is on the disk. A part of a fan-out is told with the whole."""
         if self._writer is None or job.parent:
             return
-        args = self._told(job.body, frozenset(self._machine.dispatch.functions.schemas(job.function)))
+        args = self._told(job.body or b"{}", frozenset(self._machine.dispatch.functions.schemas(job.function)))
         id_ = job_id(self.store_id, job.number)
         self._writer.add(accepted_record(job, id_, self._fingerprint(job.key), self._role(job.key), now_wall, args))
 

@@ -225,6 +225,8 @@ class Admission:
     def _trail(self, request: Request) -> Trail:
         caller, group, who = request.caller, request.group, request.caller.identity
         body = request.body if len(request.body) <= MAX_ARGS_BYTES else b""
+        if not request.size:
+            body = b"{}"  # empty means no arguments
         schemas = frozenset(self._dispatch.functions.schemas(group.function))
         id_, since_s = f"{caller.no}.{request.id}", request.queued_s
         return Trail(id_, who.name, who.key, who.role, group.function, group.target, body, schemas, since_s)

@@ -4,7 +4,7 @@ Rules kept here:
 - a body is one JSON object of keyword arguments; an empty body and ``null`` mean no arguments;
 - types are checked while decoding, strictly: text is never taken for a number, nor a boolean for an integer;
 - an unknown name, a missing one, a wrong type and a name given twice are each InvalidArguments that says which;
-- no message holds the value of an argument;
+- no message holds the value of a secret argument;
 - argument names are ASCII, so that the same name has one spelling in JSON: it cannot be given twice in disguise.
 """
 

@@ -17,7 +17,7 @@ from zcluster.bench.queueresult import PERCENTILES, ROLES, QueueContender, Queue
 from zcluster.bench.queuerounds import QueueRound
 
 WHAT = {
-    ZCLUSTER: "zcluster: submit() and result() of one client, a master, a worker; CURVE",
+    ZCLUSTER: "submit() and result() of one client, a master, a worker; CURVE",
     SQLITE: "one process, one INSERT and one commit (WAL, synchronous=FULL) a job; nothing is sent or run",
     CELERY: "Celery, two workers of two processes (prefork), acks_late; redis-server, appendfsync always; not encrypted",
     REDIS: "XADD, XREADGROUP, XACK by redis-py; redis-server, appendfsync always; not encrypted",

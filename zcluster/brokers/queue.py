@@ -47,7 +47,7 @@ from zcluster.nodes.desk import Desk
 from zcluster.process.boot import boot_id, boot_s
 from zcluster.store.jobs import JobStore
 from zcluster.wire import Hello, Message
-from zcluster.wire.jobs import Follow, JobFlag, JobGroup, Jobs
+from zcluster.wire.jobs import Follow, JobFlag, JobGroup, Jobs, Outcomes
 
 LEAST_PAUSE_S = 0.001
 TICK_S = 1.0
@@ -355,7 +355,8 @@ class MasterQueue:
     def _follow(self, owner: SessionOwner, message: Follow) -> None:
         queue = self.queue
         if message.store != self.store.id:
-            queue.told.unknown.setdefault(owner, []).extend(message.numbers)
+            if not message.stop:  # it is told of the store that it asked about: numbers of this one are other jobs
+                self._desk.sessions.tell(owner.peer, Outcomes(store=message.store, unknown=message.numbers))
             return
         if message.stop:
             queue.following.unfollow(owner, message.numbers)

@@ -279,7 +279,7 @@ def describe(message: Message, frame: bytes, offset: int) -> list[str]:
                 for size in group.sizes:
                     bodies.append(f"<{size} bytes later>" if large else shown(frame[offset : offset + size]))
                     offset += 0 if large else size
-                told = " ".join(f"{name}={value}" for name, value in fields.items() if value != "")
+                told = " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
                 lines.append(f"{kind} {told}: {' '.join(bodies)}".rstrip(": "))
             return lines
         case Credit():

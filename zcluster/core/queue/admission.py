@@ -24,6 +24,8 @@ from zcluster.core.verdicts import no_such_function
 from zcluster.errors import NoSuchFunction, NoSuchNode, NotAllowed, TooLarge, UsageError
 
 MAX_SPAN_S = 366 * 86_400.0
+MAX_TIMEOUT_S = 86_400.0
+"""Of an attempt: a longer one does not go into WORK, and would spoil the whole message."""
 MAX_PARTS = 10_000
 MAX_KNOWN = 10_000
 """Functions that are remembered although no node has them now."""
@@ -200,8 +202,9 @@ def digest(function: str, target: str, body: bytes) -> bytes:
 def _check(ask: Ask) -> None:
     spans = {"delay": ask.delay_s, "expires": ask.expires_s, "timeout": ask.timeout_s, "retention": ask.retention_s}
     for name, span_s in spans.items():
-        if not 0 <= span_s <= MAX_SPAN_S:
-            raise UsageError(f"{name} is {span_s:g} s", hint=f"from 0 to {MAX_SPAN_S:g} s")
+        longest_s = MAX_TIMEOUT_S if name == "timeout" else MAX_SPAN_S
+        if not 0 <= span_s <= longest_s:
+            raise UsageError(f"{name} is {span_s:g} s", hint=f"from 0 to {longest_s:g} s")
     if not 0 <= ask.at_s <= MAX_WALL_S:
         raise UsageError(f"at is {ask.at_s:g}", hint="seconds since 1970, before the year 2100")
     if ask.at_s and ask.delay_s:

@@ -81,7 +81,7 @@ class JobQueue(Ends):
         if self.resting:
             return Draining("the master is shutting down; nothing was submitted", hint="try again when it is back")
         if self.draining:
-            return Draining("the queue takes no new jobs", hint="`zcluster queue resume --accept` lets it")
+            return Draining("the queue takes no new jobs", hint="`zcluster queue drain --off` lets it")
         if self.read_only:
             return StoreFailed(f"the queue takes no new jobs: {self.read_only}", hint="they are taken again when there is room")
         if self._waiting_jobs + jobs > MAX_WAITING_JOBS or (self._waiting_bytes + size > MAX_WAITING_BYTES and self._waiting):

@@ -14,7 +14,7 @@ from zcluster.clients import AsyncClient, AsyncJob
 from zcluster.clients.queue import AsyncQueue
 from zcluster.config import SETTINGS
 from zcluster.config.units import MIB
-from zcluster.core.queue import transitions, verdict
+from zcluster.core.queue import admission, transitions, verdict
 from zcluster.core.queue.following import MAX_FOLLOWED
 from zcluster.core.queue.job import FINAL, MAX_STEPS, State
 from zcluster.core.queue.lanes import WINDOW, WINDOW_BYTES
@@ -70,6 +70,8 @@ def test_the_bounds_of_the_protocol_are_those_of_the_code() -> None:
         f"lost with {transitions.MAX_DEATHS} nodes, and one with {transitions.MAX_ATTEMPTS:,} attempts in all",
         f"of a job with more than {MAX_STEPS})",
         f"A session may follow {MAX_FOLLOWED:,} jobs",
+        f"a time of more than {admission.MAX_SPAN_S / 86_400:.0f} days",
+        f"of more than {admission.MAX_PARTS:,} nodes",
     ):
         assert said in text, said
 

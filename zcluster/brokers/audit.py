@@ -196,7 +196,7 @@ class Audit:
 
     def shown(self, job: Job) -> dict[str, Any] | None:
         """The arguments of ``job`` as they may be seen."""
-        return self._arguments.told(job.body, frozenset(self._machine.dispatch.functions.schemas(job.function)))
+        return self._arguments.told(job.body or b"{}", frozenset(self._machine.dispatch.functions.schemas(job.function)))
 
     def job_accepted(self, job: Job, now_wall: float) -> None:
         """``job`` is on the disk. A part of a fan-out is told with the whole."""

@@ -81,7 +81,7 @@ class FunctionInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stream: bool = False
     pool: Name = "thread"
     parameters: str = ""
-    """The JSON schema of the arguments, as JSON text: carried, never opened by the master."""
+    """The JSON schema of the arguments, as JSON text: the master opens it only to hide secrets."""
     returns: Text = ""
 
 

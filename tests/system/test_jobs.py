@@ -21,7 +21,7 @@ from zcluster import (
 )
 from zcluster.bench.cluster import LocalCluster
 
-FUNCTIONS = str(Path(__file__).with_name("queue_cli_functions.py"))
+FUNCTIONS = str(Path(__file__).with_name("jobs_functions.py"))
 LARGE = "x" * 200_000
 """Beyond what a submission and an outcome carry."""
 

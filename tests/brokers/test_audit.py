@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
 from zcluster.brokers import audit as module
@@ -57,6 +58,11 @@ class Log:
         self.lines.append({"sequence": self.newest, **record})
         del self.lines[: -self.keep]
         return self.newest
+
+    def append_many(self, records: Sequence[bytes]) -> bool:
+        for record in records:
+            self.append(orjson.loads(record))
+        return True
 
     async def flush(self) -> None:
         await asyncio.sleep(0)
@@ -203,7 +209,19 @@ def test_a_job_is_written_when_it_is_accepted_and_when_it_has_ended() -> None:
         assert accepted["role"] == "admin"
         assert accepted["args"] == {"user": "u", "password": HIDDEN}
         assert (done["what"], done["outcome"], done["role"], done["nodes"], done["took_s"]) == ("ended", "done", "", ["w1"], 5.0)
+        assert done["args"] == accepted["args"]
         assert (dead["job"], dead["parent"], dead["outcome"]) == ("0a0b0c0d-8", "0a0b0c0d-7", "dead")
+
+    run(body())
+
+
+def test_a_job_that_a_node_has_with_its_acceptance_has_one_record() -> None:
+    async def body() -> None:
+        rig = Rig()
+        await rig.part.start()
+        rig.part.job_accepted(job(state=State.LEASED, node="w1", attempt=1), 991.0)
+        rig.part.job_ended(job(state=State.DONE, node="w1", attempt=1), 995.0)
+        assert [record["what"] for record in await rig.written()] == ["ended"]
 
     run(body())
 

@@ -226,16 +226,17 @@ def test_the_records_of_a_job() -> None:
     assert (accepted["what"], accepted["job"], accepted["outcome"], accepted["args"]) == ("accepted", "0a-7", "queued", {"x": 1})
     assert accepted["took_s"] is None
     steps = [Step(State.LEASED, 100.0, "w1", 1), Step(State.QUEUED, 101.0, "w1", 1), Step(State.RUNNING, 102.0, "w2", 2)]
-    done = ended_record(job(state=State.DONE, steps=steps, node="w2", attempt=2), "0a-7", "", "SHA256:x", "admin", 105.0)
+    ended = job(state=State.DONE, steps=steps, node="w2", attempt=2)
+    done = ended_record(ended, "0a-7", "", "SHA256:x", "admin", 105.0, {"x": 1})
     assert (done["what"], done["nodes"], done["attempts"]) == ("ended", ["w1", "w2"], 2)
     assert (done["outcome"], done["took_s"]) == ("done", 5.0)
-    assert (done["error"], done["args"], "parent" in done) == (None, None, False)
-    failed = ended_record(job(state=State.FAILED, result=b'{"code":"rejected"}', node="w3"), "0a-8", "0a-7", "", "", 90.0)
+    assert (done["error"], done["args"], "parent" in done) == (None, {"x": 1}, False)
+    failed = ended_record(job(state=State.FAILED, result=b'{"code":"rejected"}', node="w3"), "0a-8", "0a-7", "", "", 90.0, None)
     assert (failed["outcome"], failed["error"], failed["parent"], failed["took_s"]) == ("failed", "rejected", "0a-7", 0.0)
     assert failed.keys() - {"parent"} == done.keys() == accepted.keys()
     request = request_record(trail(), "", 0.0, 0.0, None)
     assert request.keys() - {"request_id"} == done.keys() - {"job"}, "all records have the same fields"
-    expired = ended_record(job(state=State.EXPIRED), "0a-9", "", "", "", 90.0)
+    expired = ended_record(job(state=State.EXPIRED), "0a-9", "", "", "", 90.0, None)
     assert (expired["outcome"], expired["error"], expired["nodes"]) == ("expired", None, [])
 
 
@@ -272,4 +273,4 @@ def test_who_follows_the_log_has_few_records_of_that(monkeypatch: pytest.MonkeyP
 
 
 def test_records_are_json() -> None:
-    assert msgspec.json.encode(ended_record(job(state=State.DEAD), "0a-7", "", "", "", 0.0))
+    assert msgspec.json.encode(ended_record(job(state=State.DEAD), "0a-7", "", "", "", 0.0, None))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Protocol
 
@@ -41,9 +41,12 @@ from zcluster.keys import Ring, fingerprint
 from zcluster.nodes.desk import Desk
 
 SINCE = "audit.since"
-BATCH = 500
-"""Records between two waits for the disk. As large as records can be, LineLog takes so many at once."""
-MAX_WAITING = 50_000
+BATCH = 8000
+"""Records between two waits for the disk; LineLog takes so many lines at once."""
+BATCH_BYTES = 8 * 1024 * 1024
+PACE_S = 0.05
+"""Between two writes: what ends meanwhile costs one fsync."""
+MAX_WAITING = 100_000
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 RETRY_S = 1.0
 TELL_FAILED_S = 10.0
@@ -56,7 +59,7 @@ MAX_ANSWER_BYTES = 1024 * 1024
 """An answer ends after the record that makes it this large."""
 FINGERPRINTS = 4096
 
-Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+After = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 KeyName = Annotated[str, msgspec.Meta(max_length=128)]
 
@@ -69,6 +72,7 @@ class AuditLog(Protocol):
     lost: int
 
     def append(self, record: Mapping[str, Any]) -> int: ...
+    def append_many(self, records: Sequence[bytes]) -> bool: ...
     async def flush(self) -> None: ...
     async def read(self, after: int, limit: int = ...) -> list[Record]: ...
     async def close(self) -> None: ...
@@ -84,8 +88,8 @@ class Writer:
 
     def __init__(self, log: AuditLog, wall_s: Callable[[], float], failed: Callable[[str], None]) -> None:
         self._log, self._wall_s, self._failed = log, wall_s, failed
-        self._waiting: deque[tuple[Record, int]] = deque()
-        """With their size as JSON."""
+        self._waiting: deque[bytes] = deque()
+        """Records as JSON."""
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -99,13 +103,13 @@ class Writer:
 
     def add(self, record: Record) -> None:
         """Write ``record`` soon."""
-        size = len(orjson.dumps(record))
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+        data = orjson.dumps(record)
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
             self.lost += 1
             self._failed("more waits for the disk than there is memory for")
         else:
-            self._waiting.append((record, size))
-            self._waiting_bytes += size
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
 
@@ -119,23 +123,34 @@ class Writer:
 
     async def _run(self) -> None:
         while self._waiting or self.lost:
-            if await self._write():
-                continue
+            written = await self._write()
             if self._closing.is_set():
-                return
+                if not written:
+                    return
+                continue
             try:
-                await asyncio.wait_for(self._closing.wait(), RETRY_S)
+                await asyncio.wait_for(self._closing.wait(), PACE_S if written else RETRY_S)
             except TimeoutError:
                 continue
+
+    def _next(self) -> list[bytes]:
+        """Take the records that are to be written next."""
+        batch: list[bytes] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH and size + len(self._waiting[0]) <= BATCH_BYTES:
+            size += len(self._waiting[0])
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _write(self) -> bool:
         """Write the next records, or that some were lost; returns whether they are on the disk."""
         told = self.lost
-        batch = [] if told else [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-        records = [lost_record(told, self._wall_s())] if told else [record for record, _ in batch]
+        batch = [] if told else self._next()
         lost_before = self._log.lost
-        for record in records:
-            self._log.append(record)
+        if told:
+            self._log.append(lost_record(told, self._wall_s()))
+        else:
+            self._log.append_many(batch)
         reason = ""
         try:
             await self._log.flush()
@@ -144,14 +159,14 @@ class Writer:
         gone = self._log.lost - lost_before
         if not gone:
             self.lost -= told
-            self._waiting_bytes -= sum(size for _, size in batch)
+            self._waiting_bytes -= sum(map(len, batch))
             return True
         if gone == len(batch):
             # Not one of them is in the log: all can be written again.
             self._waiting.extendleft(reversed(batch))
         elif not told:
             self.lost += gone
-            self._waiting_bytes -= sum(size for _, size in batch)
+            self._waiting_bytes -= sum(map(len, batch))
         self._failed(reason or "the log took no more lines")
         return False
 
@@ -173,6 +188,8 @@ class Audit:
         self._readers = Readers()
         self._fingerprint = lru_cache(FINGERPRINTS)(fingerprint)
         self._failed_told_s: float | None = None
+        self._schemas_of = -1
+        self._known_schemas: dict[str, frozenset[str]] = {}
         self.store_id = ""
         """Of the store of jobs: the first half of a job's id. Set by the queue."""
 
@@ -196,13 +213,14 @@ class Audit:
 
     def shown(self, job: Job) -> dict[str, Any] | None:
         """The arguments of ``job`` as they may be seen."""
-        return self._arguments.told(job.body or b"{}", frozenset(self._machine.dispatch.functions.schemas(job.function)))
+        return self._arguments.told(job.body or b"{}", self._schemas(job.function))
 
     def job_accepted(self, job: Job, now_wall: float) -> None:
-        """``job`` is on the disk. A part of a fan-out is told with the whole."""
-        if self._writer is None or job.parent:
+        """``job`` is on the disk. A part of a fan-out is told with the whole; a job that a node has got already is told when it
+        ends: one record says it all then."""
+        if self._writer is None or job.parent or job.attempt:
             return
-        args = self._told(job.body or b"{}", frozenset(self._machine.dispatch.functions.schemas(job.function)))
+        args = self._told(job.body or b"{}", self._schemas(job.function))
         id_ = job_id(self.store_id, job.number)
         self._writer.add(accepted_record(job, id_, self._fingerprint(job.key), self._role(job.key), now_wall, args))
 
@@ -212,7 +230,8 @@ class Audit:
             return
         id_ = job_id(self.store_id, job.number)
         parent = job_id(self.store_id, job.parent) if job.parent else ""
-        self._writer.add(ended_record(job, id_, parent, self._fingerprint(job.key), self._role(job.key), wall))
+        args = self._told(job.body or b"{}", self._schemas(job.function))
+        self._writer.add(ended_record(job, id_, parent, self._fingerprint(job.key), self._role(job.key), wall, args))
 
     # -- the part ---------------------------------------------------------------------------------------------------
 
@@ -242,7 +261,7 @@ class Audit:
         """``audit.since``."""
 
         @function(SINCE, idempotent=True, role="admin")
-        async def since(since_s: float = 0.0, after: Sequence = 0, key: KeyName = "", limit: Limit = MAX_LIMIT) -> dict[str, Any]:
+        async def since(since_s: float = 0.0, after: After = 0, key: KeyName = "", limit: Limit = MAX_LIMIT) -> dict[str, Any]:
             """Records of the audit log from a time (seconds since 1970) on and after a sequence, the oldest first; of one key or
             of all. ``next`` is after which sequence to go on, null when there is no more; ``oldest`` is the first one kept."""
             log = self._log
@@ -258,6 +277,16 @@ class Audit:
 
     def _told(self, body: bytes, schemas: frozenset[str]) -> dict[str, Any] | None:
         return self._arguments.told(body, schemas) if self._with_arguments else None
+
+    def _schemas(self, function: str) -> frozenset[str]:
+        """The schemas of a function's arguments; looked up anew when nodes have come or gone."""
+        functions = self._machine.dispatch.functions
+        if functions.changes != self._schemas_of:
+            self._schemas_of, self._known_schemas = functions.changes, {}
+        known = self._known_schemas.get(function)
+        if known is None:
+            known = self._known_schemas[function] = frozenset(functions.schemas(function))
+        return known
 
     def _role(self, public: str) -> str:
         """The role of a key, empty when it is no longer admitted."""

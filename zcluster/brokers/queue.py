@@ -23,23 +23,22 @@ import msgspec
 from zcluster.brokers.audit import Audit
 from zcluster.brokers.jobruns import JobRuns
 from zcluster.brokers.queueowners import CallOwner, SessionOwner
+from zcluster.brokers.queuesettings import defaults_of, policy_of
 from zcluster.brokers.queuetelling import Telling
 from zcluster.brokers.queuewatch import Watchers
 from zcluster.config import Loaded
 from zcluster.core.locating import check_target, names_agents
 from zcluster.core.master import Master
-from zcluster.core.peers import Identity, Peer
+from zcluster.core.peers import Event, Identity, Peer
 from zcluster.core.queue import clock
-from zcluster.core.queue.admission import Ask, Defaults, JobAdmission
+from zcluster.core.queue.admission import Ask, JobAdmission
 from zcluster.core.queue.batch import Batch, Done
 from zcluster.core.queue.following import MAX_FOLLOWED
 from zcluster.core.queue.job import Job
 from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.nodes import NodesView
 from zcluster.core.queue.orders import Order
-from zcluster.core.queue.policy import Policy
 from zcluster.core.queue.told import Owner, Told
-from zcluster.core.queue.transitions import Backoff
 from zcluster.errors import Busy, StoreFailed, ZClusterError
 from zcluster.keys import Ring, may_call
 from zcluster.net.reader import Alarm
@@ -89,7 +88,8 @@ class MasterQueue:
         self._clock_kept = -math.inf
         self._closed = False
         self.admission = JobAdmission(
-            machine.roster.nodes, self._workers, machine.dispatch.functions, machine.name, may_call, Defaults()
+            machine.roster.nodes, self._workers, machine.dispatch.functions, machine.name, may_call,
+            defaults_of(desk.loaded().settings),
         )
         self.watchers = Watchers(self._watched)
 
@@ -106,7 +106,7 @@ class MasterQueue:
         self._offset_s = clock.resume(mark, self._boot_id, boot_s(), self._desk.wall_s())
         now, wall_s = self.clocks()
         nodes = NodesView(self._machine.roster.nodes, self._machine.dispatch.functions)
-        self.queue = JobQueue(opened, self._machine.name, self._policy(), nodes, self._may_run, _random.random, now, wall_s)
+        self.queue = JobQueue(opened, self._machine.name, policy_of(self._desk.loaded().settings), nodes, self._may_run, _random.random, now, wall_s)
         if kept := opened.meta.get("functions"):
             self.admission.known = msgspec.json.decode(kept, type=dict[str, list[str]])
         if kept := opened.meta.get("held"):
@@ -122,11 +122,7 @@ class MasterQueue:
 
     def apply(self, loaded: Loaded) -> None:
         """Take the settings ``queue.*``."""
-        settings, limits = loaded.settings.queue, loaded.settings.limits
-        self.queue.policy = self._policy()
-        self.admission.defaults = Defaults(
-            settings.job_timeout_s, settings.job_expires_s, settings.retention_s, limits.body_bytes
-        )
+        self.queue.policy, self.admission.defaults = policy_of(loaded.settings), defaults_of(loaded.settings)
 
     async def close(self) -> None:
         """Commit what has ended, and close the store. What nodes still have stays theirs, and has another attempt."""
@@ -198,6 +194,10 @@ class MasterQueue:
             self.queue.orders.put(replace(order, ticket=future), now, wall_s)
         self._desk.wake()
         return list(await asyncio.gather(*futures))
+
+    def note(self, name: str, fields: dict[str, Any]) -> None:
+        """Tell the cluster's events of what was done with the queue."""
+        self._desk.note(Event(name, fields))
 
     async def hold(self, paused: list[str], draining: bool) -> None:
         """Keep which nodes are given nothing, and whether new jobs are taken."""
@@ -384,11 +384,6 @@ class MasterQueue:
 
     def _workers(self) -> list[str]:
         return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
-
-    def _policy(self) -> Policy:
-        settings = self._desk.loaded().settings.queue
-        backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
-        return Policy(settings.jobs, settings.jobs_per_key, settings.jobs_bytes, settings.result_bytes, backoff)
 
     def _watched(self, watched: bool) -> None:
         self.queue.watched = watched

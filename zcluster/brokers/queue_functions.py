@@ -58,7 +58,8 @@ class QueuePart:
 
     def functions(self) -> dict[str, Function]:
         """All of them by name."""
-        made = [Function(call, own_errors=True) for call in (*self._submitting(), *self._looking(), *self._changing())]
+        calls = (*self._submitting(), *self._one(), *self._many(), *self._changing(), *self._running())
+        made = [Function(call, own_errors=True) for call in calls]
         return {each.name: each for each in made}
 
     def _submitting(self) -> list[Callable[..., Any]]:
@@ -80,7 +81,7 @@ class QueuePart:
 
         return [submit]
 
-    def _looking(self) -> list[Callable[..., Any]]:
+    def _one(self) -> list[Callable[..., Any]]:
         @function("queue.state", idempotent=True)
         async def state(id: Id, context: Context) -> str:
             """The state of a job."""
@@ -113,6 +114,9 @@ class QueuePart:
             more = bool(parts) and last < job.number + job.parts
             return {"items": [self._views.outcome(part) for part in parts], "next": self._views.id_of(last) if more else None}
 
+        return [state, show, result, outcomes]
+
+    def _many(self) -> list[Callable[..., Any]]:
         @function("queue.list", idempotent=True)
         async def list_(
             context: Context, state: Word = "", target: TargetText = "", function: Word = "", limit: Limit = 100, before: Id = ""
@@ -142,7 +146,7 @@ class QueuePart:
             async for row in rows:
                 yield row
 
-        return [state, show, result, outcomes, list_, stats, watch]
+        return [list_, stats, watch]
 
     def _changing(self) -> list[Callable[..., Any]]:
         @function("queue.cancel")
@@ -160,6 +164,9 @@ class QueuePart:
             """Delete jobs that have ended, with their outcomes."""
             return await self._order("drop", ids, context)
 
+        return [cancel, retry, drop]
+
+    def _running(self) -> list[Callable[..., Any]]:
         @function("queue.pause", role="admin")
         async def pause(target: TargetText) -> dict[str, Any]:
             """Give no job to these nodes (a name, a glob, ``all``) until they are resumed."""
@@ -167,6 +174,7 @@ class QueuePart:
             added = [*paused, *(part for part in _patterns(target) if part not in paused)]
             if len(added) > MAX_PAUSED:
                 raise UsageError(f"{len(added)} targets are paused, at most {MAX_PAUSED} may be", hint="use a glob, or 'all'")
+            self._queue.note("queue_paused", {"targets": [_shown(part) for part in _patterns(target)]})
             return await self._hold(added, self._queue.queue.draining)
 
         @function("queue.resume", role="admin")
@@ -178,11 +186,13 @@ class QueuePart:
             if unknown:
                 said = ", ".join(_shown(each) for each in paused) or "nothing"
                 raise Conflict(f"{_shown(unknown[0])!r} is not paused", hint=f"paused: {said}"[:400])
+            self._queue.note("queue_resumed", {"targets": [_shown(part) for part in gone]})
             return await self._hold([part for part in paused if part not in gone], self._queue.queue.draining)
 
         @function("queue.drain", role="admin")
         async def drain(on: bool = True) -> dict[str, Any]:
             """Take no new jobs (``on`` false: take them again); those that are there go on."""
+            self._queue.note("queue_draining", {"on": on})
             await self._hold(self._queue.queue.lanes.paused, on)
             return await self._views.stats(True)
 
@@ -192,7 +202,7 @@ class QueuePart:
             found = await self._queue.store.check()
             return {"ok": found.ok, "jobs": found.jobs, "findings": found.findings, "details": found.details}
 
-        return [cancel, retry, drop, pause, resume, drain, check]
+        return [pause, resume, drain, check]
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ MAX_SCHEMAS = 16
 """Different schemas of one function; with more its arguments are not told."""
 MAX_SCHEMA_CHARS = 65_536
 MAX_KEPT_SCHEMAS = 256
+SECRET = "writeOnly"
+"""What a schema says of an argument that is a secret."""
 
 
 class Arguments:
@@ -44,11 +46,15 @@ class Arguments:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
+        secrets = False
         for text in schemas:
             schema = self._schema(text)
             if schema is None:
                 return None
-            value = redact(value, schema)
+            if SECRET in text:
+                secrets, value = True, redact(value, schema)
+        if not secrets and isinstance(value, dict) and all(map(_is_simple, value.values())):
+            return value
         try:
             plain = _plain(value, MAX_DEPTH)
             fits = len(msgspec.json.encode(plain)) <= MAX_ARGS_BYTES
@@ -76,6 +82,14 @@ def _read_schema(text: str) -> dict[str, Any] | None:
         return None
     says = isinstance(schema, dict) and schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
     return schema if says else None
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether ``value`` is such that every JSON writer writes it as it is."""
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii())
+    return kind is float or kind is bool or value is None or (kind is int and abs(value) <= MAX_INTEGER)
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -144,10 +144,13 @@ def accepted_record(job: Job, id_: str, public: str, role: str, at_s: float, arg
     }  # fmt: skip
 
 
-def ended_record(job: Job, id_: str, parent: str, public: str, role: str, at_s: float) -> Record:
-    """The record of a job that is final. Its arguments are in the record of its acceptance.
+def ended_record(
+    job: Job, id_: str, parent: str, public: str, role: str, at_s: float, args: dict[str, Any] | None
+) -> Record:
+    """The record of a job that is final.
 
     Args:
+        args: its arguments as they may be told.
         parent: the id of the fan-out that it is a part of, or empty.
     """
     nodes = dict.fromkeys(step.node for step in job.steps if step.node)
@@ -159,7 +162,7 @@ def ended_record(job: Job, id_: str, parent: str, public: str, role: str, at_s: 
         **_asked(job.caller, public, role, job.function, job.target),
         **_where(nodes), "attempts": job.attempt, "outcome": job.state.word,
         "error": error_code(job.result) if failed and job.result else None, "failed": int(failed),
-        "took_s": round(max(0.0, at_s - job.accepted_s), 3), "args": None,
+        "took_s": round(max(0.0, at_s - job.accepted_s), 3), "args": args,
     }  # fmt: skip
     return {**record, "parent": parent} if parent else record
 

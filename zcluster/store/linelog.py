@@ -18,7 +18,7 @@ import bisect
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,14 @@ _CEILING = re.compile(r"([0-9a-f]{32}) (\d{20})\n")
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    number: int
+class _Lines:
+    first: int
+    last: int
     data: bytes
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class _Read:
     future: asyncio.Future[list[dict[str, Any]]]
 
 
-_Item = _Line | _Flush | _Read
+_Item = _Lines | _Flush | _Read
 
 
 class LineLog:
@@ -109,15 +114,37 @@ class LineLog:
             raise UsageError(f"a line that cannot be JSON: {error}") from None
         if len(data) > MAX_LINE_BYTES:
             raise TooLarge(f"a line of {len(data)} bytes (at most {MAX_LINE_BYTES})")
-        full = self._waiting >= MAX_WAITING or self._waiting_bytes + len(data) > MAX_WAITING_BYTES
-        if full or self.newest + 1 >= self._disk.ceiling:
-            self.lost += 1
-            return 0
-        self.newest += 1
-        self._waiting += 1
+        return self.newest if self._put_lines(1, data) else 0
+
+    def append_many(self, records: Sequence[bytes]) -> bool:
+        """Add lines, each a JSON object that is encoded already, not empty, and on one line; returns whether they were taken:
+        all of them, or none, because too much waits for the disk (each is counted as lost).
+
+        Raises:
+            UsageError: one is longer than MAX_LINE_BYTES, or the log is closed.
+        """
+        if self._closed:
+            raise UsageError("the log is closed")
+        number = self.newest
+        parts: list[bytes] = []
+        for record in records:
+            number += 1
+            parts.append(b'{"%s":%d,%s\n' % (_NUMBER.encode(), number, record[1:]))
+        if max(map(len, parts)) > MAX_LINE_BYTES:
+            raise TooLarge(f"a line of more than {MAX_LINE_BYTES} bytes")
+        return self._put_lines(len(parts), b"".join(parts))
+
+    def _put_lines(self, count: int, data: bytes) -> bool:
+        full = self._waiting + count > MAX_WAITING or self._waiting_bytes + len(data) > MAX_WAITING_BYTES
+        if full or self.newest + count >= self._disk.ceiling:
+            self.lost += count
+            return False
+        first = self.newest + 1
+        self.newest += count
+        self._waiting += count
         self._waiting_bytes += len(data)
-        self._lane.put(_Line(self.newest, data))
-        return self.newest
+        self._lane.put(_Lines(first, self.newest, data))
+        return True
 
     async def flush(self) -> None:
         """Wait until what was appended is on the disk. Raises StoreFailed when lines were lost since the last flush."""
@@ -149,13 +176,13 @@ class LineLog:
 
     def _work(self, items: list[_Item]) -> None:
         """In the lane's thread."""
-        lines = [item for item in items if isinstance(item, _Line)]
+        lines = [item for item in items if isinstance(item, _Lines)]
         lost = 0
         if lines:
             try:
                 self._disk.write(lines)
             except OSError as error:
-                lost = len(lines)
+                lost = sum(run.count for run in lines)
                 self._disk.failed(lost, error)
         answers: list[tuple[asyncio.Future[Any], Any]] = []
         for item in items:
@@ -177,8 +204,8 @@ class LineLog:
         except OSError as error:
             return StoreFailed(f"reading the log failed: {error.strerror}", hint=f"check the disk of {self._disk.directory}")
 
-    def _done(self, lines: list[_Line], lost: int, oldest: int, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-        self._waiting -= len(lines)
+    def _done(self, lines: list[_Lines], lost: int, oldest: int, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        self._waiting -= sum(run.count for run in lines)
         self._waiting_bytes -= sum(len(line.data) for line in lines)
         self.lost += lost
         self.oldest = oldest or self.newest + 1
@@ -229,12 +256,12 @@ class Segments:
         self._raise_ceiling(next_ + BLOCK)
         return next_
 
-    def write(self, lines: list[_Line]) -> None:
+    def write(self, lines: list[_Lines]) -> None:
         """Append ``lines``, and sync. All of them, or (OSError) none."""
-        if self.ceiling - lines[-1].number < BLOCK // 2:
-            self._raise_ceiling(lines[-1].number + BLOCK)
+        if self.ceiling - lines[-1].last < BLOCK // 2:
+            self._raise_ceiling(lines[-1].last + BLOCK)
         if self._fd < 0 or self._size >= self.segment_bytes:
-            self._begin(lines[0].number)
+            self._begin(lines[0].first)
         data = b"".join([line.data for line in lines])
         try:
             written = 0
@@ -248,7 +275,7 @@ class Segments:
             self._size = size
             raise
         self._size += len(data)
-        self.oldest = self.oldest or lines[0].number
+        self.oldest = self.oldest or lines[0].first
 
     def failed(self, lines: int, error: OSError) -> None:
         """Remember for the next flush that ``lines`` were lost."""

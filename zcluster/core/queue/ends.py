@@ -24,7 +24,7 @@ from zcluster.core.queue.policy import Policy, Usage
 from zcluster.core.queue.told import Told
 from zcluster.core.queue.transitions import Loss
 from zcluster.core.queue.verdict import FREE_PAUSE_S, Verdict
-from zcluster.errors import Cancelled, FunctionFailed, JobDead, JobExpired, MasterLost, NodeLost, ZClusterError
+from zcluster.errors import Cancelled, FunctionFailed, JobDead, JobExpired, MasterLost, NodeLost, StoreFailed, ZClusterError
 
 _COUNTED = {State.RUNNING: State.LEASED}
 """What a state is counted as in the store."""
@@ -84,6 +84,11 @@ class Ends:
         told = error.to_dict() if isinstance(error, ZClusterError) else error
         self.touch(job, job.state)
         transitions.fail(job, told, _encoded(told), wall_s, now)
+
+    def spoil(self, job: Job, why: str, now: float, wall_s: float) -> None:
+        """Its arguments cannot be read: it cannot run."""
+        error = StoreFailed(f"the arguments of {job.function} cannot be read: {why}", hint="`zcluster queue check` tells more")
+        self.fail(job, error, now, wall_s)
 
     def ended_badly(self, job: Job, verdict: Verdict, now: float, wall_s: float) -> None:
         """A node, or the way to it, has answered with an error."""

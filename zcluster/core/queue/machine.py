@@ -14,7 +14,7 @@ Events in: submissions, outcomes, orders, nodes, time. Out: batches, and what is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zcluster.core.peers import Event
 from zcluster.core.queue import transitions
@@ -70,7 +70,10 @@ class JobQueue(Ends):
         self._retry_at = 0.0
         self._now, self._wall_s = now, wall_s
         for job in opened.leased:
-            self.restarted(job, master, now, wall_s)
+            if job.number in opened.unreadable:
+                self.spoil(job, opened.unreadable[job.number], now, wall_s)
+            else:
+                self.restarted(job, master, now, wall_s)
         for parent, tally in opened.complete:
             self.gather(parent, tally, now, wall_s)
 
@@ -208,16 +211,15 @@ class JobQueue(Ends):
         for state, count in batch.counts.items():
             self.counts[State(state)] += count
         for name, jobs in done.ready.items():
-            self.lanes.loaded(name, [job for job in jobs if job.number not in self.live], name in done.more)
-        for job in done.unblocked:
-            if job.number not in self.live and job.ready:
+            self.lanes.loaded(name, self._readable(jobs, done, now, wall_s), name in done.more)
+        for job in self._readable(done.unblocked, done, now, wall_s):
+            if job.ready:
                 self.lanes.add(job)
         for parent, tally in done.complete:
             self.gather(parent, tally, now, wall_s)
-        for job in done.due:
-            if job.number not in self.live:
-                self.touch(job, State.QUEUED)
-                transitions.wake(job)
+        for job in self._readable(done.due, done, now, wall_s):
+            self.touch(job, State.QUEUED)
+            transitions.wake(job)
         for job in done.expired:
             self.expire(job, now, wall_s)
         if done.times:
@@ -354,6 +356,19 @@ class JobQueue(Ends):
                 del self.live[job.number]
             else:
                 self.lanes.remove(job)
+
+    def _readable(self, jobs: Iterable[Job], done: Done, now: float, wall_s: float) -> list[Job]:
+        """Those of ``jobs``, which the store has given, that may run; those whose arguments are gone fail."""
+        fit: list[Job] = []
+        for job in jobs:
+            if job.number in self.live:
+                continue
+            if job.number in done.unreadable:
+                self.lanes.remove(job)
+                self.spoil(job, done.unreadable[job.number], now, wall_s)
+            else:
+                fit.append(job)
+        return fit
 
     def _ask_times(self, batch: Batch, now: float, wall_s: float) -> None:
         if now >= self.next_due or wall_s >= self.next_at_s:

@@ -23,6 +23,7 @@ VALUE, ERROR, ITEM, END, LARGE_VALUE, DONE = range(6)
 KIND = {
     "HELLO": 1, "WELCOME": 2, "BEAT": 3, "BYE": 4, "REFUSAL": 5, "CANCEL": 6, "CREDIT": 7, "CATALOG": 8,
     "REQUESTS": 16, "WORK": 17, "RESULTS": 18, "REPLIES": 19, "CHUNK": 20,
+    "JOBS": 65, "ACCEPTED": 66, "FOLLOW": 67, "OUTCOMES": 68,
 }  # fmt: skip
 NAME = {kind: name for name, kind in KIND.items()}
 PATIENCE_S = 20.0
@@ -206,7 +207,7 @@ class Worker(Peer):
             name, header, data = self.receive()
             offset = 0
             if name == "WORK":
-                for function, _, role, ttl_ms, flags, session, request, leg, sizes in header[0]:
+                for function, _, role, ttl_ms, flags, session, request, leg, sizes, *_ in header[0]:
                     assert (function, ttl_ms > 0) == ("page.double", True)
                     for number, size in enumerate(sizes):
                         if flags & LARGE:

@@ -103,8 +103,8 @@ def audit(
 ) -> None:  # fmt: skip
     """Show who asked for what, where it ran, how it ended.
 
-    A job has a record when it is accepted and one when it ends; a request one when it ends, as far as the setting
-    audit.requests says. Secret arguments are in none. It needs an admin key.
+    A job has a record when it ends, and one when it is accepted unless it begins at once; a request has one when it ends, as far
+    as the setting audit.requests says. Secret arguments are in none. It needs an admin key.
 
     --key is the name of the asker's key here, not the key file: that is --key-file, or ZCLUSTER_KEY.
     """

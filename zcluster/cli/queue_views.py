@@ -164,8 +164,11 @@ def stats_lines(stats: Mapping[str, Any]) -> list[str]:
     for name, value in stats.items():
         if name in ("lanes", "keys"):
             continue
-        if name in ("states", "limits") and isinstance(value, Mapping):
-            rows += [(each if name == "states" else f"limit of {each}", number) for each, number in value.items()]
+        if name == "states" and isinstance(value, Mapping):
+            rows += value.items()
+        elif name == "limits" and isinstance(value, Mapping):
+            said = ((each, size(most) if each.endswith("_bytes") else most) for each, most in value.items())
+            rows += [(f"limit of {each.replace('_', ' ')}", most) for each, most in said]
         elif name == "bytes":
             rows.append((name, size(value)))
         elif name == "delayed_next_in_s":

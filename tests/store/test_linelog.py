@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from zcluster.errors import StoreFailed, TooLarge, UsageError
-from zcluster.store import linelog
-from zcluster.store.linelog import BLOCK, MAX_LINE_BYTES, MAX_READ, LineLog, Segments
+from zcluster.store import linefiles, linelog
+from zcluster.store.linefiles import BLOCK, Segments
+from zcluster.store.linelog import MAX_LINE_BYTES, MAX_READ, LineLog
 
 
 def numbers(lines: Sequence[dict[str, Any]]) -> list[int]:
@@ -213,7 +214,7 @@ def test_lines_and_reads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
             with pytest.raises(UsageError, match=str(limit)):
                 await log.read(0, limit=limit)
         log.append({})
-        monkeypatch.setattr(linelog, "MAX_READ_BYTES", MAX_LINE_BYTES - 1)
+        monkeypatch.setattr(linefiles, "MAX_READ_BYTES", MAX_LINE_BYTES - 1)
         assert numbers(await log.read(0)) == [1]
         await log.close()
 
@@ -289,7 +290,7 @@ def test_half_a_line_that_cannot_be_taken_back_ends_its_segment(tmp_path: Path, 
 
 def test_no_number_is_given_beyond_the_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr(linelog, "BLOCK", 4)
+        monkeypatch.setattr(linefiles, "BLOCK", 4)
         go_on = held(monkeypatch)
         log = await LineLog.open(tmp_path)
         assert [log.append({}) for _ in range(6)] == [1, 2, 3, 4, 0, 0]

@@ -106,7 +106,8 @@ class MasterQueue:
         self._offset_s = clock.resume(mark, self._boot_id, boot_s(), self._desk.wall_s())
         now, wall_s = self.clocks()
         nodes = NodesView(self._machine.roster.nodes, self._machine.dispatch.functions)
-        self.queue = JobQueue(opened, self._machine.name, policy_of(self._desk.loaded().settings), nodes, self._may_run, _random.random, now, wall_s)
+        policy = policy_of(self._desk.loaded().settings)
+        self.queue = JobQueue(opened, self._machine.name, policy, nodes, self._may_run, _random.random, now, wall_s)
         if kept := opened.meta.get("functions"):
             self.admission.known = msgspec.json.decode(kept, type=dict[str, list[str]])
         if kept := opened.meta.get("held"):
@@ -195,9 +196,9 @@ class MasterQueue:
         self._desk.wake()
         return list(await asyncio.gather(*futures))
 
-    def note(self, name: str, fields: dict[str, Any]) -> None:
+    def note(self, event: Event) -> None:
         """Tell the cluster's events of what was done with the queue."""
-        self._desk.note(Event(name, fields))
+        self._desk.note(event)
 
     async def hold(self, paused: list[str], draining: bool) -> None:
         """Keep which nodes are given nothing, and whether new jobs are taken."""

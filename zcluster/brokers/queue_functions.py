@@ -17,7 +17,7 @@ import orjson
 from zcluster.brokers.queue import MasterQueue
 from zcluster.brokers.queueviews import Views
 from zcluster.config import Loaded, nearest
-from zcluster.core.peers import Identity
+from zcluster.core.peers import Event, Identity
 from zcluster.core.queue.admission import Ask
 from zcluster.core.queue.job import WORDS, Job, State
 from zcluster.core.queue.jobid import split_job_id
@@ -174,7 +174,7 @@ class QueuePart:
             added = [*paused, *(part for part in _patterns(target) if part not in paused)]
             if len(added) > MAX_PAUSED:
                 raise UsageError(f"{len(added)} targets are paused, at most {MAX_PAUSED} may be", hint="use a glob, or 'all'")
-            self._queue.note("queue_paused", {"targets": [_shown(part) for part in _patterns(target)]})
+            self._queue.note(Event("queue_paused", {"targets": [_shown(part) for part in _patterns(target)]}))
             return await self._hold(added, self._queue.queue.draining)
 
         @function("queue.resume", role="admin")
@@ -186,13 +186,13 @@ class QueuePart:
             if unknown:
                 said = ", ".join(_shown(each) for each in paused) or "nothing"
                 raise Conflict(f"{_shown(unknown[0])!r} is not paused", hint=f"paused: {said}"[:400])
-            self._queue.note("queue_resumed", {"targets": [_shown(part) for part in gone]})
+            self._queue.note(Event("queue_resumed", {"targets": [_shown(part) for part in gone]}))
             return await self._hold([part for part in paused if part not in gone], self._queue.queue.draining)
 
         @function("queue.drain", role="admin")
         async def drain(on: bool = True) -> dict[str, Any]:
             """Take no new jobs (``on`` false: take them again); those that are there go on."""
-            self._queue.note("queue_draining", {"on": on})
+            self._queue.note(Event("queue_draining", {"on": on}))
             await self._hold(self._queue.queue.lanes.paused, on)
             return await self._views.stats(True)
 

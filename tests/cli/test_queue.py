@@ -32,7 +32,8 @@ STATS: dict[str, Any] = {
     "states": {"queued": 2, "leased": 1, "running": 4, "done": 9}, "ready": 1, "delayed_next_in_s": 90.0,
     "lanes": [{"lane": "any:f", "ready": 1, "more": False}, {"lane": "node:w1", "ready": 64, "more": True}],
     "paused": ["w1", "w-*"], "draining": False, "writable": True,
-    "accepted_per_s": 12.5, "ended_per_s": 0.0, "commits_per_s": 3.0, "bytes": 2048, "limits": {"jobs": 1_000_000, "jobs_bytes": 2048},
+    "accepted_per_s": 12.5, "ended_per_s": 0.0, "commits_per_s": 3.0, "bytes": 2048,
+    "limits": {"jobs": 1_000_000, "jobs_bytes": 2048},
     "in_memory": 7,
     "keys": [{"name": "ops", "jobs": 7, "bytes": 1024}],
 }  # fmt: skip
@@ -287,7 +288,8 @@ def test_stats(cluster: Any, zcluster: Run) -> None:
     said = {" ".join(line.split()) for line in out.splitlines()}
     assert {
         "queued 2", "done 9", "next delayed in 90.0 s", "paused w1, w-*", "draining no", "accepted per s 12.5", "bytes 2.0 KiB",
-        "limit of jobs 1000000", "limit of jobs bytes 2.0 KiB", "LANE READY", "any:f 1", "node:w1 64+", "CALLER JOBS SIZE", "ops 7 1.0 KiB",
+        "limit of jobs 1000000", "limit of jobs bytes 2.0 KiB",
+        "LANE READY", "any:f 1", "node:w1 64+", "CALLER JOBS SIZE", "ops 7 1.0 KiB",
     } <= said  # fmt: skip
     assert json.loads(zcluster("queue", "stats", "-o", "json").out) == {"schema": 1, **STATS}
 

@@ -99,7 +99,7 @@ def test_an_idempotency_key_gives_the_same_job(cli: Cli) -> None:
 def test_attempts_are_shown(cli: Cli) -> None:
     done = cli.run("dapi", "submit", "second.time", "--wait", "-o", "ndjson")
     assert (done.returncode, json.loads(done.stdout)["value"]) == (0, 2)
-    id_ = cli.run("queue", "ls", "--function", "second.time", "-o", "name").stdout.strip()
+    id_ = cli.run("queue", "ls", "--function", "second.time", "-o", "name").stdout.split()[0]
     assert "not yet" in cli.run("queue", "show", id_).stdout
     dead = cli.run("dapi", "submit", "second.time", "--retries", "0", "--wait")
     assert (dead.returncode, dead.stdout) == (1, "")

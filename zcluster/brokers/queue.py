@@ -23,6 +23,7 @@ import msgspec
 from zcluster.brokers.audit import Audit
 from zcluster.brokers.jobruns import JobRuns
 from zcluster.brokers.queueowners import CallOwner, SessionOwner
+from zcluster.brokers.queuepace import Pace
 from zcluster.brokers.queuesettings import defaults_of, policy_of
 from zcluster.brokers.queuetelling import Telling
 from zcluster.brokers.queuewatch import Watchers
@@ -92,6 +93,7 @@ class MasterQueue:
             defaults_of(desk.loaded().settings),
         )
         self.watchers = Watchers(self._watched)
+        self.pace = Pace()
 
     # -- the part ---------------------------------------------------------------------------------------------------
 
@@ -280,6 +282,7 @@ class MasterQueue:
         if self._closed:
             return
         now, wall_s = self.clocks()
+        self.pace.look(self.queue, now)
         if now - self._clock_kept >= CLOCK_EVERY_S:
             self._clock_kept = now
             mark = clock.Mark(now, self._boot_id, boot_s(), wall_s)

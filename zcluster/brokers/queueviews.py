@@ -42,9 +42,10 @@ class Views:
 
     def state(self, job: Job) -> State:
         """Its state, as people understand it."""
-        if job.parts and not job.final and job.parts_left < job.parts:
-            return State.RUNNING
-        return job.state
+        if not job.parts or job.final:
+            return job.state
+        begun = job.parts_left < job.parts or any(part.parent == job.number for part in self._queue.queue.live.values())
+        return State.RUNNING if begun else State.QUEUED
 
     def row(self, job: Job) -> dict[str, Any]:
         """What a list shows."""
@@ -107,9 +108,7 @@ class Views:
             "draining": queue.draining,
             "writable": not queue.read_only,
             "read_only_reason": queue.read_only,
-            "accepted": queue.accepted_count,
-            "ended": queue.ended_count,
-            "commits": queue.commits,
+            **self._queue.pace.told(),
             "stray": queue.stray,
             "in_memory": len(queue.live) + queue.lanes.in_windows,
             "limits": {"jobs": policy.jobs, "jobs_per_key": policy.jobs_per_key, "jobs_bytes": policy.jobs_bytes,

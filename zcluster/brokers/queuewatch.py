@@ -80,5 +80,6 @@ class Watchers:
     def close(self) -> None:
         """Nothing more will come."""
         for watcher in self._watchers:
-            if not watcher.line.full():
-                watcher.line.put_nowait(None)
+            if watcher.line.full():
+                watcher.line.get_nowait()
+            watcher.line.put_nowait(None)

@@ -253,7 +253,7 @@ class JobCalls:
                 with a part for each node.
             priority: 0 to 9; 9 runs first.
             delay_s: not before so many seconds have passed. at_s: not before this time (seconds since 1970).
-            expires_s: it ends as ``expired`` when it has not begun after so many seconds.
+            expires_s: it ends as ``expired`` when it still waits so many seconds after it was accepted, or after its delay.
             retries: how many attempts may fail before it is dead.
             attempt_timeout_s: the deadline of each attempt. retention_s: how long its outcome is kept.
             sequence: jobs of one sequence run one at a time, in the order of their acceptance.

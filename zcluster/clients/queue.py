@@ -67,7 +67,7 @@ class AsyncQueue:
         return await self._each("cancel", ids, timeout)
 
     async def retry(self, ids: str | Iterable[str], *, timeout: float | None = None) -> Row:
-        """Put failed, dead, cancelled and expired jobs back into the queue, their attempts counted anew: as :meth:`cancel`."""
+        """Put failed, dead, cancelled and expired jobs back into the queue, their failures counted anew: as :meth:`cancel`."""
         return await self._each("retry", ids, timeout)
 
     async def drop(self, ids: str | Iterable[str], *, timeout: float | None = None) -> Row:
@@ -89,8 +89,8 @@ class AsyncQueue:
         return await self._call("drain", {"on": on}, timeout)
 
     async def stats(self, *, timeout: float | None = None) -> Row:
-        """The queue in numbers: states, ready, delayed_next_in_s, lanes, paused, draining, writable, accepted_per_s, ended_per_s,
-        commits_per_s, bytes, limits, in_memory, and for admin keys: keys."""
+        """The queue in numbers: states, live, bytes, delayed_next_in_s, lanes, paused, draining, writable, read_only_reason,
+        accepted, ended, commits and each a second (``accepted_per_s``...), in_memory, stray, limits, and for admin keys: keys."""
         return await self._call("stats", {}, timeout)
 
     async def check(self, *, timeout: float | None = None) -> Row:

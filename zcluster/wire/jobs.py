@@ -42,7 +42,7 @@ class JobGroup(Struct, array_like=True):
     at_ms: Millis
     """Not before this time (since 1970); 0: at once."""
     expires_ms: Millis
-    """It ends as ``expired`` when it has not begun so long after its acceptance; 0: as the master is configured."""
+    """It ends as ``expired`` when it still waits so long after it was accepted, or after its delay; 0: as configured."""
     retries: Annotated[int, Meta(ge=0, le=100)]
     timeout_ms: Millis
     """The deadline of each attempt; 0: as the master is configured."""

@@ -88,9 +88,12 @@ class Orders:
         """The batch is not on disk."""
         for order, _ in self._committing:
             self._refuse(order, error)
-        for orders in self._fetching.values():
+        for number, orders in self._fetching.items():
             for order in orders:
-                self._refuse(order, error)
+                if order.op == "follow":
+                    self._asked.setdefault(number, []).append(order)  # whether there is such a job shows when the store works
+                else:
+                    self._refuse(order, error)
         self._fetching, self._committing = {}, []
 
     def _refuse(self, order: Order, error: ZClusterError) -> None:

@@ -71,7 +71,8 @@ DELAYS = ("expires", "attempt_timeout", "retention")
 @click.option("--delay", type=DURATION, metavar="DURATION", help="Run it so long from now: 10m.")
 @click.option("--at", metavar="TIME", help="Run it at a time: 2026-11-19T08:00 (local, or with an offset), 08:00, @UNIX-SECONDS.")
 @click.option(
-    "--expires", type=DURATION, metavar="DURATION", help="End it if it still waits so long from now, or from its delay. [default: the master's]"
+    "--expires", type=DURATION, metavar="DURATION",
+    help="End it if it still waits so long from now, or from its delay. [default: the master's]",
 )
 @click.option("--retries", type=click.IntRange(0, 100), default=3, show_default=True, help="Further attempts after a failed one.")
 @click.option("--key", "idempotency_key", metavar="K", help="Idempotency key: the same K gives the same job, and no second one.")

@@ -16,6 +16,7 @@ from zcluster.core.auditing import (
     READS_S,
     REFUSALS,
     REFUSALS_WINDOW_S,
+    EndedLines,
     Readers,
     Refusals,
     Trail,
@@ -270,6 +271,19 @@ def test_who_follows_the_log_has_few_records_of_that(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "MAX_READERS", 2)
     assert [readers.passes(trail(public=f"key-{name}"), READS_S) for name in "bcb"] == [True, True, False]
     assert readers.passes(trail(), READS_S), "the first was forgotten"
+
+
+def test_the_line_of_a_job_is_its_record() -> None:
+    lines = EndedLines()
+    for number in (7, 8):
+        done = job(number=number, state=State.DONE, node="w\"2", attempt=1)
+        done.accepted_s = 100.25
+        line = lines.line(done, f"0a-{number}", "SHA256:x", "admin", 105.5, b'{"x":1}')
+        assert line is not None
+        assert msgspec.json.decode(line) == ended_record(done, f"0a-{number}", "", "SHA256:x", "admin", 105.5, {"x": 1})
+    others = [{"state": State.FAILED, "attempt": 1}, {"attempt": 2}, {"attempt": 1, "parent": 3}]
+    for other in [job(**{"state": State.DONE, **each}) for each in others]:
+        assert lines.line(other, "0a-7", "", "", 0.0, b"null") is None
 
 
 def test_records_are_json() -> None:

@@ -22,6 +22,7 @@ import orjson
 from zcluster.config import Loaded
 from zcluster.core.auditargs import Arguments
 from zcluster.core.auditing import (
+    EndedLines,
     Readers,
     Record,
     Refusals,
@@ -103,7 +104,10 @@ class Writer:
 
     def add(self, record: Record) -> None:
         """Write ``record`` soon."""
-        data = orjson.dumps(record)
+        self.add_line(orjson.dumps(record))
+
+    def add_line(self, data: bytes) -> None:
+        """Write a record that is encoded already."""
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
             self.lost += 1
             self._failed("more waits for the disk than there is memory for")
@@ -184,6 +188,7 @@ class Audit:
         self._writer: Writer | None = None
         self._with_arguments = False
         self._arguments = Arguments()
+        self._ended = EndedLines()
         self._refusals = Refusals()
         self._readers = Readers()
         self._fingerprint = lru_cache(FINGERPRINTS)(fingerprint)
@@ -231,7 +236,12 @@ class Audit:
         id_ = job_id(self.store_id, job.number)
         parent = job_id(self.store_id, job.parent) if job.parent else ""
         args = self._told(job.body or b"{}", self._schemas(job.function))
-        self._writer.add(ended_record(job, id_, parent, self._fingerprint(job.key), self._role(job.key), wall, args))
+        public, role = self._fingerprint(job.key), self._role(job.key)
+        line = self._ended.line(job, id_, public, role, wall, b"null" if args is None else orjson.dumps(args))
+        if line is None:
+            self._writer.add(ended_record(job, id_, parent, public, role, wall, args))
+        else:
+            self._writer.add_line(line)
 
     # -- the part ---------------------------------------------------------------------------------------------------
 

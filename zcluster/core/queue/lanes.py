@@ -20,7 +20,8 @@ from typing import Protocol
 from zcluster.core.queue.job import ANY_LANE, NODE_LANE, Job
 
 WINDOW = 1024
-"""Jobs of a lane that are in memory at most; half of them are kept when they are too many."""
+"""Jobs of a lane that are in memory at most, unless the policy says another number; half of them are kept when they are too
+many."""
 WINDOW_BYTES = 1_048_576
 """And so many bytes of arguments, or one job."""
 _rank = attrgetter("rank")
@@ -47,10 +48,11 @@ class Nodes(Protocol):
 class Lane:
     """The beginning of one queue."""
 
-    __slots__ = ("_index", "bytes", "loading", "more", "name", "skipped", "window")
+    __slots__ = ("_index", "_most", "bytes", "loading", "more", "name", "skipped", "window")
 
-    def __init__(self, name: str, index: dict[int, Job]) -> None:
+    def __init__(self, name: str, index: dict[int, Job], most: int = WINDOW) -> None:
         self.name = name
+        self._most = most
         self.window: list[Job] = []
         self._index = index
         """The jobs of all windows by number."""
@@ -73,7 +75,7 @@ class Lane:
             window.append(job)
         self._index[job.number] = job
         self.bytes += len(job.body)
-        if len(window) > WINDOW or (self.bytes > WINDOW_BYTES and len(window) > 1):
+        if len(window) > self._most or (self.bytes > WINDOW_BYTES and len(window) > 1):
             self._shorten()
 
     def take(self, count: int) -> list[Job]:
@@ -108,7 +110,7 @@ class Lane:
             self.bytes -= len(job.body)
 
     def _shorten(self) -> None:
-        while len(self.window) > WINDOW // 2 or (self.bytes > WINDOW_BYTES and len(self.window) > 1):
+        while len(self.window) > self._most // 2 or (self.bytes > WINDOW_BYTES and len(self.window) > 1):
             job = self.window.pop()
             del self._index[job.number]
             self.bytes -= len(job.body)
@@ -118,8 +120,9 @@ class Lane:
 class Lanes:
     """All lanes, and what each node holds."""
 
-    def __init__(self, nodes: Nodes, lease: Callable[[Job, str], bool]) -> None:
+    def __init__(self, nodes: Nodes, lease: Callable[[Job, str], bool], most: int = WINDOW) -> None:
         self._nodes = nodes
+        self._most = most
         self._lease = lease
         """Gives the job to the node; False: the job may not run, and is taken care of."""
         self.lanes: dict[str, Lane] = {}
@@ -134,7 +137,7 @@ class Lanes:
     def open(self, lanes: Iterable[str]) -> None:
         """The store has ready jobs in these."""
         for name in lanes:
-            lane = self.lanes[name] = Lane(name, self._index)
+            lane = self.lanes[name] = Lane(name, self._index, self._most)
             lane.more = True
             self._stirred[name] = None
 
@@ -143,7 +146,7 @@ class Lanes:
         name = job.lane
         lane = self.lanes.get(name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name, self._index)
+            lane = self.lanes[name] = Lane(name, self._index, self._most)
         lane.add(job)
         self._stirred[name] = None
 
@@ -164,7 +167,7 @@ class Lanes:
         """The answer to what :meth:`wanted` has asked."""
         lane = self.lanes.get(name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name, self._index)
+            lane = self.lanes[name] = Lane(name, self._index, self._most)
         lane.loaded(jobs, more)
         self._stirred[name] = None
 
@@ -218,7 +221,7 @@ class Lanes:
                 del self.lanes[name]
             elif not lane.window and room and not lane.loading:
                 lane.load()
-                wanted[name] = min(WINDOW, room + WINDOW // 4)
+                wanted[name] = min(self._most, room + self._most // 4)
         self._ended = {}
         return wanted
 

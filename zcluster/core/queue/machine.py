@@ -47,7 +47,7 @@ class JobQueue(Ends):
         self, opened: Opened, master: str, policy: Policy, nodes: Nodes, may_run: Callable[[Job], ZClusterError | None],
         jitter: Callable[[], float], now: float, wall_s: float,
     ) -> None:  # fmt: skip
-        super().__init__(opened, policy, Lanes(nodes, self._lease), jitter)
+        super().__init__(opened, policy, Lanes(nodes, self._lease, policy.window_jobs), jitter)
         self.lanes.open(opened.lanes)
         self.orders = Orders(self)
         self.read_only = ""

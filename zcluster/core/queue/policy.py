@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from zcluster.core.queue.lanes import WINDOW
 from zcluster.core.queue.transitions import Backoff
 from zcluster.errors import Busy
 
@@ -26,6 +27,8 @@ class Policy:
     jobs_per_key: int = 2_000_000
     jobs_bytes: int = 4 * 1024**3
     result_bytes: int = 16 * 1024 * 1024
+    window_jobs: int = WINDOW
+    """Of a lane, in memory at most. Fixed when the queue begins."""
     backoff: Backoff = field(default_factory=Backoff)
 
 

@@ -22,7 +22,7 @@ from zcluster.errors import StoreFailed
 from zcluster.store.jobfiles import JobFiles
 from zcluster.store.jobs import FILE_BYTES, Report
 from zcluster.store.jobs_reader import JobReader
-from zcluster.store.jobs_schema import LAST, LAYOUT, files_of
+from zcluster.store.jobs_schema import LAST, LAYOUT, SIZE, files_of
 
 MAX_FINDINGS = 100
 MAX_RANGES = 1000
@@ -33,7 +33,10 @@ UNKNOWN_LAST = 1 << 20
 """How far is searched when nothing says which number was the last."""
 
 _COUNTS = "SELECT state, count(*) FROM jobs NOT INDEXED GROUP BY state"
-_USAGE = "SELECT key, count(*), sum(size) FROM jobs NOT INDEXED WHERE state < 3 GROUP BY key"
+_USAGE = (
+    f"SELECT iif(json_valid(asked), json_extract(asked, '$[2]'), '') AS key, count(*), sum({SIZE}) FROM jobs NOT INDEXED "
+    "WHERE state < 3 GROUP BY 1"
+)
 _PARTS = (
     "SELECT number FROM jobs AS whole NOT INDEXED WHERE parts_left != (SELECT count(*) FROM jobs WHERE parent = whole.number "
     "AND parent != 0 AND state < 3) AND parts != 0 LIMIT 10"

@@ -26,6 +26,7 @@ from zcluster.store.jobs_schema import (
     BRIEF,
     LAST,
     RESULT_FILE,
+    SIZE,
     WHOLE,
     Asked,
     Became,
@@ -35,6 +36,7 @@ from zcluster.store.jobs_schema import (
     decode_rows,
     job_of,
     joined,
+    name_in,
 )
 
 TEXT_BYTES = 64 * 1024 * 1024
@@ -49,10 +51,10 @@ _EXPIRES = "state = 0 AND expires > 0 AND parts = 0"
 OVER = "state >= 3 AND parent = 0 AND parts_left = 0"
 _TIMES = (
     f"SELECT (SELECT min(due) FROM jobs WHERE {_DUE}), (SELECT min(at_s) FROM jobs WHERE {_AT}), "
-    f"(SELECT min(expires) FROM jobs WHERE {_EXPIRES}), (SELECT min(ended + retention_s) FROM jobs WHERE {OVER})"
+    f"(SELECT min(expires) FROM jobs WHERE {_EXPIRES}), (SELECT min(over) FROM jobs WHERE {OVER})"
 )
 IN = "number IN (SELECT value FROM json_each(?))"
-_SIZED = "SELECT json_group_array(json_array(number, size)) FROM (SELECT number, size FROM jobs WHERE {} LIMIT ?)"
+_SIZED = f"SELECT json_group_array(json_array(number, size)) FROM (SELECT number, {SIZE} AS size FROM jobs WHERE {{}} LIMIT ?)"
 _decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_numbers = msgspec.json.Decoder(list[int]).decode
 _decode_tallies = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
@@ -171,23 +173,24 @@ class JobReader:
         terms, params = ["1"], []
         if query.states:
             terms.append(f"state IN ({', '.join(sorted({str(1 if state == 2 else int(state)) for state in query.states}))})")
-        for name, value in (("target", query.target), ("function", query.function), ("key", query.key)):
+        for place, value in enumerate((query.function, query.target, query.key)):
             if value:
-                terms.append(f"{name} = ?")
+                terms.append(f"iif(json_valid(asked), json_extract(asked, '$[{place}]'), '') = ?")
                 params.append(value)
-        where, order, place = "parent = 0", "number DESC", query.before or (1 << 62)
-        compare = "<"
         if query.parent:
-            where, order, place, compare = f"parent = {int(query.parent)} AND parent != 0", "number", query.before, ">"
-        scanned = f"FROM jobs WHERE {where} AND number {compare} ? ORDER BY {order}"
+            since = query.before
+            scanned = f"FROM jobs WHERE parent = {int(query.parent)} AND parent != 0 AND number > ? ORDER BY number"
+        else:
+            since = query.before or (1 << 62)
+            scanned = "FROM jobs NOT INDEXED WHERE parent = 0 AND number < ? ORDER BY number DESC"
         found = self.numbers(
-            "SELECT json_group_array(number) FROM (SELECT number FROM (SELECT number, state, target, function, key "
+            "SELECT json_group_array(number) FROM (SELECT number FROM (SELECT number, state, asked "
             f"{scanned} LIMIT ?) WHERE {' AND '.join(terms)} LIMIT ?)",
-            place, SCAN_JOBS, *params, query.limit + 1,
+            since, SCAN_JOBS, *params, query.limit + 1,
         )  # fmt: skip
         if len(found) > query.limit:
             return Page(self._brief(found[: query.limit]), found[query.limit - 1])
-        edge = self._connection.execute(f"SELECT number {scanned} LIMIT 2 OFFSET ?", (place, SCAN_JOBS - 1)).fetchall()
+        edge = self._connection.execute(f"SELECT number {scanned} LIMIT 2 OFFSET ?", (since, SCAN_JOBS - 1)).fetchall()
         return Page(self._brief(found), edge[0][0] if len(edge) > 1 else 0)
 
     def parts(self, parent: int, after: int, limit: int) -> list[Job]:
@@ -264,12 +267,12 @@ class JobReader:
             result = self._file(row, result)
         return job_of(row, asked, became, body, result)
 
-    def _file(self, row: Row, name: bytes) -> bytes:
+    def _file(self, row: Row, text: bytes) -> bytes:
         if self._files is None:
             self.unreadable[row.number] = f"the file of job {row.number} is missing with its directory"
             return b""
         try:
-            return self._files.read(name.decode("ascii", "replace"))
+            return self._files.read(name_in(text.decode("ascii", "replace")))
         except StoreFailed as error:
             self.unreadable[row.number] = error.message
             return b""

@@ -21,7 +21,7 @@ from zcluster.store.jobs import FILE_BYTES, Batch, Done, Opened, Page, Query, Re
 from zcluster.store.jobs_check import check_database
 from zcluster.store.jobs_limits import check_batch, check_page
 from zcluster.store.jobs_reader import JobReader
-from zcluster.store.jobs_schema import LAYOUT, REPAIR, files_of
+from zcluster.store.jobs_schema import LAYOUT, REPAIR, files_of, name_in
 from zcluster.store.jobs_writer import JobWriter
 from zcluster.store.lane import Lane
 from zcluster.store.sqlite import settle
@@ -157,10 +157,9 @@ def _open(path: Path, file_bytes: int) -> tuple[StoreFile, JobFiles, JobWriter, 
     try:
         files = JobFiles(files_of(path))
         named = file.writer.execute(
-            "SELECT CAST(body AS TEXT) FROM jobs WHERE files != 0 AND files & 1 "
-            "UNION ALL SELECT CAST(result AS TEXT) FROM jobs WHERE files != 0 AND files & 2"
+            "SELECT body FROM jobs WHERE typeof(body) = 'text' UNION ALL SELECT result FROM jobs WHERE typeof(result) = 'text'"
         )
-        files.sweep({name for (name,) in named})
+        files.sweep({name_in(text) for (text,) in named})
         id_ = str(file.writer.execute("SELECT id FROM state").fetchone()[0])[:8]
         return file, files, JobWriter(file.writer, path, file.reserve, files, file_bytes), id_
     except BaseException as error:

@@ -20,19 +20,20 @@ from zcluster.store.jobs import MAX_ASKED, Batch, Done
 from zcluster.store.jobs_reader import IN, OVER, JobReader, json_text
 from zcluster.store.jobs_schema import (
     BLOCK,
-    BODY_FILE,
     COUNT,
     LAST,
     LEFT,
     MAX_ROWS,
     META,
-    RESULT_FILE,
     USAGE,
     WIDTH,
     add,
     add_insert,
     add_more,
     add_update,
+    file_text,
+    identity_of,
+    name_in,
     needs_more,
     saved,
     statement,
@@ -45,11 +46,10 @@ _HEADS = (
 )
 _KNOWN = (
     "SELECT json_group_array(json_array(asked.key, number)) FROM json_each(?) AS asked "
-    "JOIN jobs ON jobs.function = json_extract(asked.value, '$[0]') AND jobs.idempotency_key = json_extract(asked.value, '$[1]') "
-    "AND jobs.idempotency_key != '' AND jobs.parent = 0"
+    "JOIN jobs ON jobs.identity = asked.value AND jobs.identity != ''"
 )
 _BEFORE = (
-    f"SELECT json_group_array(json_array(number, state, blocked, iif(files & 2, CAST(result AS TEXT), ''))) FROM jobs WHERE {IN}"
+    f"SELECT json_group_array(json_array(number, state, blocked, iif(typeof(result) = 'text', result, ''))) FROM jobs WHERE {IN}"
 )
 _PARTS = "parent IN (SELECT value FROM json_each(?)) AND parent != 0"
 _GONE = f"(SELECT value FROM json_each(?) UNION ALL SELECT number FROM jobs WHERE {_PARTS})"
@@ -118,11 +118,10 @@ class Turn:
                     self._usage[job.key] = (jobs - 1, size - job.size)
         self._numbers = {job.number for job in self._inserted}
         left = Counter(job.parent for job in self._inserted if job.parent and job.state < FINAL)
-        names = iter(self._keep([job.body for job in self._inserted]))
+        bodies = self._keep([job.body for job in self._inserted])
         params: list[Any] = []
-        for job in self._inserted:
-            large = len(job.body) > self._file_bytes
-            add_insert(params, job, next(names).encode() if large else job.body, BODY_FILE if large else 0)
+        for job, body in zip(self._inserted, bodies, strict=True):
+            add_insert(params, job, body)
             if needs_more(job):
                 add_more(params, job, left[job.number])
         self.write(params)
@@ -134,13 +133,13 @@ class Turn:
         keyed = [job for job in self._batch.insert if job.idempotency_key and not job.parent]
         if not keyed:
             return {}
-        text = orjson.dumps([(job.function, job.idempotency_key) for job in keyed]).decode()
+        text = orjson.dumps([identity_of(job) for job in keyed]).decode()
         found = _decode_pairs(self._connection.execute(_KNOWN, (text,)).fetchone()[0])
         known = {keyed[place].number: number for place, number in found}
-        first: dict[tuple[str, str], int] = {}
+        first: dict[str, int] = {}
         for job in keyed:
             if job.number not in known:
-                number = first.setdefault((job.function, job.idempotency_key), job.number)
+                number = first.setdefault(identity_of(job), job.number)
                 if number != job.number:
                     known[job.number] = number
         return known
@@ -153,24 +152,27 @@ class Turn:
             ):
                 self._before[number] = State(state), bool(blocked)
                 if name:
-                    self.unnamed.append(name)
+                    self.unnamed.append(name_in(name))
         self._write_updates(self._batch.update)
 
     def _write_updates(self, jobs: list[Job]) -> None:
-        names = iter(self._keep([job.result for job in jobs]))
+        results = self._keep([job.result for job in jobs])
         params: list[Any] = []
-        for job in jobs:
-            large = len(job.result) > self._file_bytes
-            add_update(params, job, next(names).encode() if large else job.result, RESULT_FILE if large else 0)
+        for job, result in zip(jobs, results, strict=True):
+            add_update(params, job, result)
             if job.sequence and job.state < FINAL and job.number in self._before and self._before[job.number][0] >= FINAL:
                 add(params, BLOCK, job.number)
         self.write(params)
 
-    def _keep(self, bodies: list[bytes]) -> list[str]:
+    def _keep(self, bodies: list[bytes]) -> list[bytes | str]:
+        """What is written in the place of ``bodies``: the large ones are in files now."""
         large = [body for body in bodies if len(body) > self._file_bytes]
-        names = self._files.keep(large) if large else []
+        if not large:
+            return list(bodies)
+        names = self._files.keep(large)
         self.kept += names
-        return names
+        texts = iter([file_text(name, body) for name, body in zip(names, large, strict=True)])
+        return [next(texts) if len(body) > self._file_bytes else body for body in bodies]
 
     # -- sequences and fan-outs -------------------------------------------------------------------------------------
 
@@ -220,8 +222,7 @@ class Turn:
             self._delete(numbers(f"SELECT json_group_array(number) FROM jobs WHERE {OVER} AND {IN}", json_text(batch.delete)))
         if batch.purge is not None:
             sql = (
-                f"SELECT json_group_array(number) FROM (SELECT number FROM jobs WHERE {OVER} AND ended + retention_s <= ? "
-                "ORDER BY ended + retention_s LIMIT ?)"
+                f"SELECT json_group_array(number) FROM (SELECT number FROM jobs WHERE {OVER} AND over <= ? ORDER BY over LIMIT ?)"
             )
             self._delete(numbers(sql, batch.purge, MAX_ASKED))
 
@@ -234,9 +235,9 @@ class Turn:
         for state, count in _decode_pairs(execute(_TALLY, both).fetchone()[0]):
             self._counts[state] -= count
             self.done.purged += count
-        for bit, column in ((BODY_FILE, "body"), (RESULT_FILE, "result")):
-            sql = f"SELECT json_group_array(CAST({column} AS TEXT)) FROM jobs WHERE files & {bit} AND number IN {_GONE}"
-            self.unnamed += _decode_names(execute(sql, both).fetchone()[0])
+        for column in ("body", "result"):
+            sql = f"SELECT json_group_array({column}) FROM jobs WHERE typeof({column}) = 'text' AND number IN {_GONE}"
+            self.unnamed += map(name_in, _decode_names(execute(sql, both).fetchone()[0]))
         execute(f"DELETE FROM jobs WHERE {_PARTS}", (text,))
         execute(f"DELETE FROM jobs WHERE {IN}", (text,))
 

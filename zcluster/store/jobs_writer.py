@@ -127,21 +127,20 @@ class JobWriter:
             return None
         if batch.due is not None or batch.expired is not None or batch.purge is not None:
             return None
-        if len(batch.insert) + len(batch.update) + len(batch.usage) + len(batch.meta) > MAX_ROWS - 16:
+        if len(batch.insert) + len(batch.update) > MAX_ROWS:
             return None
         params: list[Any] = []
         limit = self._file_bytes
         for job in batch.insert:
             if needs_more(job) or len(job.body) > limit:
                 return None
-            add_insert(params, job, job.body, 0)
+            add_insert(params, job, job.body)
         for job in batch.update:
             if needs_look(job) or len(job.result) > limit:
                 return None
-            add_update(params, job, job.result, 0)
+            add_update(params, job, job.result)
         add_counters(params, batch, self._last, batch.counts, batch.usage)
-        assert len(params) <= MAX_ROWS * WIDTH
-        return params
+        return params if len(params) <= MAX_ROWS * WIDTH else None
 
 
 def _makes_room(batch: Batch) -> bool:

@@ -12,10 +12,16 @@ def policy_of(settings: Settings) -> Policy:
     """How much may be queued, and how attempts follow each other."""
     queue = settings.queue
     backoff = Backoff(queue.backoff_base_s, queue.backoff_max_s)
-    return Policy(queue.jobs, queue.jobs_per_key, queue.jobs_bytes, queue.result_bytes, backoff)
+    return Policy(
+        jobs=queue.jobs, jobs_per_key=queue.jobs_per_key, jobs_bytes=queue.jobs_bytes, result_bytes=queue.result_bytes,
+        backoff=backoff,
+    )  # fmt: skip
 
 
 def defaults_of(settings: Settings) -> Defaults:
     """What holds for jobs that do not say."""
     queue = settings.queue
-    return Defaults(queue.job_timeout_s, queue.job_expires_s, queue.retention_s, settings.limits.body_bytes)
+    return Defaults(
+        timeout_s=queue.job_timeout_s, expires_s=queue.job_expires_s, retention_s=queue.retention_s,
+        body_bytes=settings.limits.body_bytes,
+    )  # fmt: skip

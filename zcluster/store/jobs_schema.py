@@ -75,7 +75,7 @@ _COLUMNS: dict[int, str] = {
 }
 WIDTH = 1 + len(_COLUMNS[INSERT].split())
 _PADS = tuple((None,) * (WIDTH - used) for used in range(WIDTH + 1))
-MAX_ROWS = 512
+MAX_ROWS = 1024
 """Rows of one statement."""
 
 
@@ -166,7 +166,9 @@ def add_update(params: list[Any], job: Job, result: bytes | str) -> None:
     """The rows that update ``job``; ``result``: its result, or the text for its file."""
     became = _became(job)
     over = job.ended + job.retention_s
-    add(params, UPDATE, job.number, _SAVED[job.state], over, became.decode(), _sum(became, result), result)
+    params += (
+        UPDATE, job.number, _SAVED[job.state], over, became.decode(), _sum(became, result), result, None, None, None,
+    )  # fmt: skip
     if job.state == State.QUEUED or job.due or job.at_s:
         add(params, WAIT, job.number, job.due, job.at_s, job.expires)
 

@@ -156,9 +156,9 @@ def batch_has_files(batch: Batch, file_bytes: int) -> bool:
 
 def _passed(batch: Batch) -> list[str]:
     """What the batch is, for the fail points."""
-    states = {job.state for job in batch.insert} | {job.state for job in batch.update}
+    leased = State.LEASED
     passed = ["queue.accept"] if batch.insert else []
-    if State.LEASED in states:
+    if any(job.state is leased for job in batch.insert) or any(job.state is leased for job in batch.update):
         passed.append("queue.lease")
     if any(job.state >= FINAL for job in batch.update):
         passed.append("queue.outcome")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from zcluster.core.batch import Body, Lanes, Outgoing
 from zcluster.core.master import Master
 from zcluster.core.peers import Identity, Node, Peer, Request
@@ -45,8 +47,7 @@ class JobRoute:
         self.runs.receive(self.peer, outgoing, now)
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct, eq=False):
     """One attempt that a node has."""
 
     job: Job

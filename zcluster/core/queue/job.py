@@ -35,6 +35,8 @@ class State(IntEnum):
     EXPIRED = 6
     DEAD = 7
 
+    __hash__ = int.__hash__  # an enumeration's own is Python, and each job is counted by its states several times
+
     @property
     def word(self) -> str:
         return self.name.lower()

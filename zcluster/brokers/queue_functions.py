@@ -24,7 +24,7 @@ from zcluster.core.queue.jobid import split_job_id
 from zcluster.core.queue.orders import Op, Order
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
-from zcluster.errors import Conflict, NoSuchJob, NotAllowed, UsageError, ZClusterError, error_from_dict
+from zcluster.errors import Conflict, NoSuchJob, NotAllowed, StoreFailed, UsageError, ZClusterError, error_from_dict
 from zcluster.store.jobs import MAX_PAGE, Query
 
 MAX_IDS = 1000
@@ -237,6 +237,8 @@ class QueuePart:
             try:
                 job = await self._job(id_, context)
                 wholes[id_] = await self._members(op, job)
+            except StoreFailed:
+                wholes[id_] = [self._number(id_)]  # its file is lost: it can be cancelled and dropped nevertheless
             except ZClusterError as error:
                 refused.append(_refusal(id_, error))
         owner = _Asker(who.key, who.role == "admin")

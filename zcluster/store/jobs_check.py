@@ -164,7 +164,7 @@ class _Check:
         for (number,) in self._try("the parts of fan-outs", _PARTS):
             self._findings.append(f"the fan-out {number} has another number of live parts than it counts")
         for (name,) in self._try("the sequences", _SEQUENCES):
-            self._findings.append(f"of the live jobs of the sequence {name!r} not exactly one is the first")
+            self._findings.append(f"of the live jobs of the sequence {name.partition(' ')[2]!r} not exactly one is the first")
 
     def damaged(self) -> None:
         """What was found unreadable is read again: beside a master, a file may have gone with its job since."""
@@ -218,6 +218,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(f"{place}?{how}", uri=True, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA query_only = ON")
+            connection.execute("PRAGMA writable_schema = ON")  # without it SQLite reads nothing of a file that was cut short
             found = int(connection.execute("PRAGMA user_version").fetchone()[0])
             if found != LAYOUT.format:
                 raise sqlite3.DatabaseError(f"its format is {found}, that of a queue is {LAYOUT.format}")

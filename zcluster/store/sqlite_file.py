@@ -183,6 +183,9 @@ def _check_files(path: Path, reserve: Path, what: str) -> None:
         return
     log = path.with_name(path.name + "-wal")
     left = [place for place in (log, reserve) if place.exists() and place.stat().st_size]
+    files = path.with_suffix(".files")  # of a queue (jobfiles.py)
+    if files.is_dir() and any(files.iterdir()):
+        left.append(files)
     if left:
         raise StoreFailed(
             f"{path} is {'empty' if path.exists() else 'missing'}, but {left[0].name} beside it shows that there was a {what}",

@@ -6,10 +6,10 @@ Rules kept here:
 - a batch does its inserts, its updates, ``delete``, ``purge``, and then reads; what it tells is how things are after its writes,
   all of them together, in the same turn (of a sequence whose first ended and whose oldest came back, the oldest is the first);
 - RUNNING is kept as LEASED, and a query for it finds both: that a node has a job is not known after a restart;
-- of the jobs with the same function and idempotency key one exists; a second is not inserted but told (``known``). Keys of parts
-  are not looked at: they are their fan-out's;
-- of the live jobs of a sequence exactly one is not ``blocked``: it stays that one until it is final; then it is the oldest
-  (a final one is not blocked);
+- of the jobs of one asker with the same function and idempotency key one exists; a second is not inserted but told
+  (``known``). Keys of parts are not looked at: they are their fan-out's;
+- of the live jobs of a sequence (of one asker) exactly one is not ``blocked``: it stays that one until it is final; then it is
+  the oldest (a final one is not blocked);
 - ``parts_left`` of a fan-out counts its parts that are not final; a fan-out that has none left is told (``complete``);
 - a fan-out is never among ``ready``, ``due`` and ``expired``, nor in the times of these: its parts are;
 - a job whose file cannot be read does not stop the others: it is given with that part empty, and is told of (``unreadable``);

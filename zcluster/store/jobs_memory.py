@@ -165,12 +165,12 @@ class _Turn:
 
     def _insert(self) -> dict[int, int]:
         """Returns the numbers of the jobs that were not inserted, with the numbers of those that have their keys."""
-        keys = {(job.function, job.idempotency_key): job.number for job in self.jobs.values() if not job.parent}
+        keys = {job.identity: job.number for job in self.jobs.values()}
         known: dict[int, int] = {}
         for job in self.batch.insert:
             self.saved.last_number = max(self.saved.last_number, job.number)
-            key = (job.function, job.idempotency_key)
-            other = keys.get(key) if job.idempotency_key and not job.parent else None
+            key = job.identity
+            other = keys.get(key) if key else None
             if other is not None:
                 known[job.number] = other
             if other is not None or job.parent in known:
@@ -195,8 +195,8 @@ class _Turn:
                 job.steps = list(new.steps)
 
     def _sequences(self) -> None:
-        for name in {self.jobs[number].sequence for number in self.before} - {""}:
-            jobs = [job for job in self.jobs.values() if job.sequence == name]
+        for name in {self.jobs[number].line for number in self.before} - {""}:
+            jobs = [job for job in self.jobs.values() if job.line == name]
             live = sorted((job for job in jobs if not job.final), key=lambda job: job.number)
             was_live = [job for job in live if (was := self.before.get(job.number, job)) is not None and not was.final]
             first = next((job for job in was_live if not job.blocked), live[0] if live else None)
@@ -241,7 +241,7 @@ class _Turn:
         for one in gone:
             del self.jobs[one.number]
             _add_count(self.saved, one.state, -1)
-        self.done.purged += len(gone)
+            self.done.purged[one.state] = self.done.purged.get(one.state, 0) + 1
 
     def _counters(self) -> None:
         self.saved.meta.update(self.batch.meta)

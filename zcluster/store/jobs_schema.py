@@ -1,7 +1,7 @@
 """The database of jobs: its tables, its one writing statement, and jobs as SQLite has them.
 
 Rules kept here:
-- a batch is written by one statement, ``INSERT INTO batch``: a view whose triggers insert, update and count, row by row. Each
+- a plain batch is written by one statement, an upsert of jobs; a trigger takes out the rows that are none, and counts. Each
   statement gives up Python's lock and waits to have it back, which beside a busy event loop costs more than all else;
 - the number of its rows is rounded up, with rows that do nothing, so that few statements are ever prepared;
 - what SQLite searches for often has a column, and what only some jobs have a partial index; all else is in two JSON arrays:
@@ -64,53 +64,54 @@ def files_of(path: Path) -> Path:
     return path.with_suffix(".files")
 
 
-# ----- writing: what a row of ``batch`` does
+# ----- writing: rows of jobs, and rows that do something else
 
-INSERT, MORE, WAIT, UPDATE, BLOCK, LEFT, COUNT, USAGE, META = range(9)
-_COLUMNS: dict[int, str] = {
-    INSERT: "number state lane priority asked asked_sum became became_sum body",
-    MORE: "number identity sequence blocked parent parts parts_left",
-    WAIT: "number due at_s expires",
-    UPDATE: "number state over became became_sum result",
-}
-WIDTH = 1 + len(_COLUMNS[INSERT].split())
-_PADS = tuple((None,) * (WIDTH - used) for used in range(WIDTH + 1))
+COLUMNS = (
+    "number", "state", "lane", "priority", "over", "due", "at_s", "expires", "asked", "asked_sum", "became", "became_sum", "body",
+    "result",
+)  # fmt: skip
+WIDTH = len(COLUMNS)
 MAX_ROWS = 1024
 """Rows of one statement."""
+_WRITTEN = ("state", "over", "due", "at_s", "expires", "became", "became_sum", "result")
+"""What an update writes."""
 
-
-def _new(kind: int) -> dict[str, str]:
-    return {name: f"NEW.c{place}" for place, name in enumerate(_COLUMNS[kind].split())}
-
-
-def _sets(kind: int, **special: str) -> str:
-    values = {**_new(kind), **special}
-    return "UPDATE jobs SET " + ", ".join(f"{name} = {value}" for name, value in values.items() if name != "number")
-
-
+NOTHING, MORE, BLOCK, LEFT, COUNT, USAGE, META = range(7)
+"""Kinds of rows that are none of a job: their ``number`` is the kind, negative."""
 _ACTS = {
-    INSERT: f"INSERT INTO jobs ({', '.join(_new(INSERT))}) VALUES ({', '.join(_new(INSERT).values())})",
-    MORE: f"{_sets(MORE)} WHERE number = NEW.c0",
-    WAIT: f"{_sets(WAIT)} WHERE number = NEW.c0",
-    UPDATE: f"{_sets(UPDATE, due='0', at_s='0', blocked=f'blocked AND NEW.c1 < {int(FINAL)}')} WHERE number = NEW.c0",
-    BLOCK: "UPDATE jobs SET blocked = 1 WHERE number = NEW.c0",
-    LEFT: "UPDATE jobs SET parts_left = parts_left + NEW.c1 WHERE number = NEW.c0",
-    COUNT: "INSERT INTO counters VALUES (NEW.c0, NEW.c1) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
-    USAGE: "INSERT INTO usage VALUES (NEW.c0, NEW.c1, NEW.c2) "
+    MORE: "UPDATE jobs SET identity = NEW.asked, sequence = NEW.became, blocked = NEW.priority, parent = NEW.asked_sum, "
+    "parts = NEW.became_sum, parts_left = NEW.over WHERE number = NEW.state",
+    BLOCK: "UPDATE jobs SET blocked = 1 WHERE number = NEW.state",
+    LEFT: "UPDATE jobs SET parts_left = parts_left + NEW.priority WHERE number = NEW.state",
+    COUNT: "INSERT INTO counters VALUES (NEW.state, NEW.priority) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
+    USAGE: "INSERT INTO usage VALUES (NEW.asked, NEW.state, NEW.priority) "
     "ON CONFLICT (key) DO UPDATE SET jobs = jobs + excluded.jobs, bytes = bytes + excluded.bytes",
-    META: "REPLACE INTO meta VALUES (NEW.c0, NEW.c1)",
+    META: "REPLACE INTO meta VALUES (NEW.asked, NEW.body)",
 }
-_NAMES = ", ".join(f"NULL AS c{place}" for place in range(WIDTH - 1))
-BATCH = f"CREATE TEMP VIEW batch AS SELECT NULL AS kind, {_NAMES} WHERE 0;" + "".join(
-    f"CREATE TEMP TRIGGER batch_{kind} INSTEAD OF INSERT ON batch WHEN NEW.kind = {kind} BEGIN {act}; END;"
-    for kind, act in _ACTS.items()
+_CARRIED = ("state", "asked", "became", "priority", "asked_sum", "became_sum", "over", "body")
+BATCH = (
+    f"CREATE TEMP VIEW acts AS SELECT NULL AS kind, {', '.join(f'NULL AS {name}' for name in _CARRIED)} WHERE 0;"
+    + "".join(
+        f"CREATE TEMP TRIGGER act_{kind} INSTEAD OF INSERT ON acts WHEN NEW.kind = {kind} BEGIN {act}; END;"
+        for kind, act in _ACTS.items()
+    )
+    + "CREATE TEMP TRIGGER batch BEFORE INSERT ON main.jobs WHEN NEW.number <= 0 OR NEW.asked = '' BEGIN "
+    f"INSERT INTO acts SELECT -NEW.number, {', '.join(f'NEW.{name}' for name in _CARRIED)} WHERE NEW.number < 0; "
+    "SELECT RAISE(IGNORE) WHERE NEW.number <= 0 OR NOT EXISTS (SELECT 1 FROM jobs WHERE number = NEW.number); END;"
 )
-"""To be run once on the writing connection."""
+"""To be run once on the writing connection. What is no new job goes through the trigger: rows of the other kinds, and updates of
+jobs that are gone, which would be inserted."""
+_UPSERT = (
+    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES %s ON CONFLICT (number) DO UPDATE SET "
+    + "".join(f"{name} = excluded.{name}, " for name in _WRITTEN)
+    + f"blocked = blocked AND excluded.state < {int(FINAL)}"
+)
+_PAD = (NOTHING, 0, "", 0, 0, 0, 0, 0, "", 0, "", 0, b"", b"")
 
 
 @cache
 def _statement(rows: int) -> str:
-    return "INSERT INTO batch VALUES " + ", ".join([f"({', '.join('?' * WIDTH)})"] * rows)
+    return _UPSERT % ", ".join([f"({', '.join('?' * WIDTH)})"] * rows)
 
 
 def statement(params: list[Any]) -> str:
@@ -118,7 +119,7 @@ def statement(params: list[Any]) -> str:
     rows = len(params) // WIDTH
     step = 1 << max(rows.bit_length() - 4, 0)
     rounded = -(-rows // step) * step
-    params += (None,) * ((rounded - rows) * WIDTH)
+    params += _PAD * (rounded - rows)
     return _statement(rounded)
 
 
@@ -133,7 +134,7 @@ def saved(state: int) -> int:
 
 
 def add_insert(params: list[Any], job: Job, body: bytes | str) -> None:
-    """The rows that insert ``job``; ``body``: its arguments, or the text for their file."""
+    """The row that inserts ``job``; ``body``: its arguments, or the text for their file."""
     asked = _encode(
         (
             job.function, job.target, job.key, job.caller, job.accepted_s, job.retries, job.timeout_s, job.retention_s,
@@ -141,13 +142,10 @@ def add_insert(params: list[Any], job: Job, body: bytes | str) -> None:
         )
     )  # fmt: skip
     became = _became(job)
-    number = job.number
     params += (
-        INSERT, number, _SAVED[job.state], job.lane, job.priority, asked.decode(), _sum(asked, body), became.decode(),
-        crc32(became), body,
+        job.number, _SAVED[job.state], job.lane, job.priority, 0.0, job.due, job.at_s, job.expires, asked.decode(),
+        _sum(asked, body), became.decode(), crc32(became), body, b"",
     )  # fmt: skip
-    if job.due or job.at_s or job.expires:
-        add(params, WAIT, number, job.due, job.at_s, job.expires)
 
 
 def needs_more(job: Job) -> bool:
@@ -158,24 +156,17 @@ def needs_more(job: Job) -> bool:
 def add_more(params: list[Any], job: Job, parts_left: int) -> None:
     """A row that completes one that was inserted just before. In a sequence it is blocked until it is seen to be the first."""
     blocked = int(bool(job.sequence) and job.state < FINAL)
-    identity = "" if job.parent else identity_of(job)
-    add(params, MORE, job.number, identity, job.sequence, blocked, job.parent, job.parts, parts_left)
+    params += (-MORE, job.number, "", blocked, parts_left, 0, 0, 0, job.identity, job.parent, job.line, job.parts, b"", b"")
 
 
 def add_update(params: list[Any], job: Job, result: bytes | str) -> None:
-    """The rows that update ``job``; ``result``: its result, or the text for its file."""
+    """The row that updates ``job``; ``result``: its result, or the text for its file."""
     became = _became(job)
     over = job.ended + job.retention_s
     params += (
-        UPDATE, job.number, _SAVED[job.state], over, became.decode(), _sum(became, result), result, None, None, None,
+        job.number, _SAVED[job.state], "", 0, over, job.due, job.at_s, job.expires, "", 0, became.decode(), _sum(became, result),
+        b"", result,
     )  # fmt: skip
-    if job.state == State.QUEUED or job.due or job.at_s:
-        add(params, WAIT, job.number, job.due, job.at_s, job.expires)
-
-
-def identity_of(job: Job) -> str:
-    """What no other job has; empty without an idempotency key."""
-    return f"{job.function} {job.idempotency_key}" if job.idempotency_key else ""
 
 
 def file_text(name: str, body: bytes) -> str:
@@ -192,9 +183,10 @@ def _sum(array: bytes, body: bytes | str) -> int:
     return crc32(body.encode() if isinstance(body, str) else body, crc32(array))
 
 
-def add(params: list[Any], kind: int, *values: Any) -> None:
-    """A row of one of the small kinds."""
-    params += (kind, *values, *_PADS[1 + len(values)])
+def add_act(params: list[Any], kind: int, number: int, amount: int = 0, name: str = "", value: bytes = b"") -> None:
+    """A row of one of the small kinds: BLOCK (a job), LEFT (a fan-out, how many), COUNT (a state, how many), USAGE (jobs,
+    bytes, a key) or META (a name, a value)."""
+    params += (-kind, number, "", amount, 0, 0, 0, 0, name, 0, "", 0, value, b"")
 
 
 def _became(job: Job) -> bytes:
@@ -287,7 +279,8 @@ def job_of(row: Row, asked: Asked, became: Became, body: bytes, result: bytes) -
     """The job that a row is."""
     return Job(
         row.number, asked.function, asked.target, row.lane, row.priority, asked.key, asked.caller, body, asked.accepted_s,
-        asked.retries, asked.timeout_s, asked.retention_s, became.expires, asked.idempotency_key, asked.digest, row.sequence,
+        asked.retries, asked.timeout_s, asked.retention_s, became.expires, asked.idempotency_key, asked.digest,
+        row.sequence.partition(" ")[2],
         row.parent, row.parts, STATES[row.state], became.due, became.at_s, bool(row.blocked), became.attempt, became.failures,
         became.deaths, became.node, became.steps, result, became.ended, row.parts_left,
     )  # fmt: skip

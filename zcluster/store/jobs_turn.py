@@ -27,12 +27,11 @@ from zcluster.store.jobs_schema import (
     META,
     USAGE,
     WIDTH,
-    add,
+    add_act,
     add_insert,
     add_more,
     add_update,
     file_text,
-    identity_of,
     name_in,
     needs_more,
     saved,
@@ -133,13 +132,13 @@ class Turn:
         keyed = [job for job in self._batch.insert if job.idempotency_key and not job.parent]
         if not keyed:
             return {}
-        text = orjson.dumps([identity_of(job) for job in keyed]).decode()
+        text = orjson.dumps([job.identity for job in keyed]).decode()
         found = _decode_pairs(self._connection.execute(_KNOWN, (text,)).fetchone()[0])
         known = {keyed[place].number: number for place, number in found}
         first: dict[str, int] = {}
         for job in keyed:
             if job.number not in known:
-                number = first.setdefault(identity_of(job), job.number)
+                number = first.setdefault(job.identity, job.number)
                 if number != job.number:
                     known[job.number] = number
         return known
@@ -161,7 +160,7 @@ class Turn:
         for job, result in zip(jobs, results, strict=True):
             add_update(params, job, result)
             if job.sequence and job.state < FINAL and job.number in self._before and self._before[job.number][0] >= FINAL:
-                add(params, BLOCK, job.number)
+                add_act(params, BLOCK, job.number)
         self.write(params)
 
     def _keep(self, bodies: list[bytes]) -> list[bytes | str]:
@@ -180,7 +179,7 @@ class Turn:
         jobs = [job for job in (*self._inserted, *self._batch.update) if job.sequence]
         if not jobs:
             return
-        names = orjson.dumps(list({job.sequence for job in jobs})).decode()
+        names = orjson.dumps(list({job.line for job in jobs})).decode()
         freed = [number for (number,) in self._connection.execute(_HEADS, (names,)).fetchall()]
         was = {job.number: self._before[job.number][0] for job in jobs if job.number in self._before}
         was = {number: state for number, state in was.items() if number not in self._numbers}
@@ -204,7 +203,7 @@ class Turn:
         ended.discard(0)
         params: list[Any] = []
         for parent, delta in deltas.items():
-            add(params, LEFT, parent, delta)
+            add_act(params, LEFT, parent, delta)
         self.write(params)
         if ended:
             self.done.complete = self._reader.complete(list(ended))
@@ -234,7 +233,7 @@ class Turn:
         execute = self._connection.execute
         for state, count in _decode_pairs(execute(_TALLY, both).fetchone()[0]):
             self._counts[state] -= count
-            self.done.purged += count
+            self.done.purged[state] = self.done.purged.get(state, 0) + count
         for column in ("body", "result"):
             sql = f"SELECT json_group_array({column}) FROM jobs WHERE typeof({column}) = 'text' AND number IN {_GONE}"
             self.unnamed += map(name_in, _decode_names(execute(sql, both).fetchone()[0]))
@@ -273,12 +272,12 @@ def needs_look(job: Job) -> bool:
 def add_counters(params: list[Any], batch: Batch, last: int, counts: dict[int, int], usage: dict[str, tuple[int, int]]) -> None:
     """The rows of the counters, and of ``meta``. ``last``: the highest number so far."""
     if batch.insert and batch.insert[-1].number > last:
-        add(params, COUNT, LAST, batch.insert[-1].number - last)
+        add_act(params, COUNT, LAST, batch.insert[-1].number - last)
     for state, count in counts.items():
         if count:
-            add(params, COUNT, saved(state), count)
+            add_act(params, COUNT, saved(state), count)
     for key, (jobs, size) in usage.items():
         if jobs or size:
-            add(params, USAGE, key, jobs, size)
+            add_act(params, USAGE, jobs, size, key)
     for name, value in batch.meta.items():
-        add(params, META, name, value)
+        add_act(params, META, 0, 0, name, value)

@@ -76,8 +76,8 @@ class Done:
     due: list[Job] = field(default_factory=list)
     expired: list[Job] = field(default_factory=list)
     fetched: dict[int, Job] = field(default_factory=dict)
-    purged: int = 0
-    """Jobs that were purged or deleted, parts among them."""
+    purged: dict[int, int] = field(default_factory=dict)
+    """By state: how many jobs were purged or deleted, parts among them."""
     unreadable: dict[int, str] = field(default_factory=dict)
     """Of the jobs that are given here: those whose arguments or result cannot be read, and why. Such a job must not run."""
     next_due: float = math.inf

@@ -49,6 +49,8 @@ class Ends:
         self.starts: dict[str, deque[Job]] = {}
         """Leased jobs that their nodes are to get now."""
         self.watched = False
+        self.resting = False
+        """The master is about to end: no new jobs are taken, and none is given to a node."""
         self.ended_count = 0
         self.next_due, self.next_at_s = opened.next_due, opened.next_at_s
         self.next_expiry, self.next_purge = opened.next_expiry, opened.next_purge
@@ -92,7 +94,7 @@ class Ends:
 
     def ended_badly(self, job: Job, verdict: Verdict, now: float, wall_s: float) -> None:
         """A node, or the way to it, has answered with an error."""
-        if verdict.stopping:
+        if verdict.stopping and self.resting:
             return
         self.lanes.released(job.node)
         if verdict.loss is None:

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from zcluster.core.queue.job import Job
 
-RECENT_JOBS = 16_384
-RECENT_BYTES = 8 * 1024 * 1024
+RECENT_JOBS = 4096
+RECENT_BYTES = 4 * 1024 * 1024
 RECENT_RESULT_BYTES = 65_536
 """A larger result is not kept in memory."""
 MAX_FOLLOWED = 131_072
@@ -58,6 +58,11 @@ class Following:
     def count(self, follower: Follower) -> int:
         """How many jobs it follows."""
         return len(self._by_follower.get(follower, ()))
+
+    @property
+    def followed(self) -> int:
+        """How many jobs somebody waits for."""
+        return len(self._by_job)
 
     def follow(self, follower: Follower, number: int) -> None:
         """Tell ``follower`` of this job when it ends."""

@@ -124,5 +124,16 @@ class Job(msgspec.Struct, eq=False, gc=False):
         return (9 - self.priority, self.number)
 
     @property
+    def identity(self) -> str:
+        """What no other job has: the asker's key, the function and the idempotency key; empty without one. A key of another asker
+        is another key: nobody learns of, or takes, what others have."""
+        return f"{self.key} {self.function} {self.idempotency_key}" if self.idempotency_key and not self.parent else ""
+
+    @property
+    def line(self) -> str:
+        """Its sequence, which is one of the asker's own; empty without one."""
+        return f"{self.key} {self.sequence}" if self.sequence else ""
+
+    @property
     def size(self) -> int:
         return len(self.body)

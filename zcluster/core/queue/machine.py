@@ -54,8 +54,6 @@ class JobQueue(Ends):
         """Why no new jobs are taken, or empty."""
         self.draining = False
         """No new jobs are taken until somebody says so."""
-        self.resting = False
-        """The master is about to end: no new jobs are taken, and none is given to a node."""
         self.stray = 0
         self.accepted_count = 0
         self.commits = 0
@@ -111,11 +109,12 @@ class JobQueue(Ends):
         self._waiting_jobs += count
         self._waiting_bytes += size
         self.usage.add(jobs[0].key, count, size)
-        if not parts and _plain(jobs[0]):
+        if not _plain(jobs[0]):
+            return  # whether there is a part to be run depends on what the store knows of the whole, too
+        for part in parts:
+            self.lanes.add(part)
+        if not parts:
             self.lanes.add_run(jobs)
-        elif parts and _plain(parts[0]):
-            for part in parts:
-                self.lanes.add(part)
 
     @property
     def keeps(self) -> bool:
@@ -210,11 +209,13 @@ class JobQueue(Ends):
             self._accepted(submission, done)
         for state, count in batch.counts.items():
             self.counts[State(state)] += count
-        for name, jobs in done.ready.items():
-            self.lanes.loaded(name, self._readable(jobs, done, now, wall_s), name in done.more)
+        for state, count in done.purged.items():
+            self.counts[State(state)] -= count
         for job in self._readable(done.unblocked, done, now, wall_s):
             if job.ready:
                 self.lanes.add(job)
+        for name, jobs in done.ready.items():  # last: these may be the same as those above, and then they are passed over
+            self.lanes.loaded(name, self._readable(jobs, done, now, wall_s), name in done.more)
         for parent, tally in done.complete:
             self.gather(parent, tally, now, wall_s)
         for job in self._readable(done.due, done, now, wall_s):
@@ -273,9 +274,16 @@ class JobQueue(Ends):
         """Whether a batch is under way."""
         return self._batch is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether something waits for the disk, or for the batch that is under way."""
+        return bool(self._batch is not None or self._waiting or self._dirty or self._meta or self._later or self.orders.wait)
+
     def in_flight(self, number: int) -> bool:
-        """Whether this job may not change now: it is in the batch that is under way."""
+        """Whether this job may not change now: it is in the batch that is under way, or is new and goes with the next."""
         batch = self._batch
+        if self._waiting and number >= self._waiting[0].jobs[0].number:
+            return True
         return batch is not None and any(job.number == number for jobs in (batch.insert, batch.update) for job in jobs)
 
     def later(self, what: Callable[[float, float], None]) -> None:

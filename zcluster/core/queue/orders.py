@@ -3,7 +3,7 @@
 Rules kept here:
 - a job that is in memory is dealt with at once; any other is fetched with the next batch, and dealt with as that batch left it;
 - a job that is in the batch under way is dealt with when that is back;
-- an order is answered when what it did is on disk.
+- an order is answered when what it did is on disk; whether a job could be dropped the store says: a fan-out with live parts not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import replace
 
 from zcluster.core.queue.batch import Batch
 from zcluster.core.queue.following import Follower, may_see
@@ -44,10 +46,15 @@ class Orders:
         self._queue = queue
         self._asked: dict[int, list[Order]] = {}
         self._fetching: dict[int, list[Order]] = {}
-        self._drops: list[int] = []
+        self._drops: dict[int, None] = {}
         self._done: list[tuple[Order, Job]] = []
         """Carried out, not yet on disk."""
         self._committing: list[tuple[Order, Job]] = []
+
+    @property
+    def wait(self) -> bool:
+        """Whether some are not answered."""
+        return bool(self._asked or self._fetching or self._drops or self._done or self._committing)
 
     def put(self, order: Order, now: float, wall_s: float) -> None:
         """Carry out ``order``, now or as soon as its job is there."""
@@ -57,28 +64,31 @@ class Orders:
             job = queue.following.recent(order.number)
         if job is None:
             self._asked.setdefault(order.number, []).append(order)
-        elif order.op != "follow" and queue.in_flight(order.number):
-            queue.later(lambda now, wall_s: self.put(order, now, wall_s))
         else:
             self._perform(order, job, now, wall_s)
 
     def take(self, batch: Batch) -> None:
         """What ``batch`` is to fetch and to drop."""
+        drops, self._drops = self._drops, {}
         if self._asked:
-            batch.fetch = list(self._asked)[:MAX_FETCHED]
-            self._fetching = {number: self._asked.pop(number) for number in batch.fetch}
-        batch.delete, self._drops = self._drops, []
+            asked = list(self._asked)[: MAX_FETCHED - len(drops)]
+            self._fetching = {number: self._asked.pop(number) for number in asked}
+        batch.delete = list(drops)
+        batch.fetch = list({**drops, **dict.fromkeys(self._fetching)})
         self._committing, self._done = self._done, []
 
     def done(self, fetched: Mapping[int, Job], now: float, wall_s: float) -> None:
         """The batch is on disk."""
         for order, job in self._committing:
-            self._queue.told.answers.append((order.ticket, order.number, job, None))
+            if order.op == "drop" and order.number in fetched:
+                self._refuse(order, Conflict("parts of it have not ended", hint="only a job that has ended can be dropped"))
+            else:
+                self._queue.told.answers.append((order.ticket, order.number, job, None))
         fetching, self._fetching = self._fetching, {}
         self._committing = []
         for number, orders in fetching.items():
-            found = self._queue.find(number) or fetched.get(number)
             for order in orders:
+                found = self._queue.find(number) or fetched.get(number)
                 if found is None:
                     self._refuse(order, _unknown())
                 else:
@@ -108,6 +118,12 @@ class Orders:
         if not may_see(order.owner.key, order.owner.admin, job):
             self._refuse(order, _unknown())
             return
+        if order.op != "follow" and queue.in_flight(job.number):
+            queue.later(lambda now, wall_s: self.put(order, now, wall_s))
+            return
+        if job.number in self._drops:  # the next batch deletes it, unless the disk fails, and then reads it
+            self._asked.setdefault(job.number, []).append(order)
+            return
         committed = job.number not in queue.live
         match order.op:
             case "follow":
@@ -120,10 +136,11 @@ class Orders:
             case "cancel" if not job.final and not job.parts:
                 queue.cancel(job, now, wall_s)
             case "retry" if job.final and job.state != State.DONE and committed:
+                job = replace(job, steps=list(job.steps))  # the other may have been told as an outcome
                 queue.put_back(job, order.lifetime_s, now, wall_s)
             case "drop" if job.final and committed and not job.parent:
                 queue.following.forget(job.number)
-                self._drops.append(job.number)
+                self._drops[job.number] = None
             case _:
                 self._refuse(order, _conflict(order.op, job))
                 return

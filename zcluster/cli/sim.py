@@ -20,8 +20,8 @@ MAX_SEEDS = 1_000_000
 @click.option("--seed", type=click.IntRange(min=0), help="Replay this seed and print what happened.")
 @click.option("--seeds", metavar="A..B", help="Run the seeds A to B, both included, and print those that fail.")
 @click.option(
-    "--scenario", type=click.Choice(["calls", "trees", "agents"]), default="calls", show_default=True,
-    help="What is simulated: calls over the bus, file sync, or agents that move between nodes.",
+    "--scenario", type=click.Choice(["calls", "trees", "agents", "queue"]), default="calls", show_default=True,
+    help="What is simulated: calls over the bus, file sync, agents that move between nodes, or durable jobs.",
 )  # fmt: skip
 @debug_option
 def sim(seed: int | None, seeds: str | None, scenario: str) -> int:
@@ -31,9 +31,9 @@ def sim(seed: int | None, seeds: str | None, scenario: str) -> int:
     is checked after every event. Exit code 1 when it does not.
     """
     from zcluster.sim import simulate as calls
-    from zcluster.sim import simulate_agents, simulate_trees
+    from zcluster.sim import simulate_agents, simulate_queue, simulate_trees
 
-    simulate = {"calls": calls, "trees": simulate_trees, "agents": simulate_agents}[scenario]
+    simulate = {"calls": calls, "trees": simulate_trees, "agents": simulate_agents, "queue": simulate_queue}[scenario]
     which = "" if scenario == "calls" else f"--scenario {scenario} "
     if (seed is None) == (seeds is None):
         raise UsageError("give --seed or --seeds", hint="for instance: zcluster sim --seed 1")

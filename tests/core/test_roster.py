@@ -156,3 +156,14 @@ def test_expected_nodes_are_joining_until_the_grace_is_over(make_bus: Callable[.
     bus.send("w1", Beat())
     bus.wait(0.1)
     assert (state(bus, "w1"), state(bus, "w2")) == ("ready", "dead")
+
+
+def test_a_master_that_stood_still_has_not_lost_itself(bus: Any) -> None:
+    bus.local("f")
+    bus.worker("w1", "f")
+    bus.client("c1")
+    bus.wait(60)
+    assert (state(bus, "m"), state(bus, "w1")) == ("ready", "dead")
+    bus.client("c1")
+    bus.request("c1", "f", "m")
+    assert len(bus.work("local")) == 1

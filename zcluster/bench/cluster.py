@@ -202,20 +202,25 @@ class LocalCluster:
         """Makes a key of this cluster and admits it; returns its file."""
         return new_key(self.home, name, role)[1]
 
-    def start_master(self) -> None:
-        """Starts the master's process; does not wait. Raises UsageError when it runs."""
-        self._start(MASTER, ["master", "--home", str(self.home), "--bind", self.address, "--publish", self.publish_address])
+    def start_master(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts the master's process; does not wait. Raises UsageError when it runs.
+
+        Args:
+            environment: variables for this start alone.
+        """
+        command = ["master", "--home", str(self.home), "--bind", self.address, "--publish", self.publish_address]
+        self._start(MASTER, command, environment)
 
     def start_worker(self, name: str) -> None:
         """Starts a worker's process; does not wait. The name needs a key (see :meth:`new_key`)."""
         functions = [word for module in self._functions for word in ("--functions", module)]
         self._start(name, ["worker", "--home", str(self.home), "--name", name, *functions])
 
-    def _start(self, name: str, arguments: Sequence[str]) -> None:
+    def _start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         if name in self.pids:
             raise UsageError(f"{name} already runs", hint="kill() or terminate() it first")
         command = [sys.executable, "-m", "zcluster", *arguments]
-        self._processes[name] = start_process(command, self._log(name), self._environment)
+        self._processes[name] = start_process(command, self._log(name), {**self._environment, **(environment or {})})
 
     # -- what tests and the demo do to it
 

@@ -83,7 +83,8 @@ def check_steps(info: Row, runs: Sequence[Run]) -> None:
     elif info["state"] == "dead":
         deaths = [code for code in errors(info)[:-1] if code == "node_lost"]
         assert info["deaths"] == MAX_DEATHS, info
-        assert len(deaths) == MAX_DEATHS - 1 and steps[-1]["error"]["cause"]["code"] == "node_lost", info
+        assert len(deaths) == MAX_DEATHS - 1, info
+        assert steps[-1]["error"]["cause"]["code"] == "node_lost", info
 
 
 async def check_all(client: AsyncClient, outside: Outside, acknowledged: Mapping[str, str], tried: set[str]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Processes that are killed or stopped at random moments: no acknowledged job is lost, none has two ends, no effect is doubled."""
+"""Processes are killed or stopped at random moments: no acknowledged job is lost, none has two ends, no effect is doubled."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def run_round(directory: Path, jobs: int, faults: int, *names: str) -> None:
 
 
 async def _ends(client: AsyncClient, jobs: int) -> Counter[str]:
-    states = Counter((await client.queue.stats())["states"])
+    states: Counter[str] = Counter((await client.queue.stats())["states"])
     found = +Counter({state: states[state] for state in ("done", "dead")})
     return found if found.total() == jobs and states.total() == jobs else Counter()
 

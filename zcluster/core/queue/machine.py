@@ -280,11 +280,15 @@ class JobQueue(Ends):
         return bool(self._batch is not None or self._waiting or self._dirty or self._meta or self._later or self.orders.wait)
 
     def in_flight(self, number: int) -> bool:
-        """Whether this job may not change now: it is in the batch that is under way, or is new and goes with the next."""
-        batch = self._batch
-        if self._waiting and number >= self._waiting[0].jobs[0].number:
+        """Whether this job may not change now: it is in the batch that is under way, or it is new."""
+        if self.is_new(number):
             return True
-        return batch is not None and any(job.number == number for jobs in (batch.insert, batch.update) for job in jobs)
+        return self._batch is not None and any(job.number == number for job in self._batch.update)
+
+    def is_new(self, number: int) -> bool:
+        """Whether this job is not on disk yet, and perhaps never will be."""
+        new = self._flying or self._waiting
+        return bool(new) and number >= new[0].jobs[0].number
 
     def later(self, what: Callable[[float, float], None]) -> None:
         """Do this when the batch is back."""

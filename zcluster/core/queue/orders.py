@@ -118,7 +118,7 @@ class Orders:
         if not may_see(order.owner.key, order.owner.admin, job):
             self._refuse(order, _unknown())
             return
-        if order.op != "follow" and queue.in_flight(job.number):
+        if queue.is_new(job.number) if order.op == "follow" else queue.in_flight(job.number):
             queue.later(lambda now, wall_s: self.put(order, now, wall_s))
             return
         if job.number in self._drops:  # the next batch deletes it, unless the disk fails, and then reads it

@@ -33,7 +33,7 @@ CREATE TABLE jobs (
     over REAL NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, at_s REAL NOT NULL DEFAULT 0, expires REAL NOT NULL DEFAULT 0,
     identity TEXT NOT NULL DEFAULT '', sequence TEXT NOT NULL DEFAULT '', blocked INTEGER NOT NULL DEFAULT 0,
     parent INTEGER NOT NULL DEFAULT 0, parts INTEGER NOT NULL DEFAULT 0, parts_left INTEGER NOT NULL DEFAULT 0,
-    asked TEXT NOT NULL, asked_sum INTEGER NOT NULL, became TEXT NOT NULL, became_sum INTEGER NOT NULL,
+    asked TEXT NOT NULL, asked_sum INTEGER, became TEXT NOT NULL, became_sum INTEGER NOT NULL,
     body BLOB NOT NULL, result BLOB NOT NULL DEFAULT x'');
 CREATE INDEX jobs_ready ON jobs (lane, priority DESC, number)
     WHERE state = 0 AND due = 0 AND at_s = 0 AND blocked = 0 AND parts = 0;
@@ -79,7 +79,7 @@ _WRITTEN = ("state", "over", "due", "at_s", "expires", "became", "became_sum", "
 NOTHING, MORE, BLOCK, LEFT, COUNT, USAGE, META = range(7)
 """Kinds of rows that are none of a job: their ``number`` is the kind, negative."""
 _ACTS = {
-    MORE: "UPDATE jobs SET identity = NEW.asked, sequence = NEW.became, blocked = NEW.priority, parent = NEW.asked_sum, "
+    MORE: "UPDATE jobs SET identity = NEW.asked, sequence = NEW.became, blocked = NEW.priority, parent = NEW.due, "
     "parts = NEW.became_sum, parts_left = NEW.over WHERE number = NEW.state",
     BLOCK: "UPDATE jobs SET blocked = 1 WHERE number = NEW.state",
     LEFT: "UPDATE jobs SET parts_left = parts_left + NEW.priority WHERE number = NEW.state",
@@ -88,25 +88,25 @@ _ACTS = {
     "ON CONFLICT (key) DO UPDATE SET jobs = jobs + excluded.jobs, bytes = bytes + excluded.bytes",
     META: "REPLACE INTO meta VALUES (NEW.asked, NEW.body)",
 }
-_CARRIED = ("state", "asked", "became", "priority", "asked_sum", "became_sum", "over", "body")
+_CARRIED = ("state", "asked", "became", "priority", "due", "became_sum", "over", "body")
 BATCH = (
     f"CREATE TEMP VIEW acts AS SELECT NULL AS kind, {', '.join(f'NULL AS {name}' for name in _CARRIED)} WHERE 0;"
     + "".join(
         f"CREATE TEMP TRIGGER act_{kind} INSTEAD OF INSERT ON acts WHEN NEW.kind = {kind} BEGIN {act}; END;"
         for kind, act in _ACTS.items()
     )
-    + "CREATE TEMP TRIGGER batch BEFORE INSERT ON main.jobs WHEN NEW.number <= 0 OR NEW.asked = '' BEGIN "
-    f"INSERT INTO acts SELECT -NEW.number, {', '.join(f'NEW.{name}' for name in _CARRIED)} WHERE NEW.number < 0; "
-    "SELECT RAISE(IGNORE) WHERE NEW.number <= 0 OR NOT EXISTS (SELECT 1 FROM jobs WHERE number = NEW.number); END;"
+    + "CREATE TEMP TRIGGER batch AFTER INSERT ON main.jobs WHEN NEW.asked_sum IS NULL BEGIN "
+    "DELETE FROM jobs WHERE number = NEW.number; "
+    f"INSERT INTO acts SELECT -NEW.number, {', '.join(f'NEW.{name}' for name in _CARRIED)} WHERE NEW.number < 0; END;"
 )
-"""To be run once on the writing connection. What is no new job goes through the trigger: rows of the other kinds, and updates of
-jobs that are gone, which would be inserted."""
+"""To be run once on the writing connection. What was inserted and is no new job is taken out again: rows of the other kinds, and
+updates of jobs that are gone. The others do not pay for it."""
 _UPSERT = (
     f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES %s ON CONFLICT (number) DO UPDATE SET "
     + "".join(f"{name} = excluded.{name}, " for name in _WRITTEN)
     + f"blocked = blocked AND excluded.state < {int(FINAL)}"
 )
-_PAD = (NOTHING, 0, "", 0, 0, 0, 0, 0, "", 0, "", 0, b"", b"")
+_PAD = (NOTHING, -1, "", 0, 0, 0, 0, 0, "", None, "", 0, b"", b"")
 
 
 @cache
@@ -156,7 +156,7 @@ def needs_more(job: Job) -> bool:
 def add_more(params: list[Any], job: Job, parts_left: int) -> None:
     """A row that completes one that was inserted just before. In a sequence it is blocked until it is seen to be the first."""
     blocked = int(bool(job.sequence) and job.state < FINAL)
-    params += (-MORE, job.number, "", blocked, parts_left, 0, 0, 0, job.identity, job.parent, job.line, job.parts, b"", b"")
+    params += (-MORE, job.number, "", blocked, parts_left, job.parent, 0, 0, job.identity, None, job.line, job.parts, b"", b"")
 
 
 def add_update(params: list[Any], job: Job, result: bytes | str) -> None:
@@ -164,7 +164,7 @@ def add_update(params: list[Any], job: Job, result: bytes | str) -> None:
     became = _became(job)
     over = job.ended + job.retention_s
     params += (
-        job.number, _SAVED[job.state], "", 0, over, job.due, job.at_s, job.expires, "", 0, became.decode(), _sum(became, result),
+        job.number, _SAVED[job.state], "", 0, over, job.due, job.at_s, job.expires, "", None, became.decode(), _sum(became, result),
         b"", result,
     )  # fmt: skip
 
@@ -186,7 +186,7 @@ def _sum(array: bytes, body: bytes | str) -> int:
 def add_act(params: list[Any], kind: int, number: int, amount: int = 0, name: str = "", value: bytes = b"") -> None:
     """A row of one of the small kinds: BLOCK (a job), LEFT (a fan-out, how many), COUNT (a state, how many), USAGE (jobs,
     bytes, a key) or META (a name, a value)."""
-    params += (-kind, number, "", amount, 0, 0, 0, 0, name, 0, "", 0, value, b"")
+    params += (-kind, number, "", amount, 0, 0, 0, 0, name, None, "", 0, value, b"")
 
 
 def _became(job: Job) -> bytes:

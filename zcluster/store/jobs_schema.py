@@ -156,7 +156,8 @@ def needs_more(job: Job) -> bool:
 def add_more(params: list[Any], job: Job, parts_left: int) -> None:
     """A row that completes one that was inserted just before. In a sequence it is blocked until it is seen to be the first."""
     blocked = int(bool(job.sequence) and job.state < FINAL)
-    params += (-MORE, job.number, "", blocked, parts_left, job.parent, 0, 0, job.identity, None, job.line, job.parts, b"", b"")
+    row = (-MORE, job.number, "", blocked, parts_left, job.parent, 0, 0, job.identity, None, job.line, job.parts, b"", b"")
+    params += row
 
 
 def add_update(params: list[Any], job: Job, result: bytes | str) -> None:

@@ -12,11 +12,13 @@ from typing import Any, cast
 from unittest.mock import MagicMock
 
 from zcluster.brokers.agent_queries import AgentQueries
+from zcluster.brokers.audit import Audit
 from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.events import Events
 from zcluster.brokers.groups import MasterGroups
 from zcluster.brokers.liveconfig import MasterLiveConfig
 from zcluster.brokers.notes import Notes
+from zcluster.brokers.queue_functions import QueuePart
 from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.trees import MasterTrees
 from zcluster.core.master import Master
@@ -34,7 +36,7 @@ copies. `zcluster dapi ls` lists them together with your own and the nodes that 
 `zcluster dapi call node.sleep seconds=1 --target worker-1`.
 """
 EVERY_NODE = (AgentReports, LiveConfig)
-ON_THE_MASTER = (AgentQueries, Events, MasterGroups, MasterLiveConfig, MasterTables, MasterTrees, Notes)
+ON_THE_MASTER = (AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterTables, MasterTrees, Notes, QueuePart)
 ON_WORKERS = (WorkerGroups, WorkerTables, WorkerTrees)
 
 

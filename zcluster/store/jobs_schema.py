@@ -165,8 +165,8 @@ def add_update(params: list[Any], job: Job, result: bytes | str) -> None:
     became = _became(job)
     over = job.ended + job.retention_s
     params += (
-        job.number, _SAVED[job.state], "", 0, over, job.due, job.at_s, job.expires, "", None, became.decode(), _sum(became, result),
-        b"", result,
+        job.number, _SAVED[job.state], "", 0, over, job.due, job.at_s, job.expires, "", None, became.decode(),
+        _sum(became, result), b"", result,
     )  # fmt: skip
 
 

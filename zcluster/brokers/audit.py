@@ -270,7 +270,7 @@ class Audit:
     def functions(self) -> dict[str, Function]:
         """``audit.since``."""
 
-        @function(SINCE, idempotent=True, role="admin")
+        @function("audit.since", idempotent=True, role="admin")
         async def since(since_s: float = 0.0, after: After = 0, key: KeyName = "", limit: Limit = MAX_LIMIT) -> dict[str, Any]:
             """Records of the audit log from a time (seconds since 1970) on and after a sequence, the oldest first; of one key or
             of all. ``next`` is after which sequence to go on, null when there is no more; ``oldest`` is the first one kept."""

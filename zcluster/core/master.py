@@ -78,8 +78,7 @@ class Master:
         self.admission = Admission(
             self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
         )
-        grace_s = limits.session.heartbeat_s * limits.session.lease_heartbeats
-        self.admission.grace_until_s = now + grace_s
+        self.admission.grace_until_s = now + limits.session.heartbeat_s * limits.session.lease_heartbeats
         self._grace_over = False
         self.roster.nodes[name] = Node(name, "master", "joining", now)
         self.roster.expect(expected or {}, now)
@@ -148,8 +147,7 @@ class Master:
                 for request in list(entry.left) if isinstance(entry, Fan) else [entry]:
                     self.dispatch.end_early(request)
                     self.dispatch.answer_error(request, error)
-            # Behind everything that is still to be said to this peer, the errors above among it.
-            peer.lanes.add_bulk(Bye(code="unreachable", message="the master shut down"), b"")
+            peer.lanes.add_bulk(Bye(code="unreachable", message="the master shut down"), b"")  # behind the errors above
             self.dispatch.touched[peer] = None
 
     # -- time and output --------------------------------------------------------------------------------------------
@@ -163,8 +161,7 @@ class Master:
     def handle_deadline(self, now: float) -> None:
         """End what is due: deadlines of requests, leases of sessions, the grace after the start."""
         self.dispatch.handle_deadline(now)
-        own = self.roster.peers.get(LOCAL)
-        if own is not None:
+        if (own := self.roster.peers.get(LOCAL)) is not None:
             self.roster.seen(own, now)  # a process that stood still for a while has not lost itself
         self.roster.handle_deadline(now)
         if not self._grace_over and now >= self.admission.grace_until_s:

@@ -93,6 +93,8 @@ class SimMaster:
         self.boot_began_s = world.now - 7.0
         self.wall_offset_s = WALL_S
         self._widest_wall_s = 0.0
+        self._least_now = 0.0
+        """What queue time was when the process ended; over a boot it goes on from what was kept."""
         self.stops: Counter[str] = Counter()
 
     # -- the process ----------------------------------------------------------------------------------------------------
@@ -110,6 +112,8 @@ class SimMaster:
         self._widest_wall_s = self.wall_s()
         self._alarm_s = math.inf
         now = self.now()
+        if opened.last_number and now < self._least_now:
+            self.world.fail(f"queue time was {self._least_now:.3f}, and begins at {now:.3f}")
         self.world.note(MASTER, f"starts at {now:.3f} with {len(opened.leased)} leased jobs")
         random = self.world.random.random
         self.queue = JobQueue(opened, MASTER, self.policy, self.nodes, self._may_run, random, now, self.wall_s())
@@ -126,6 +130,7 @@ class SimMaster:
             return
         self.world.note(MASTER, "is killed" + (" by a reboot" if reboot else ""))
         self.alive = False
+        self._least_now = 0.0 if reboot else self.now()
         self.nodes.by_name[MASTER].usable = False
         self.nodes.by_name[MASTER].life += 1
         self.store = MemoryJobs(self.store.committed())

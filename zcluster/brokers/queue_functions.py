@@ -269,7 +269,8 @@ class QueuePart:
                     numbers.append(part.number)
         if not numbers:
             return [job.number]  # whose state says why not
-        return numbers if op == "cancel" else [job.number, *numbers]
+        # The whole goes back after its parts: without one that is live it would end at once.
+        return numbers if op == "cancel" else [*numbers, job.number]
 
     async def _hold(self, paused: list[str], draining: bool) -> dict[str, Any]:
         await self._queue.hold(paused, draining)

@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from zcluster.core.queue.batch import MAX_BATCH_JOBS as MAX_BATCH_JOBS
 from zcluster.core.queue.batch import Batch as Batch
 from zcluster.core.queue.batch import Done as Done
 from zcluster.core.queue.batch import Opened as Opened
 from zcluster.core.queue.job import Job, State
 
 FILE_BYTES = 262_144
-MAX_BATCH_JOBS = 16_384
 MAX_ASKED = 4096
 READY_BYTES = 1_048_576
 """The ready jobs of a lane that are read together end with the one whose arguments make them this large."""

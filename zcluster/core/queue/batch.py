@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from zcluster.core.queue.job import Job
 
+MAX_BATCH_JOBS = 16_384
 
 @dataclass(slots=True)
 class Batch:

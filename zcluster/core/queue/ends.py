@@ -16,7 +16,7 @@ import msgspec
 
 from zcluster.core.peers import Event
 from zcluster.core.queue import transitions
-from zcluster.core.queue.batch import Batch, Opened
+from zcluster.core.queue.batch import MAX_BATCH_JOBS, Batch, Opened
 from zcluster.core.queue.following import Following
 from zcluster.core.queue.job import Job, State
 from zcluster.core.queue.lanes import Lanes
@@ -158,12 +158,21 @@ class Ends:
         state = State.FAILED if bad[0] == State.DEAD else bad[0]
         transitions.gather(parent, state, result, error.to_dict(), wall_s, now)
 
+    @property
+    def dirty(self) -> Mapping[int, Job]:
+        """The jobs with changes that are not in a batch yet."""
+        return self._dirty
+
     # -- commits ----------------------------------------------------------------------------------------------------
 
     def take_updates(self, batch: Batch) -> None:
-        """All changes into ``batch``, with what they do to the counts."""
-        batch.update = list(self._dirty.values())
-        self._dirty = {}
+        """The changes into ``batch``, with what they do to the counts. Those that are too many for it go with the next: leases
+        are the first, and fan-outs the last, since one that comes back without its parts would end at once."""
+        changed = list(self._dirty.values())
+        if len(changed) > MAX_BATCH_JOBS:
+            changed.sort(key=lambda job: (job.parts > 0, job.state != State.LEASED))
+        batch.update = changed[:MAX_BATCH_JOBS]
+        self._dirty = {job.number: job for job in changed[MAX_BATCH_JOBS:]}
         counts, usage = batch.counts, batch.usage
         for job in batch.update:
             was, state = self._was[job.number], job.state

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 from zcluster.core.peers import Event
 from zcluster.core.queue import transitions
-from zcluster.core.queue.batch import Batch, Done, Opened
+from zcluster.core.queue.batch import MAX_BATCH_JOBS, Batch, Done, Opened
 from zcluster.core.queue.ends import Ends
 from zcluster.core.queue.job import Job, State
 from zcluster.core.queue.lanes import Lanes, Nodes
@@ -168,8 +168,7 @@ class JobQueue(Ends):
         batch = Batch()
         if not self.read_only and not self.resting:
             batch.ready = self.lanes.assign()
-        submissions, self._waiting = self._waiting, []
-        self._waiting_jobs = self._waiting_bytes = 0
+        submissions = self._take_waiting()
         counts, usage = batch.counts, batch.usage
         for submission in submissions:
             jobs = submission.all if submission.parts else submission.jobs
@@ -299,6 +298,17 @@ class JobQueue(Ends):
         return self.live.get(number) or self.lanes.find(number)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _take_waiting(self) -> list[Submission]:
+        """The oldest submissions that wait, as many as one batch may have; none is larger than that."""
+        taken, self._waiting = self._waiting, []
+        while self._waiting_jobs > MAX_BATCH_JOBS:
+            self._waiting.append(last := taken.pop())
+            self._waiting_jobs -= len(last.jobs) + len(last.parts)
+        self._waiting.reverse()
+        self._waiting_jobs = sum(len(each.jobs) + len(each.parts) for each in self._waiting)
+        self._waiting_bytes = sum(each.bytes for each in self._waiting)
+        return taken
 
     def _lease(self, job: Job, node: str) -> bool:
         waiting = self._waiting

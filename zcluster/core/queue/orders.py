@@ -69,13 +69,16 @@ class Orders:
 
     def take(self, batch: Batch) -> None:
         """What ``batch`` is to fetch and to drop."""
-        drops, self._drops = self._drops, {}
+        drops = dict.fromkeys(list(self._drops)[:MAX_FETCHED])
+        self._drops = dict.fromkeys(list(self._drops)[MAX_FETCHED:])
         if self._asked:
             asked = list(self._asked)[: MAX_FETCHED - len(drops)]
             self._fetching = {number: self._asked.pop(number) for number in asked}
         batch.delete = list(drops)
         batch.fetch = list({**drops, **dict.fromkeys(self._fetching)})
-        self._committing, self._done = self._done, []
+        later = {**self._drops, **self._queue.dirty}  # what is too much for this batch
+        self._committing = [each for each in self._done if each[1].number not in later] if later else self._done
+        self._done = [each for each in self._done if each[1].number in later] if later else []
 
     def done(self, fetched: Mapping[int, Job], now: float, wall_s: float) -> None:
         """The batch is on disk."""

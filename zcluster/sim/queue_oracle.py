@@ -261,7 +261,7 @@ class Oracle:
                 lane = queue.lanes.lanes.get(job.lane)
                 if lane is None or not (lane.more or any(job.number == other.number for other in lane.window)):
                     fail(f"job {job.number} is ready, and will never be read")
-            elif job.state == State.QUEUED and not job.parts:
+            if job.state == State.QUEUED and not job.parts:
                 self._check_times(job, queue)
 
     def _check_times(self, job: Job, queue: JobQueue) -> None:

@@ -197,10 +197,10 @@ class Ends:
         del self.live[number]
         if state >= State.DONE:
             self._final(job)
-        elif job.ready:
-            self.lanes.add(job)
         else:
             self.await_time(job)
+            if job.ready:
+                self.lanes.add(job)
 
     def start(self, job: Job) -> None:
         """Its lease is on disk: its node is to get it."""
@@ -211,7 +211,7 @@ class Ends:
             starts.append(job)
 
     def await_time(self, job: Job) -> None:
-        """``job`` waits in the store for a time."""
+        """``job`` waits: in the store for its time, or in its lane until it expires."""
         self.next_due = min(self.next_due, job.due or math.inf)
         self.next_at_s = min(self.next_at_s, job.at_s or math.inf)
         self.next_expiry = min(self.next_expiry, job.expires or math.inf)

@@ -352,10 +352,9 @@ class JobQueue(Ends):
                 each.blocked = each.number in done.blocked
                 if each.ready:
                     self.lanes.add(each)
-                else:
-                    self.await_time(each)
             self.told.known.append((submission.owner, id_, job, False))
             return
+                self.await_time(each)
         self.usage.add(job.key, -len(mine), -sum(len(each.body) for each in mine))
         self.counts[State.QUEUED] -= len(mine)
         if known.key == job.key and known.digest == job.digest:

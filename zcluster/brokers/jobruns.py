@@ -201,7 +201,9 @@ class JobRuns:
                         self._queue.stray += 1
                     elif status <= Status.ERROR:
                         del runs[id_]
-                        self._queue.outcome(run.job.number, run.attempt, status == Status.VALUE, body, queue_now, wall_s)
+                        ok = status == Status.VALUE
+                        leaving = not ok and self._is_leaving(run.node)
+                        self._queue.outcome(run.job.number, run.attempt, ok, body, queue_now, wall_s, leaving)
                     else:
                         self._other(peer, id_, run, group.leg, status, size, body, queue_now, wall_s)
                     if status != Status.ITEM:
@@ -236,6 +238,14 @@ class JobRuns:
             del self._runs[peer][id_]
             value = b"[" + b",".join(run.items or ()) + b"]"
             self._queue.outcome(run.job.number, run.attempt, True, value, queue_now, wall_s)
+
+    def _is_leaving(self, name: str) -> bool:
+        """Whether a node has said that it leaves, and may end what it has for that reason alone."""
+        machine = self._machine
+        node = machine.roster.nodes.get(name)
+        if name == machine.name:
+            return machine.admission.draining
+        return node is None or node.state == "left" or (node.peer is not None and node.peer.draining)
 
     def _too_large(self, peer: Peer, id_: int, run: Run, size: int, queue_now: float, wall_s: float) -> None:
         self._forget(peer, id_)

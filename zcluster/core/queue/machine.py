@@ -141,8 +141,9 @@ class JobQueue(Ends):
             error = {"code": "node_unavailable", "message": f"{node} was gone before it got the job", "hint": ""}
             self.lose(job, Loss.NOTHING, error, None, now, wall_s)
 
-    def outcome(self, number: int, attempt: int, ok: bool, body: bytes, now: float, wall_s: float) -> None:
-        """How an attempt ended: with a value or an error, as JSON. What is late, or of another attempt, is counted only."""
+    def outcome(self, number: int, attempt: int, ok: bool, body: bytes, now: float, wall_s: float, leaving: bool = False) -> None:
+        """How an attempt ended: with a value or an error, as JSON. What is late, or of another attempt, is counted only.
+        ``leaving``: its node had said that it would leave."""
         job = self.live.get(number)
         if job is None or job.attempt != attempt or job.state != State.RUNNING:
             self.stray += 1
@@ -156,7 +157,7 @@ class JobQueue(Ends):
             self.lanes.released(job.node)
             self.fail(job, error, now, wall_s)
         else:
-            self.ended_badly(job, verdict(body), now, wall_s)
+            self.ended_badly(job, verdict(body, leaving), now, wall_s)
 
     # -- batches ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ Rules kept here:
 - a function's own error is final: only ``retry`` asks for another attempt;
 - a passed deadline is another attempt that counts; a lost node is one, and a death;
 - what never started, because a node was full, leaving or without the function, counts against nothing;
+- nor does what a node that leaves could not finish: who stopped the node is to blame, not the job;
 - a master that stops says nothing about the job: it stays leased, and has another attempt when a master is back.
 """
 
@@ -45,8 +46,12 @@ class Verdict:
     stopping: bool = False
 
 
-def verdict(body: bytes) -> Verdict:
-    """What the error ``body`` (a JSON object) means."""
+def verdict(body: bytes, leaving: bool = False) -> Verdict:
+    """What the error ``body`` (a JSON object) means.
+
+    Args:
+        leaving: the node had said that it would leave.
+    """
     try:
         error = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError:
@@ -54,4 +59,7 @@ def verdict(body: bytes) -> Verdict:
     code = str(error.get("code", ""))
     after_s = error.get("retry_after_s")
     asked = float(after_s) if code == "retry" and isinstance(after_s, int | float) and 0 <= after_s < 366 * 86_400 else None
-    return Verdict(error, _LOSSES.get(code), asked, code == STOPPING)
+    loss = _LOSSES.get(code)
+    if leaving and loss is Loss.DEATH:
+        loss = Loss.NOTHING
+    return Verdict(error, loss, asked, code == STOPPING)

@@ -42,3 +42,8 @@ def test_the_pause_that_a_function_asks_for_is_bounded(after_s: Any, taken: floa
 
 def test_only_a_retry_asks_for_a_pause() -> None:
     assert verdict(b'{"code":"busy","retry_after_s":9}').after_s is None
+
+
+@pytest.mark.parametrize(("code", "loss"), [("node_lost", Loss.NOTHING), ("timed_out", Loss.FAILED), ("not_found", None)])
+def test_what_a_leaving_node_could_not_finish_counts_against_nothing(code: str, loss: Loss | None) -> None:
+    assert verdict(msgspec.json.encode({"code": code, "message": "m"}), leaving=True).loss is loss

@@ -61,3 +61,10 @@ def test_arguments_are_the_same_however_they_are_written() -> None:
     assert digest("f", "any", b'{"a":1,"b":2}') == digest("f", "any", b'{ "b": 2, "a": 1 }')
     one = digest("f", "any", b'{"a":1}')
     assert one not in (digest("f", "any", b'{"a":2}'), digest("f", "all", b'{"a":1}'), digest("g", "any", b'{"a":1}'))
+
+
+def test_a_job_keeps_the_role_that_it_was_asked_with(admission: JobAdmission) -> None:
+    """A key that a worker carries is a client, whatever it is elsewhere: its jobs run with no more."""
+    (job,) = admission.make(ASK, "any:f", Identity("k", "c", "admin"), [(b"", "")], 5.0, 6.0)
+    (carried,) = admission.make(ASK, "any:f", Identity("k", "c", "client"), [(b"", "")], 5.0, 6.0)
+    assert (job.role, carried.role) == ("admin", "client")

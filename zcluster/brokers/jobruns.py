@@ -38,7 +38,6 @@ ITEMS_AHEAD = 64
 class JobRoute:
     """Where answers to jobs of one key go: here."""
 
-    key: str
     runs: JobRuns
     peer: Peer = field(init=False)
 
@@ -64,17 +63,18 @@ class JobRuns:
     """The attempts that nodes have.
 
     Args:
-        identify: the identity of a public key, or None when it is not in the ring.
+        asker: who asked for a job, with the rights that it runs with; None when the key is not in the ring.
         clocks: queue time and seconds since 1970, now.
     """
 
     def __init__(
-        self, machine: Master, queue: JobQueue, store: str, identify: Callable[[str], Identity | None],
+        self, machine: Master, queue: JobQueue, store: str, asker: Callable[[Job], Identity | None],
         clocks: Callable[[], tuple[float, float]],
     ) -> None:  # fmt: skip
         self._machine, self._queue, self._store = machine, queue, store
-        self._identify, self._clocks = identify, clocks
-        self._routes: dict[str, JobRoute] = {}
+        self._asker, self._clocks = asker, clocks
+        self._routes: dict[tuple[str, str], JobRoute] = {}
+        """By key and role."""
         self._runs: dict[Peer, dict[int, Run]] = {}
 
     @property
@@ -83,13 +83,9 @@ class JobRuns:
         return sum(len(runs) for runs in self._runs.values())
 
     def keys_changed(self) -> None:
-        """The ring is another: callers have another identity."""
-        for key, route in list(self._routes.items()):
-            identity = self._identify(key)
-            if identity is None and not self._runs[route.peer]:
-                del self._routes[key], self._runs[route.peer]
-            elif identity is not None:
-                route.peer.identity = identity
+        """The ring is another: callers that have nothing under way are made anew when they are needed."""
+        self._runs = {peer: runs for peer, runs in self._runs.items() if runs}
+        self._routes = {which: route for which, route in self._routes.items() if route.peer in self._runs}
 
     def pump(self, now: float) -> None:
         """Give leased jobs to nodes with free slots. ``now`` is the loop's time."""
@@ -105,7 +101,7 @@ class JobRuns:
             jobs = starts[name]
             while jobs and (room := node.free) > 0:
                 first = jobs[0]
-                peer = self._caller(first.key)
+                peer = self._caller(first)
                 room = min(room, MAX_RUN, node.allowance(peer.no) if peer is not None else room)
                 if room <= 0:
                     break
@@ -120,13 +116,11 @@ class JobRuns:
 
     def stop(self, job: Job) -> None:
         """The job is not wanted any more: its node is told."""
-        route = self._routes.get(job.key)
-        if route is None:
-            return
-        for id_, run in self._runs[route.peer].items():
-            if run.job is job:
-                self._forget(route.peer, id_)
-                return
+        for peer, runs in self._runs.items():
+            for id_, run in runs.items() if peer.identity.key == job.key else ():
+                if run.job is job:
+                    self._forget(peer, id_)
+                    return
 
     def receive(self, peer: Peer, outgoing: Sequence[Outgoing], now: float) -> None:
         """What the machine says to the caller ``peer``."""
@@ -136,16 +130,18 @@ class JobRuns:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _caller(self, key: str) -> Peer | None:
-        route = self._routes.get(key)
-        if route is None:
-            identity = self._identify(key)
-            if identity is None:
-                return None
+    def _caller(self, job: Job) -> Peer | None:
+        """The caller that ``job`` is called by."""
+        identity = self._asker(job)
+        if identity is None:
+            return None
+        which = (identity.key, identity.role)
+        route = self._routes.get(which)
+        if route is None or route.peer.identity != identity:
             roster = self._machine.roster
             roster.last_session += 1
             lanes: Lanes[Any] = Lanes(Replies, roster.limits.chunk_bytes)
-            route = self._routes[key] = JobRoute(key, self)
+            route = self._routes[which] = JobRoute(self)
             route.peer = Peer(roster.last_session, route, identity, "queue", frozenset(), lanes, 0.0)
             self._runs[route.peer] = {}
         return route.peer
@@ -293,8 +289,9 @@ def _prefix(jobs: Iterable[Job], first: Job, room: int, inline_bytes: int) -> li
     """The first of ``jobs``, at most ``room``, that may go in one group; the very first may always."""
     found: list[Job] = []
     for job in islice(jobs, room):
-        alike = job.function == first.function and job.key == first.key and job.timeout_s == first.timeout_s
-        if found and not (alike and job.priority == first.priority and len(job.body) <= inline_bytes):
+        alike = job.function == first.function and job.key == first.key and job.role == first.role
+        same = alike and job.timeout_s == first.timeout_s and job.priority == first.priority
+        if found and not (same and len(job.body) <= inline_bytes):
             break
         found.append(job)
     return found

@@ -28,9 +28,10 @@ from zcluster.brokers.queuesettings import defaults_of, policy_of
 from zcluster.brokers.queuetelling import Telling
 from zcluster.brokers.queuewatch import Watchers
 from zcluster.config import Loaded
+from zcluster.core.carrying import CARRIED_ROLE, lowered
 from zcluster.core.locating import check_target, names_agents
 from zcluster.core.master import Master
-from zcluster.core.peers import Event, Identity, Peer
+from zcluster.core.peers import Identity, Peer
 from zcluster.core.queue import clock
 from zcluster.core.queue.admission import Ask, JobAdmission
 from zcluster.core.queue.batch import Batch, Done
@@ -94,6 +95,7 @@ class MasterQueue:
         )
         self.watchers = Watchers(self._watched)
         self.pace = Pace()
+        self.note = desk.note
 
     # -- the part ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class MasterQueue:
             held = msgspec.json.decode(kept)
             self.queue.lanes.paused, self.queue.draining = list(held["paused"]), bool(held["draining"])
         self.watchers.store = self._audit.store_id = self.store.id
-        self.runs = JobRuns(self._machine, self.queue, self.store.id, self._identify, self.clocks)
+        self.runs = JobRuns(self._machine, self.queue, self.store.id, self.asker, self.clocks)
         self._telling = Telling(self._desk, self._machine, self._audit, self.runs, self.watchers, self.store.id)
         self._alarm = Alarm(asyncio.get_running_loop(), self._due)
         self._desk.sessions.attach(self)
@@ -197,10 +199,6 @@ class MasterQueue:
             self.queue.orders.put(replace(order, ticket=future), now, wall_s)
         self._desk.wake()
         return list(await asyncio.gather(*futures))
-
-    def note(self, event: Event) -> None:
-        """Tell the cluster's events of what was done with the queue."""
-        self._desk.note(event)
 
     async def hold(self, paused: list[str], draining: bool) -> None:
         """Keep which nodes are given nothing, and whether new jobs are taken."""
@@ -376,7 +374,12 @@ class MasterQueue:
                 queue.orders.put(Order("follow", number, owner), now, wall_s)
 
     def _may_run(self, job: Job) -> ZClusterError | None:
-        return self.admission.allowed(self._identify(job.key), job.function)
+        return self.admission.allowed(self.asker(job), job.function)
+
+    def asker(self, job: Job) -> Identity | None:
+        """Who asked for ``job``, with the rights that the key has now, and never more than it was asked with."""
+        found = self._identify(job.key)
+        return lowered(found) if found is not None and job.role == CARRIED_ROLE else found
 
     def _identify(self, public: str) -> Identity | None:
         found = self._identities.get(public, _UNKNOWN)

@@ -138,7 +138,7 @@ def add_insert(params: list[Any], job: Job, body: bytes | str) -> None:
     asked = _encode(
         (
             job.function, job.target, job.key, job.caller, job.accepted_s, job.retries, job.timeout_s, job.retention_s,
-            job.idempotency_key, job.digest,
+            job.idempotency_key, job.digest, job.role,
         )
     )  # fmt: skip
     became = _became(job)
@@ -208,6 +208,7 @@ class Asked(msgspec.Struct, array_like=True, frozen=True, gc=False):
     retention_s: float = 0.0
     idempotency_key: str = ""
     digest: bytes = b""
+    role: str = "client"
 
 
 class Became(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -283,5 +284,5 @@ def job_of(row: Row, asked: Asked, became: Became, body: bytes, result: bytes) -
         asked.retries, asked.timeout_s, asked.retention_s, became.expires, asked.idempotency_key, asked.digest,
         row.sequence.partition(" ")[2],
         row.parent, row.parts, STATES[row.state], became.due, became.at_s, bool(row.blocked), became.attempt, became.failures,
-        became.deaths, became.node, became.steps, result, became.ended, row.parts_left,
+        became.deaths, became.node, became.steps, result, became.ended, row.parts_left, asked.role,
     )  # fmt: skip

@@ -163,6 +163,9 @@ class JobAdmission:
                 idempotency_key, digest(function, target, body) if idempotency_key else b"", sequence)
             for body, idempotency_key in bodies
         ]  # fmt: skip
+        if identity.role != "client":
+            for job in jobs:
+                job.role = identity.role
         if waits_s:
             for job in jobs:
                 job.due, job.at_s = (now + ask.delay_s if ask.delay_s else 0.0), at_s

@@ -108,6 +108,8 @@ class Job(msgspec.Struct, eq=False, gc=False):
     """Queue time."""
     parts_left: int = 0
     """Of a fan-out: parts that are not final. Kept by the store."""
+    role: str = "client"
+    """Of who asked, when it was asked (never changes): a key that a worker carries has less than its own, and so has its job."""
 
     @property
     def final(self) -> bool:

@@ -51,13 +51,13 @@ def blob(size: int) -> str:
 
 
 @zcluster.function("q.flaky")
-def flaky(path: str, text: str, fails: int, context: zcluster.Context) -> int:
+def flaky(path: str, text: str, fails: int, context: zcluster.Context, after_s: float = 0.02) -> int:
     """Note each attempt; fail for good with ``fails`` below 0, else ask for another attempt that often."""
     note(path, f"{text} {context.attempt}")
     if fails < 0:
         raise zcluster.Reject("never")
     if context.attempt <= fails:
-        raise zcluster.Retry("not yet", after_s=0.02)
+        raise zcluster.Retry("not yet", after_s=after_s)
     return context.attempt
 
 

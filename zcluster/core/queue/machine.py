@@ -214,6 +214,8 @@ class JobQueue(Ends):
         for job in self._readable(done.unblocked, done, now, wall_s):
             if job.ready:
                 self.lanes.add(job)
+        for name in done.left:
+            self.lanes.left_in_store(name)
         for name, jobs in done.ready.items():  # last: these may be the same as those above, and then they are passed over
             self.lanes.loaded(name, self._readable(jobs, done, now, wall_s), name in done.more)
         for parent, tally in done.complete:
@@ -227,7 +229,7 @@ class JobQueue(Ends):
             self.next_due, self.next_at_s = min(self.next_due, done.next_due), min(self.next_at_s, done.next_at_s)
             self.next_expiry = min(self.next_expiry, done.next_expiry)
             self.next_purge = min(self.next_purge, done.next_purge)
-        self.orders.done(done.fetched, now, wall_s)
+        self.orders.done(done, now, wall_s)
         self._run_later(now, wall_s)
 
     def failed(self, error: ZClusterError, now: float, wall_s: float) -> None:
@@ -351,11 +353,11 @@ class JobQueue(Ends):
         if known is None:
             for each in mine:
                 each.blocked = each.number in done.blocked
+                self.await_time(each)
                 if each.ready:
                     self.lanes.add(each)
             self.told.known.append((submission.owner, id_, job, False))
             return
-                self.await_time(each)
         self.usage.add(job.key, -len(mine), -sum(len(each.body) for each in mine))
         self.counts[State.QUEUED] -= len(mine)
         if known.key == job.key and known.digest == job.digest:

@@ -30,7 +30,7 @@ def admission() -> JobAdmission:
     [
         (replace(ASK, delay_s=MAX_SPAN_S), replace(ASK, delay_s=MAX_SPAN_S + 1)),
         (replace(ASK, expires_s=MAX_SPAN_S), replace(ASK, expires_s=MAX_SPAN_S + 1)),
-        (replace(ASK, retention_s=MAX_SPAN_S), replace(ASK, retention_s=-1)),
+        (ASK, replace(ASK, retention_s=-1)),
         (replace(ASK, timeout_s=MAX_TIMEOUT_S), replace(ASK, timeout_s=MAX_TIMEOUT_S + 0.001)),
         (replace(ASK, at_s=MAX_WALL_S), replace(ASK, at_s=MAX_WALL_S + 1)),
         (replace(ASK, at_s=1.0), replace(ASK, at_s=1.0, delay_s=1.0)),
@@ -43,6 +43,15 @@ def test_what_is_asked_is_bounded(admission: JobAdmission, good: Ask, bad: Ask) 
     assert admission.lanes(good, WHO) == ["any:f"]
     with pytest.raises(UsageError):
         admission.lanes(bad, WHO)
+
+
+def test_an_outcome_is_kept_as_long_as_the_setting_allows(admission: JobAdmission) -> None:
+    admission.defaults = Defaults(max_retention_s=60.0)
+    assert admission.lanes(replace(ASK, retention_s=60.0), WHO) == ["any:f"]
+    for lanes in (lambda ask: admission.lanes(ask, WHO), lambda ask: admission.nodes_lanes(ask, ["w1"], WHO)):
+        with pytest.raises(UsageError, match="at most 60 s") as caught:
+            lanes(replace(ASK, retention_s=60.001))
+        assert caught.value.hint == "queue.max_retention_s"
 
 
 def test_the_longest_attempt_goes_into_work() -> None:

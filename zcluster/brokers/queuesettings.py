@@ -23,5 +23,5 @@ def defaults_of(settings: Settings) -> Defaults:
     queue = settings.queue
     return Defaults(
         timeout_s=queue.job_timeout_s, expires_s=queue.job_expires_s, retention_s=queue.retention_s,
-        body_bytes=settings.limits.body_bytes,
+        body_bytes=settings.limits.body_bytes, max_retention_s=queue.max_retention_s,
     )  # fmt: skip

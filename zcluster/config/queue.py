@@ -90,6 +90,12 @@ class QueueSettings:
             high=366 * 86_400, live=True,
         ),
     )
+    max_retention_s: float = field(
+        default=31 * 86_400.0,
+        metadata=about(
+            "duration", "Longest retention that a job may ask for.", unit="seconds", low=0, high=366 * 86_400, live=True
+        ),
+    )
     backoff_base_s: float = field(
         default=1.0,
         metadata=about(

@@ -63,5 +63,6 @@ CROSS_RULES: tuple[CrossRule, ...] = (
     ),
     _at_most("queue.per_client", "queue.total"),
     _at_most("client.timeout_s", "queue.max_timeout_s"),
+    _at_most("queue.retention_s", "queue.max_retention_s"),
 )
 """Checked after each load, in this order."""

@@ -58,6 +58,7 @@ class Defaults:
     expires_s: float = 7 * 86_400.0
     retention_s: float = 86_400.0
     body_bytes: int = 67_108_864
+    max_retention_s: float = 31 * 86_400.0
 
 
 class JobAdmission:
@@ -118,7 +119,7 @@ class JobAdmission:
         error = self.allowed(identity, ask.function)
         if error is not None:
             raise error
-        _check(ask)
+        _check(ask, self.defaults)
         function, target = ask.function, ask.target
         if function not in self._functions.providers and function not in self.known:
             raise no_such_function(function, "")
@@ -141,7 +142,7 @@ class JobAdmission:
         error = self.allowed(identity, ask.function)
         if error is not None:
             raise error
-        _check(ask)
+        _check(ask, self.defaults)
         return [NODE_LANE + name for name in found]
 
     def make(
@@ -213,12 +214,15 @@ def digest(function: str, target: str, body: bytes) -> bytes:
     return hashlib.blake2b(b"\0".join((function.encode(), target.encode(), plain)), digest_size=16).digest()
 
 
-def _check(ask: Ask) -> None:
+def _check(ask: Ask, defaults: Defaults) -> None:
     spans = {"delay": ask.delay_s, "expires": ask.expires_s, "timeout": ask.timeout_s, "retention": ask.retention_s}
     for name, span_s in spans.items():
         longest_s = MAX_TIMEOUT_S if name == "timeout" else MAX_SPAN_S
         if not 0 <= span_s <= longest_s:
             raise UsageError(f"{name} is {span_s:g} s", hint=f"from 0 to {longest_s:g} s")
+    if ask.retention_s > defaults.max_retention_s:
+        what = f"retention is {ask.retention_s:g} s, at most {defaults.max_retention_s:g} s are allowed"
+        raise UsageError(what, hint="queue.max_retention_s")
     if not 0 <= ask.at_s <= MAX_WALL_S:
         raise UsageError(f"at is {ask.at_s:g}", hint="seconds since 1970, before the year 2100")
     if ask.at_s and ask.delay_s:

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - a watcher that does not read is not waited for: what does not fit into its line is counted, and told it with the next that does;
-- while nobody watches nothing is gathered.
+- while nobody watches nothing is gathered;
+- one key has at most MAX_WATCHERS_PER_KEY of the MAX_WATCHERS places.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zcluster.errors import Busy
 
 MAX_WAITING = 10_000
 MAX_WATCHERS = 64
+MAX_WATCHERS_PER_KEY = 8
 
 
 @dataclass(eq=False)
@@ -63,9 +65,12 @@ class Watchers:
                     watcher.missed = 0
 
     async def watch(self, key: str, admin: bool, state: State | None, function: str) -> AsyncIterator[dict[str, Any]]:
-        """Each transition from now on. Raises Busy beyond MAX_WATCHERS."""
+        """Each transition from now on. Raises Busy beyond MAX_WATCHERS, or MAX_WATCHERS_PER_KEY of one key."""
         if len(self._watchers) >= MAX_WATCHERS:
             raise Busy(f"{MAX_WATCHERS} watch already", hint="try again later", retry_after_s=5.0)
+        if sum(watcher.key == key for watcher in self._watchers) >= MAX_WATCHERS_PER_KEY:
+            hint = "end one of them, or ask one for all states and functions"
+            raise Busy(f"{MAX_WATCHERS_PER_KEY} watch with this key already", hint=hint, retry_after_s=5.0)
         watcher = _Watcher(key, admin, state, function)
         self._watchers[watcher] = None
         self._watched(True)

@@ -27,7 +27,8 @@ class Batch:
     exist (any more) is passed over."""
     delete: list[int] = field(default_factory=list)
     """Jobs to be dropped, parts and files with them. Only final ones are: a live one is passed over, and a fan-out with live
-    parts, and a part (it goes with its fan-out)."""
+    parts, and a part (it goes with its fan-out). At most MAX_PURGED go, parts among them, or one fan-out that has more:
+    ``undeleted`` tells of the others."""
     meta: dict[str, bytes] = field(default_factory=dict)
     """Small values of the queue itself: its clock, what is paused. At most 1 MiB each."""
     usage: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -45,10 +46,12 @@ class Batch:
     expired: float | None = None
     """The queued jobs (delayed and blocked ones too) that expire by this queue time, at most MAX_ASKED."""
     purge: float | None = None
-    """Delete the final jobs (at most MAX_ASKED, with the files) whose retention was over by this queue time: ended + retention_s.
-    A part goes with its fan-out (and is not one of these MAX_ASKED), a fan-out not before its last part is final."""
+    """Delete the final jobs (with the files) whose retention was over by this queue time: ended + retention_s, those first for
+    which it was over first. A part goes with its fan-out, a fan-out not before its last part is final. At most MAX_PURGED go,
+    parts among them, or one fan-out that has more: ``next_purge`` tells that there are others."""
     fetch: list[int] = field(default_factory=list)
-    """Whole jobs by number."""
+    """Whole jobs by number. They end with the one that makes arguments and results PARTS_BYTES together: ``unfetched`` tells of
+    the others."""
 
     def __bool__(self) -> bool:
         return bool(self.insert or self.update or self.delete or self.meta or self.ready or self.fetch) or (
@@ -61,12 +64,15 @@ class Done:
     """What a batch has led to."""
 
     known: dict[int, Job] = field(default_factory=dict)
-    """By the number of a job that was not inserted: the job that has its key, whole, as the batch's updates left it (even if the
-    batch deleted it then). Its parts were not inserted either."""
+    """By the number of a job that was not inserted: the job that has its key, without arguments and result (body and result
+    empty), as the batch's updates left it (even if the batch deleted it then). Its parts were not inserted either."""
     blocked: set[int] = field(default_factory=set)
     """Numbers of jobs that are blocked, and were inserted, or were updated from a state other than QUEUED."""
     unblocked: list[Job] = field(default_factory=list)
-    """Jobs that are the first of their sequence now and were blocked before the batch, whole."""
+    """Jobs that are the first of their sequence now and were blocked before the batch, whole, by number. They end with the one
+    that makes arguments and results PARTS_BYTES together."""
+    left: list[str] = field(default_factory=list)
+    """The lanes of the ready jobs that ``unblocked`` would have beyond that: they are there to be asked for."""
     complete: list[tuple[Job, dict[int, int]]] = field(default_factory=list)
     """Fan-outs that are not final and have no live part left, whole, with how many parts ended in each state. Told by the batch
     that made it so: the last part's end, or the return of the fan-out itself."""
@@ -77,6 +83,10 @@ class Done:
     due: list[Job] = field(default_factory=list)
     expired: list[Job] = field(default_factory=list)
     fetched: dict[int, Job] = field(default_factory=dict)
+    unfetched: list[int] = field(default_factory=list)
+    """What there is of ``fetch`` beyond ``fetched``, in the order asked: ask again."""
+    undeleted: list[int] = field(default_factory=list)
+    """What could go of ``delete``, but was too much for one batch, in the order asked: ask again."""
     purged: dict[int, int] = field(default_factory=dict)
     """By state: how many jobs were purged or deleted, parts among them."""
     unreadable: dict[int, str] = field(default_factory=dict)

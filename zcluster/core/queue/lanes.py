@@ -102,6 +102,13 @@ class Lane:
         self.window.sort(key=_rank)
         self.more, self.loading = more or self.skipped, False
 
+    def begin_anew(self) -> None:
+        """Leave everything to the store."""
+        for job in self.window:
+            del self._index[job.number]
+        self.window, self.bytes = [], 0
+        self.more = self.skipped = True
+
     def remove(self, number: int) -> None:
         """``number`` is not ready any more."""
         job = self._index.pop(number, None)
@@ -183,6 +190,14 @@ class Lanes:
     def left(self, job: Job) -> None:
         """``job``, which was to be leased, stays in the store."""
         self.lanes[job.lane].more = self.lanes[job.lane].skipped = True
+
+    def left_in_store(self, name: str) -> None:
+        """Jobs of this lane have become ready that the store has not given. They may come before those in the window."""
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane(name, self._index, self._most)
+        lane.begin_anew()
+        self._stirred[name] = None
 
     def load_failed(self) -> None:
         """The store could not answer: ask again."""

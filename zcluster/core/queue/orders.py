@@ -8,13 +8,12 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
-from zcluster.core.queue.batch import Batch
+from zcluster.core.queue.batch import Batch, Done
 from zcluster.core.queue.following import Follower, may_see
 from zcluster.core.queue.job import Job, State
 from zcluster.errors import Conflict, NoSuchJob, ZClusterError
@@ -80,18 +79,24 @@ class Orders:
         self._committing = [each for each in self._done if each[1].number not in later] if later else self._done
         self._done = [each for each in self._done if each[1].number in later] if later else []
 
-    def done(self, fetched: Mapping[int, Job], now: float, wall_s: float) -> None:
+    def done(self, done: Done, now: float, wall_s: float) -> None:
         """The batch is on disk."""
+        fetching, self._fetching = self._fetching, {}
+        later = {number: fetching.pop(number) + self._asked.pop(number, []) for number in done.unfetched if number in fetching}
+        self._asked = {**later, **self._asked}  # what was too much for this batch is first in the next
+        self._drops = {**dict.fromkeys(done.undeleted), **self._drops}
+        undeleted, there = set(done.undeleted), {*done.fetched, *done.unfetched}
         for order, job in self._committing:
-            if order.op == "drop" and order.number in fetched:
+            if order.op == "drop" and order.number in undeleted:
+                self._done.append((order, job))
+            elif order.op == "drop" and order.number in there:
                 self._refuse(order, Conflict("parts of it have not ended", hint="only a job that has ended can be dropped"))
             else:
                 self._queue.told.answers.append((order.ticket, order.number, job, None))
-        fetching, self._fetching = self._fetching, {}
         self._committing = []
         for number, orders in fetching.items():
             for order in orders:
-                found = self._queue.find(number) or fetched.get(number)
+                found = self._queue.find(number) or done.fetched.get(number)
                 if found is None:
                     self._refuse(order, _unknown())
                 else:

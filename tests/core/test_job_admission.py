@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import json
 
 from zcluster.core.catalog import Functions
 from zcluster.core.peers import Identity
-from zcluster.core.queue.admission import MAX_SPAN_S, MAX_TIMEOUT_S, MAX_WALL_S, Ask, Defaults, JobAdmission, digest
+from zcluster.core.queue.admission import (
+    MAX_KNOWN,
+    MAX_KNOWN_BYTES,
+    MAX_SPAN_S,
+    MAX_TIMEOUT_S,
+    MAX_WALL_S,
+    Ask,
+    Defaults,
+    JobAdmission,
+    digest,
+)
 from zcluster.errors import UsageError
 from zcluster.keys import may_call
 from zcluster.wire import Work, WorkGroup, decode, encode
@@ -77,3 +88,19 @@ def test_a_job_keeps_the_role_that_it_was_asked_with(admission: JobAdmission) ->
     (job,) = admission.make(ASK, "any:f", Identity("k", "c", "admin"), [(b"", "")], 5.0, 6.0)
     (carried,) = admission.make(ASK, "any:f", Identity("k", "c", "client"), [(b"", "")], 5.0, 6.0)
     assert (job.role, carried.role) == ("admin", "client")
+
+
+def test_arguments_that_are_no_json_have_a_digest_as_they_are() -> None:
+    bodies = (b'{"a":"\xff"}', b"nonsense", b"[" * 40_000, b"")
+    assert len({digest("f", "any", body) for body in bodies}) == len(bodies)
+    assert digest("f", "any", b'{"a":1,"b":2}') == digest("f", "any", b'{"b": 2, "a": 1}')
+
+
+def test_what_is_remembered_of_functions_is_bounded(admission: JobAdmission, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = Functions()
+    functions.providers = {f"{number:0120}": {} for number in range(20_000)}
+    monkeypatch.setattr(admission, "_functions", functions)
+    assert admission.learn()
+    assert len(admission.known) <= MAX_KNOWN
+    assert len(json.encode(admission.known)) <= MAX_KNOWN_BYTES
+    assert f"{19_999:0120}" in admission.known

@@ -95,7 +95,7 @@ class JobRuns:
         queue_now, wall_s = self._clocks()
         for name in list(starts):
             node = self._machine.roster.nodes.get(name)
-            if node is None or not node.usable:
+            if node is None or not node.usable or self._queue.lanes.is_paused(name):
                 self._queue.withdraw(name, queue_now, wall_s)
                 continue
             jobs = starts[name]

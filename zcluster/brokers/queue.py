@@ -12,9 +12,8 @@ import asyncio
 import math
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from zcluster.brokers.jobruns import JobRuns
 from zcluster.brokers.queueowners import CallOwner, SessionOwner
 from zcluster.brokers.queuepace import Pace
 from zcluster.brokers.queuesettings import defaults_of, policy_of
+from zcluster.brokers.queuesubmissions import Locate, Submissions
 from zcluster.brokers.queuetelling import Telling
 from zcluster.brokers.queuewatch import Watchers
 from zcluster.config import Loaded
 from zcluster.core.carrying import CARRIED_ROLE, lowered
-from zcluster.core.locating import check_target, names_agents
 from zcluster.core.master import Master
 from zcluster.core.peers import Identity, Peer
 from zcluster.core.queue import clock
@@ -40,7 +39,7 @@ from zcluster.core.queue.job import Job
 from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.nodes import NodesView
 from zcluster.core.queue.orders import Order
-from zcluster.core.queue.told import Owner, Told
+from zcluster.core.queue.told import Told
 from zcluster.errors import Busy, StoreFailed, ZClusterError
 from zcluster.keys import Ring, may_call
 from zcluster.net.reader import Alarm
@@ -48,7 +47,7 @@ from zcluster.nodes.desk import Desk
 from zcluster.process.boot import boot_id, boot_s
 from zcluster.store.jobs import JobStore
 from zcluster.wire import Hello, Message
-from zcluster.wire.jobs import Follow, JobFlag, JobGroup, Jobs, Outcomes
+from zcluster.wire.jobs import Follow, Jobs, Outcomes
 
 LEAST_PAUSE_S = 0.001
 TICK_S = 1.0
@@ -59,7 +58,6 @@ SWITCH_S = 0.0005
 microseconds, many times a second, and would wait 5 ms for it each time."""
 _UNKNOWN = Identity("", "", "")
 _random = secrets.SystemRandom()
-Locate = Callable[[str], Awaitable[list[str]]]
 
 
 def open_path(data_dir: Path) -> Path:
@@ -119,6 +117,9 @@ class MasterQueue:
             self.queue.lanes.paused, self.queue.draining = list(held["paused"]), bool(held["draining"])
         self.watchers.store = self._audit.store_id = self.store.id
         self.runs = JobRuns(self._machine, self.queue, self.store.id, self.asker, self.clocks)
+        self._submissions = Submissions(
+            self._machine, self.queue, self.admission, self._locate, self.clocks, self._tasks, self._desk.wake
+        )
         self._telling = Telling(self._desk, self._machine, self._audit, self.runs, self.watchers, self.store.id)
         self._alarm = Alarm(asyncio.get_running_loop(), self._due)
         self._desk.sessions.attach(self)
@@ -133,6 +134,7 @@ class MasterQueue:
         """Commit what has ended, and close the store. What nodes still have stays theirs, and has another attempt."""
         while self.queue.busy or self._commit():
             await asyncio.wait(self._tasks)
+        self._telling.tell(self.queue.told)
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -157,6 +159,7 @@ class MasterQueue:
         owner = self._owners.pop(peer, None)
         if owner is not None:
             self.queue.following.gone(owner)
+            self.queue.orders.gone(owner)
 
     def received(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         owner = self._owners.get(peer)
@@ -164,7 +167,7 @@ class MasterQueue:
             owner = self._owners[peer] = SessionOwner(peer)
         if isinstance(message, Jobs):
             for group in message.groups:
-                offset = self._submitted(owner, peer.identity, group, data, offset)
+                offset = self._submissions.received(owner, peer.identity, group, data, offset)
         elif isinstance(message, Follow):
             self._follow(owner, message)
         self._desk.wake()
@@ -183,8 +186,7 @@ class MasterQueue:
     async def submit(self, identity: Identity, ask: Ask, body: bytes, key: str) -> tuple[Job, bool]:
         """Accept one job; returns it, and whether it was there before. Raises why not."""
         owner = CallOwner(identity.key, identity.role == "admin")
-        lanes = await self._located(ask, identity) if names_agents(ask.target) else self.admission.lanes(ask, identity)
-        self._submit(owner, 1, ask, lanes, identity, [(body, key)])
+        await self._submissions.submit(owner, ask, identity, body, key)
         self._desk.wake()
         return await owner.wait()
 
@@ -296,64 +298,6 @@ class MasterQueue:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _submitted(self, owner: SessionOwner, identity: Identity, group: JobGroup, data: bytes, offset: int) -> int:
-        """A group of JOBS; returns the offset behind its bodies."""
-        keys = group.keys or [""] * len(group.sizes)
-        bodies: list[tuple[bytes, str]] = []
-        for size, key in zip(group.sizes, keys, strict=True):
-            bodies.append((data[offset : offset + size], key))
-            offset += size
-        if group.first_id <= owner.last_id:
-            self._machine.counters.add("duplicate_submission", len(bodies))
-            return offset
-        owner.last_id = group.first_id + len(bodies) - 1
-        ask = Ask(
-            group.function, group.target, bool(group.flags & JobFlag.FAN_OUT), group.priority, group.delay_ms / 1000,
-            group.at_ms / 1000, group.expires_ms / 1000, group.retries, group.timeout_ms / 1000, group.retention_ms / 1000,
-            group.sequence,
-        )  # fmt: skip
-        if names_agents(ask.target):
-            self._run(self._submit_located(owner, group.first_id, ask, identity, bodies))
-            return offset
-        try:
-            self._submit(owner, group.first_id, ask, self.admission.lanes(ask, identity), identity, bodies)
-        except ZClusterError as error:
-            self.queue.told.refused.append((owner, group.first_id, len(bodies), error))
-        return offset
-
-    async def _submit_located(
-        self, owner: SessionOwner, first_id: int, ask: Ask, identity: Identity, bodies: Sequence[tuple[bytes, str]]
-    ) -> None:
-        try:
-            self._submit(owner, first_id, ask, await self._located(ask, identity), identity, bodies)
-        except ZClusterError as error:
-            self.queue.told.refused.append((owner, first_id, len(bodies), error))
-        self._desk.wake()
-
-    async def _located(self, ask: Ask, identity: Identity) -> list[str]:
-        check_target(ask.target, ask.fan_out)
-        return self.admission.nodes_lanes(ask, await self._locate(ask.target), identity)
-
-    def _submit(
-        self, owner: Owner, first_id: int, ask: Ask, lanes: list[str], identity: Identity, bodies: Sequence[tuple[bytes, str]]
-    ) -> None:
-        """Take jobs, or raise why not; with several bodies some may have been taken then."""
-        now, wall_s = self.clocks()
-        queue, admission = self.queue, self.admission
-        for _, run in groupby(bodies, key=_is_keyed):
-            alike = list(run)
-            jobs = admission.make(ask, lanes[0], identity, alike, now, wall_s)
-            size = sum([len(body) for body, _ in alike]) * (len(lanes) + 1 if ask.fan_out else 1)
-            error = queue.refusal(identity.key, len(jobs) * (len(lanes) + 1 if ask.fan_out else 1), size)
-            if error is not None:
-                queue.told.refused.append((owner, first_id, len(jobs), error))
-            elif ask.fan_out:
-                for offset, job in enumerate(jobs):
-                    queue.submit(owner, first_id + offset, [job], admission.spread(job, lanes))
-            else:
-                queue.submit(owner, first_id, jobs, [])
-            first_id += len(jobs)
-
     def _follow(self, owner: SessionOwner, message: Follow) -> None:
         queue = self.queue
         if message.store != self.store.id:
@@ -363,10 +307,11 @@ class MasterQueue:
         if message.stop:
             queue.following.unfollow(owner, message.numbers)
             return
-        if queue.following.count(owner) + len(message.numbers) > MAX_FOLLOWED:
+        numbers = dict.fromkeys(message.numbers)
+        if queue.following.count(owner) + queue.orders.waiting(owner) + len(numbers) > MAX_FOLLOWED:
             raise Busy(f"a session follows at most {MAX_FOLLOWED} jobs", hint="wait for some of them first", retry_after_s=1.0)
         now, wall_s = self.clocks()
-        for number in message.numbers:
+        for number in numbers:
             job = queue.live.get(number)
             if job is not None and (owner.admin or job.key == owner.key):
                 queue.following.follow(owner, number)  # the common case of an order, without one
@@ -394,7 +339,3 @@ class MasterQueue:
 
     def _watched(self, watched: bool) -> None:
         self.queue.watched = watched
-
-
-def _is_keyed(body: tuple[bytes, str]) -> bool:
-    return bool(body[1])

@@ -15,20 +15,26 @@ import msgspec
 import orjson
 
 from zcluster.brokers.queue import MasterQueue
+from zcluster.brokers.queueordering import Ordering
+from zcluster.brokers.queuevalues import error_of, values_of
 from zcluster.brokers.queueviews import Views
 from zcluster.config import Loaded, nearest
 from zcluster.core.peers import Event, Identity
 from zcluster.core.queue.admission import Ask
 from zcluster.core.queue.job import WORDS, Job, State
 from zcluster.core.queue.jobid import split_job_id
-from zcluster.core.queue.orders import Op, Order
+from zcluster.core.queue.orders import Op
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
-from zcluster.errors import Conflict, NoSuchJob, NotAllowed, StoreFailed, UsageError, ZClusterError, error_from_dict
+from zcluster.errors import Conflict, NoSuchJob, NotAllowed, PeerError, StoreFailed, UsageError, ZClusterError
 from zcluster.store.jobs import MAX_PAGE, Query
 
 MAX_IDS = 1000
 MAX_PAUSED = 1000
+PAGE_BYTES = 1024 * 1024
+"""A page of outcomes ends with the part whose value makes it larger."""
+FIRST_PARTS = 8
+"""Parts that are read first for such a page."""
 Id = Annotated[str, msgspec.Meta(max_length=64)]
 Ids = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=MAX_IDS)]
 Word = Annotated[str, msgspec.Meta(max_length=128)]
@@ -85,13 +91,15 @@ class QueuePart:
         @function("queue.state", idempotent=True)
         async def state(id: Id, context: Context) -> str:
             """The state of a job."""
-            return self._views.state(await self._job(id, context)).word
+            job = await self._job(id, context)
+            return self._views.state(job, self._views.begun([job])).word
 
         @function("queue.show", idempotent=True)
         async def show(id: Id, context: Context) -> dict[str, Any]:
             """All that is known of a job but its value."""
             job = await self._job(id, context)
-            return {**self._views.row(job), **self._views.more(job)}
+            (row,) = self._views.rows([job])
+            return {**row, **self._views.more(job)}
 
         @function("queue.result", idempotent=True)
         async def result(id: Id, context: Context) -> Any:
@@ -99,20 +107,22 @@ class QueuePart:
             job = await self._job(id, context)
             if not job.final:
                 raise UsageError(f"the job has not ended, it is {job.state.word}", hint="wait for it: result(timeout=...)")
-            value = orjson.loads(job.result) if job.result else None
-            if job.state == State.DONE or job.parts:
-                return value
-            raise error_from_dict(value if isinstance(value, dict) else {})
+            if job.state != State.DONE and not job.parts:
+                raise await error_of(job.result or b"{}")
+            (value,) = await values_of([job.result])
+            if isinstance(value, PeerError):
+                raise value
+            return value
 
         @function("queue.outcomes", idempotent=True)
         async def outcomes(id: Id, context: Context, after: Id = "", limit: Limit = 100) -> Page:
-            """The parts of a fan-out with their values and errors, those too that have not ended."""
+            """The parts of a fan-out with their values and errors, those too that have not ended. A page ends with the part that
+            makes its values larger than a MiB."""
             job = await self._job(id, context)
-            number = self._number(after) if after else 0
-            parts = list(await self._queue.store.parts(job.number, after=number, limit=limit))
+            parts = await self._parts(job, self._number(after) if after else 0, limit)
             last = parts[-1].number if parts else 0
             more = bool(parts) and last < job.number + job.parts
-            return {"items": [self._views.outcome(part) for part in parts], "next": self._views.id_of(last) if more else None}
+            return {"items": await self._views.outcomes(parts), "next": self._views.id_of(last) if more else None}
 
         return [state, show, result, outcomes]
 
@@ -129,7 +139,7 @@ class QueuePart:
             )  # fmt: skip
             page = await self._queue.store.list(query)
             return {
-                "items": [self._views.row(self._queue.queue.live.get(job.number, job)) for job in page.jobs],
+                "items": self._views.rows([self._queue.queue.live.get(job.number, job) for job in page.jobs]),
                 "next": self._views.id_of(page.next) if page.next else None,
             }
 
@@ -228,49 +238,37 @@ class QueuePart:
             raise _no_job(id_)
         return job
 
+    async def _parts(self, job: Job, after: int, limit: int) -> list[Job]:
+        """Parts of a fan-out for one page, at least one if there is one. They are asked for a few at first: what is read is not
+        much more than what fits."""
+        found: list[Job] = []
+        size, count = 0, FIRST_PARTS
+        while len(found) < limit and after < job.number + job.parts:
+            parts = await self._queue.store.parts(job.number, after=after, limit=min(count, limit - len(found)))
+            if not parts:
+                break
+            for part in parts:
+                found.append(part)
+                size += len(part.result)
+                if size > PAGE_BYTES:
+                    return found
+            after, count = parts[-1].number, count * 2
+        return found
+
     async def _order(self, op: Op, ids: Sequence[str], context: Context) -> dict[str, Any]:
         who = self._who(context)
         refused: list[dict[str, Any]] = []
-        wholes: dict[str, list[int]] = {}
-        """The jobs that each id stands for: of a fan-out its parts."""
+        ordering = Ordering(self._queue, op, _Asker(who.key, who.role == "admin"))
         for id_ in dict.fromkeys(ids):
             try:
-                job = await self._job(id_, context)
-                wholes[id_] = await self._members(op, job)
+                await ordering.add(id_, await self._job(id_, context))
             except StoreFailed:
-                wholes[id_] = [self._number(id_)]  # its file is lost: it can be cancelled and dropped nevertheless
+                ordering.add_unread(id_, self._number(id_))
             except ZClusterError as error:
                 refused.append(_refusal(id_, error))
-        owner = _Asker(who.key, who.role == "admin")
-        lifetime_s = self._queue.admission.defaults.expires_s
-        orders = [Order(op, number, owner, None, lifetime_s) for numbers in wholes.values() for number in numbers]
-        answers = {number: error for number, _, error in await self._queue.order(orders)}
-        done: list[str] = []
-        for id_, numbers in wholes.items():
-            reasons = [reason for number in numbers if (reason := answers[number]) is not None]
-            # Of a fan-out some parts end by themselves meanwhile: that is no refusal of the whole.
-            if reasons and len(reasons) == len(numbers):
-                refused.append(_refusal(id_, reasons[0]))
-            else:
-                done.append(id_)
-        return {"done": done, "refused": refused}
-
-    async def _members(self, op: Op, job: Job) -> list[int]:
-        """The numbers of the jobs to be dealt with."""
-        if not job.parts or op == "drop":
-            return [job.number]
-        numbers: list[int] = []
-        after = 0
-        while parts := await self._queue.store.parts(job.number, after=after, limit=MAX_PAGE):
-            after = parts[-1].number
-            for part in parts:
-                fits = not part.final if op == "cancel" else part.final and part.state != State.DONE
-                if fits:
-                    numbers.append(part.number)
-        if not numbers:
-            return [job.number]  # whose state says why not
-        # The whole goes back after its parts: without one that is live it would end at once.
-        return numbers if op == "cancel" else [*numbers, job.number]
+        told = await ordering.carry_out()
+        refused += [_refusal(id_, error) for id_, error in told.items() if error is not None]
+        return {"done": [id_ for id_, error in told.items() if error is None], "refused": refused}
 
     async def _hold(self, paused: list[str], draining: bool) -> dict[str, Any]:
         await self._queue.hold(paused, draining)

@@ -3,19 +3,20 @@
 Rules kept here:
 - times on the queue's own clock are told as seconds from now; times of day as seconds since 1970;
 - a fan-out is ``running`` when one of its parts is, or has ended;
-- an error is told where there is no value.
+- an error is told where there is no value;
+- the live jobs are looked through once for an answer, however many rows it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
-import orjson
-
 from zcluster.brokers.queue import MasterQueue
+from zcluster.brokers.queuevalues import values_of
 from zcluster.core.queue.job import Job, State
 from zcluster.core.queue.jobid import job_id
+from zcluster.errors import PeerError
 
 TOP = 20
 SHOWN_ARGS_BYTES = 4096
@@ -40,19 +41,28 @@ class Views:
         """The id of the job ``number``."""
         return job_id(self._queue.store.id, number)
 
-    def state(self, job: Job) -> State:
-        """Its state, as people understand it."""
+    def begun(self, jobs: Iterable[Job]) -> Set[int]:
+        """The fan-outs that nodes have a part of; none when ``jobs`` have no fan-out that might be one."""
+        if not any(job.parts and not job.final for job in jobs):
+            return frozenset()
+        return {part.parent for part in self._queue.queue.live.values()}
+
+    def state(self, job: Job, begun: Set[int]) -> State:
+        """Its state, as people understand it. ``begun``: of :meth:`begun`."""
         if not job.parts or job.final:
             return job.state
-        begun = job.parts_left < job.parts or any(part.parent == job.number for part in self._queue.queue.live.values())
-        return State.RUNNING if begun else State.QUEUED
+        return State.RUNNING if job.parts_left < job.parts or job.number in begun else State.QUEUED
 
-    def row(self, job: Job) -> dict[str, Any]:
+    def rows(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """What a list shows."""
+        begun = self.begun(jobs)
+        return [self._row(job, begun) for job in jobs]
+
+    def _row(self, job: Job, begun: Set[int]) -> dict[str, Any]:
         now, wall_s = self._queue.clocks()
         waits_s = job.due - now if job.due else job.at_s - wall_s if job.at_s else 0.0
         return {
-            "id": self.id(job), "function": job.function, "target": job.target, "state": self.state(job).word,
+            "id": self.id(job), "function": job.function, "target": job.target, "state": self.state(job, begun).word,
             "node": job.node, "attempt": job.attempt, "failures": job.failures, "deaths": job.deaths,
             "priority": job.priority, "caller": job.caller,
             "accepted_s": round(job.accepted_s, 3), "at_s": job.at_s or None, "due_in_s": round(max(0.0, waits_s), 3),
@@ -78,15 +88,19 @@ class Views:
             ],
         }  # fmt: skip
 
-    def outcome(self, part: Job) -> dict[str, Any]:
-        """A part of a fan-out with what has come of it."""
-        live = self._queue.queue.live.get(part.number, part)
-        job = part if live.final else live
-        done = job.state == State.DONE
+    async def outcomes(self, parts: Sequence[Job]) -> list[dict[str, Any]]:
+        """Parts of a fan-out with what has come of them."""
+        live = self._queue.queue.live
+        newest = [part if (known := live.get(part.number, part)).final else known for part in parts]
+        values = await values_of([job.result if job.state == State.DONE else b"" for job in newest])
+        return [self._outcome(job, value) for job, value in zip(newest, values, strict=True)]
+
+    def _outcome(self, job: Job, value: Any) -> dict[str, Any]:
+        spoiled = isinstance(value, PeerError)
         return {
             "id": self.id(job), "node": job.target, "state": job.state.word, "attempt": job.attempt,
-            "value": orjson.loads(job.result) if done and job.result else None,
-            "error": None if done else _error(job), "ended_s": round(job.steps[-1].at_s, 3) if job.final else None,
+            "value": None if spoiled else value, "error": value.to_dict() if spoiled else _error(job),
+            "ended_s": round(job.steps[-1].at_s, 3) if job.final else None,
         }  # fmt: skip
 
     async def stats(self, admin: bool) -> dict[str, Any]:

@@ -249,3 +249,28 @@ def test_a_load_that_failed_is_asked_for_again() -> None:
     rig.now += 1.0
     rig.settle()
     assert list(rig.running) == [1]
+
+
+def test_functions_that_share_a_node_take_turns_and_the_highest_priority_goes_first() -> None:
+    rig = Rig(FakeNode("w1", slots=4))
+    rig.submit(*(job() for _ in range(200)))
+    rig.submit(*(job("g", "any:g", priority=9) for _ in range(20)))
+    rig.submit(*(job("h", "any:h") for _ in range(200)))
+    rig.nodes.by_name["w1"].functions = frozenset({"f", "g", "h"})
+    begun: list[str] = []
+    for _ in range(40):
+        rig.settle()
+        begun += [rig.jobs[number].function for number in rig.running]
+        for number in list(rig.running):
+            rig.end(number)
+    assert begun.index("g") < 8
+    assert "f" in begun[20:60]
+    assert "h" in begun[20:60]
+
+
+def test_a_function_that_cannot_run_holds_up_no_other() -> None:
+    rig = Rig(FakeNode("w1", functions=frozenset({"g"})))
+    rig.submit(*(job() for _ in range(5)))
+    rig.submit(job("g", "any:g"))
+    rig.settle()
+    assert [rig.jobs[number].function for number in rig.running] == ["g"]

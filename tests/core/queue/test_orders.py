@@ -94,8 +94,8 @@ def test_an_order_waits_for_the_batch_that_has_its_job() -> None:
     rig.order("drop", 1)
     rig.commit(batch)
     rig.settle()
-    assert rig.answers == [("drop", 1, "conflict"), ("cancel", 1, "")]
-    assert (rig.state(1), rig.owner.accepted_, rig.history(1)) == ("cancelled", {1: 1}, "leased cancelled")
+    assert rig.answers == [("cancel", 1, ""), ("drop", 1, "")]
+    assert (rig.owner.accepted_, rig.jobs) == ({1: 1}, {})
     rig.check()
 
 
@@ -199,15 +199,29 @@ def test_a_fan_out_that_has_a_live_part_is_not_dropped() -> None:
 
 
 @pytest.mark.parametrize(("op", "state"), [("cancel", "running"), ("retry", "failed"), ("drop", "failed")])
-def test_an_order_that_fails_to_be_written_says_so(op: Op, state: str) -> None:
+def test_an_order_is_answered_when_what_it_did_is_written(op: Op, state: str) -> None:
+    """A job that was cancelled stays so, and is written when the store works; a drop that was not written never was."""
     rig, _ = in_state(state)
     rig.order(op, 1)
     while (batch := rig.take()) is not None and not (batch.update or batch.delete):
         rig.commit(batch)
     assert batch is not None
     rig.fail(batch)
-    assert rig.answers == [(op, 1, "store_failed")]
+    assert rig.answers == ([(op, 1, "store_failed")] if op == "drop" else [])
     rig.wait(RETRY_S)
-    assert rig.answers == [(op, 1, "store_failed")]
+    assert rig.answers == [(op, 1, "store_failed" if op == "drop" else "")]
     assert rig.history(1).split()[-1] == {"cancel": "cancelled", "retry": "leased", "drop": "failed"}[op]
+    rig.check()
+
+
+def test_who_follows_a_job_twice_waits_once_and_who_is_gone_not_at_all() -> None:
+    rig, _ = in_state("done")
+    rig.queue.following.forget(1)
+    for _ in range(3):
+        rig.order("follow", 1)
+    assert rig.queue.orders.waiting(rig.owner) == 1
+    rig.queue.orders.gone(rig.owner)
+    assert rig.queue.orders.waiting(rig.owner) == 0
+    rig.settle()
+    assert rig.queue.following.count(rig.owner) == 0
     rig.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from queuerig import FakeNode, Rig, job
 
-from zcluster.core.queue import machine
+from zcluster.core.queue import submissions
 from zcluster.core.queue.policy import MAX_WAITING_JOBS, Policy, Usage
 from zcluster.errors import Busy, Draining, StoreFailed
 from zcluster.store.jobs import MAX_BATCH_JOBS
@@ -39,8 +39,8 @@ def test_keys_without_jobs_are_forgotten() -> None:
 
 
 def test_submissions_that_wait_for_the_disk_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MAX_WAITING_JOBS", 5)
-    monkeypatch.setattr(machine, "MAX_WAITING_BYTES", 100)
+    monkeypatch.setattr(submissions, "MAX_WAITING_JOBS", 5)
+    monkeypatch.setattr(submissions, "MAX_WAITING_BYTES", 100)
     rig = Rig()
     assert rig.queue.refusal("k", 1, 1000) is None, "one that is large may wait alone"
     rig.submit(job(), job(), job(body=b"x" * 90))

@@ -47,3 +47,17 @@ def test_only_a_retry_asks_for_a_pause() -> None:
 @pytest.mark.parametrize(("code", "loss"), [("node_lost", Loss.NOTHING), ("timed_out", Loss.FAILED), ("not_found", None)])
 def test_what_a_leaving_node_could_not_finish_counts_against_nothing(code: str, loss: Loss | None) -> None:
     assert verdict(msgspec.json.encode({"code": code, "message": "m"}), leaving=True).loss is loss
+
+
+@pytest.mark.parametrize("body", [b'{"code":"\xff"}', b'{"a":' * 30_000, b"[]", b"", b"nonsense"])
+def test_an_error_that_cannot_be_read_is_an_attempt_that_failed(body: bytes) -> None:
+    found = verdict(body)
+    assert (found.error["code"], found.loss) == ("protocol_error", Loss.FAILED)
+
+
+def test_of_an_error_only_what_an_error_has_is_kept() -> None:
+    odd = {"code": "rejected", "message": "m" * 9000, "hint": ["h"] * 9000, "node": "n" * 9000, "more": "x", "request_id": {}}
+    found = verdict(msgspec.json.encode(odd))
+    assert found.error["code"] == "rejected"
+    assert "more" not in found.error
+    assert len(msgspec.json.encode(found.error)) < 4000

@@ -29,6 +29,9 @@ MAX_TIMEOUT_S = 86_400.0
 MAX_PARTS = 10_000
 MAX_KNOWN = 10_000
 """Functions that are remembered although no node has them now."""
+MAX_KNOWN_BYTES = 524_288
+MAX_SORTED_BYTES = 65_536
+"""Larger arguments are the same only when they are written the same: to sort them takes too long."""
 MAX_WALL_S = 4_102_444_800.0
 """The year 2100."""
 
@@ -84,14 +87,25 @@ class JobAdmission:
 
     def learn(self) -> bool:
         """Take note of the functions that nodes have; True when there was something new."""
-        before = len(self.known)
         news = False
         for name in self._functions.providers:
             roles = sorted(self._functions.roles(name))
-            if self.known.get(name) != roles and (name in self.known or before < MAX_KNOWN):
+            if self.known.get(name) != roles:
+                self.known.pop(name, None)
                 self.known[name] = roles
                 news = True
+        if news:
+            self._forget()
         return news
+
+    def _forget(self) -> None:
+        """Forget the oldest of too many functions."""
+        size = sum(len(name) * 4 + 32 for name in self.known)  # at most, as JSON
+        for name in list(self.known):
+            if len(self.known) <= MAX_KNOWN and size <= MAX_KNOWN_BYTES:
+                return
+            del self.known[name]
+            size -= len(name) * 4 + 32
 
     def allowed(self, identity: Identity | None, function: str) -> NotAllowed | None:
         """Why ``identity`` may not run ``function``, or None."""
@@ -208,8 +222,8 @@ class JobAdmission:
 def digest(function: str, target: str, body: bytes) -> bytes:
     """Of what is asked: the same for the same function, target and arguments, however these are written (blake2b_128)."""
     try:
-        plain = msgspec.json.encode(msgspec.json.decode(body), order="sorted") if body else b""
-    except (msgspec.DecodeError, RecursionError):
+        plain = msgspec.json.encode(msgspec.json.decode(body), order="sorted") if 0 < len(body) <= MAX_SORTED_BYTES else body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         plain = body  # the node will say that this is no JSON
     return hashlib.blake2b(b"\0".join((function.encode(), target.encode(), plain)), digest_size=16).digest()
 

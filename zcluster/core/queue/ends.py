@@ -223,8 +223,8 @@ class Ends:
             self.next_purge = min(self.next_purge, job.ended + job.retention_s)
         self.told.ended.append(job)
         if job.state == State.DEAD:
-            error = (job.steps[-1].error or {}).get("message", "")
-            fields = {"job": job.number, "function": job.function, "key": job.caller, "attempts": job.attempt, "error": error}
+            # No more than that: every client may follow the events, and what is in a job is its asker's.
+            fields = {"job": job.number, "function": job.function, "attempts": job.attempt}
             self.told.events.append(Event("job_dead", fields, "warning"))
         for follower in self.following.ended(job):
             self.told.outcomes.setdefault(follower, []).append(job)

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - a lane is a queue in the store: of a function (any node will do) or of a node; in memory is only its beginning, the *window*;
-- within a lane the highest priority goes first, then the oldest; across lanes there is no order;
+- within a lane the highest priority goes first, then the oldest; lanes that share nodes take turns of TURN jobs, those whose
+  first job has the highest priority first;
 - a node is given as many jobs as it has slots, and a little more than that when its jobs end faster than commits do;
 - ``any`` goes to the worker with the smallest share of its slots in use, to the master only when no usable worker has the
   function; a job that failed goes to another node than before, where there is one;
@@ -14,6 +15,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import Protocol
 
@@ -24,6 +26,8 @@ WINDOW = 1024
 many."""
 WINDOW_BYTES = 1_048_576
 """And so many bytes of arguments, or one job."""
+TURN = 16
+"""Jobs that a lane may take while others wait for the same nodes."""
 _rank = attrgetter("rank")
 
 
@@ -48,7 +52,7 @@ class Nodes(Protocol):
 class Lane:
     """The beginning of one queue."""
 
-    __slots__ = ("_index", "_most", "bytes", "loading", "more", "name", "skipped", "window")
+    __slots__ = ("_index", "_most", "bytes", "loading", "more", "name", "skipped", "turn", "window")
 
     def __init__(self, name: str, index: dict[int, Job], most: int = WINDOW) -> None:
         self.name = name
@@ -60,8 +64,15 @@ class Lane:
         self.more = False
         """There may be more in the store."""
         self.loading = False
+        self.turn = 0
+        """When it was served last, beside others."""
         self.skipped = False
         """A job was left to the store while the answer of the store was under way: it may not be in that."""
+
+    @property
+    def priority(self) -> int:
+        """Of its first job."""
+        return self.window[0].priority if self.window else -1
 
     def add(self, job: Job) -> None:
         """``job`` is ready: into the window, or, when it comes after it, left to the store."""
@@ -140,6 +151,7 @@ class Lanes:
         self._ended: dict[str, int] = {}
         """Jobs that ended on each node since the last commit: so many more it may be given ahead of a free slot."""
         self._stirred: dict[str, None] = {}
+        self._turn = 0
 
     def open(self, lanes: Iterable[str]) -> None:
         """The store has ready jobs in these."""
@@ -225,41 +237,57 @@ class Lanes:
             for node in self._ended:
                 self._stirred[NODE_LANE + node] = None
             self._stirred.update((name, None) for name in self.lanes if name.startswith(ANY_LANE))
-        wanted: dict[str, int] = {}
         stirred, self._stirred = self._stirred, {}
-        for name in stirred:
-            lane = self.lanes.get(name)
-            if lane is None:
-                continue
-            room = self._serve(lane)
+        lanes = [self.lanes[name] for name in stirred if name in self.lanes]
+        rooms = self._take_turns(lanes) if len(lanes) > 1 else {lane.name: self._serve(lane, self._most) for lane in lanes}
+        wanted: dict[str, int] = {}
+        for lane in lanes:
             if not lane.window and not lane.more:
-                del self.lanes[name]
-            elif not lane.window and room and not lane.loading:
+                del self.lanes[lane.name]
+            elif not lane.window and rooms[lane.name] and not lane.loading:
                 lane.load()
-                wanted[name] = min(self._most, room + self._most // 4)
+                wanted[lane.name] = min(self._most, rooms[lane.name] + self._most // 4)
         self._ended = {}
         return wanted
+
+    def _take_turns(self, lanes: list[Lane]) -> dict[str, int]:
+        """Serve lanes that may share nodes: the highest priority first, of the same the one that was served longest ago."""
+        waiting = [(-lane.priority, lane.turn, number) for number, lane in enumerate(lanes)]
+        heapify(waiting)
+        rooms: dict[str, int] = {}
+        while waiting:
+            number = heappop(waiting)[2]
+            lane = lanes[number]
+            before = len(lane.window)
+            rooms[lane.name] = self._serve(lane, TURN)
+            if len(lane.window) < before:
+                self._turn += 1
+                lane.turn = self._turn
+                heappush(waiting, (-lane.priority, lane.turn, number))
+        return rooms
 
     def is_paused(self, node: str) -> bool:
         """Whether ``node`` is given nothing."""
         return any(fnmatchcase(node, pattern) for pattern in self.paused)
 
-    def _serve(self, lane: Lane) -> int:
-        """Give the window's jobs to nodes; returns how many more there is room for."""
+    def _serve(self, lane: Lane, most: int) -> int:
+        """Give the window's jobs to nodes, ``most`` at most; returns how many more there is room for."""
         rooms = [(node, room) for node in self._eligible(lane.name) if (room := self._room(node)) > 0]
         if len(rooms) == 1:
             node, room = rooms[0]
-            jobs = lane.take(room)
+            jobs = lane.take(min(room, most))
             for job in jobs:
                 self._give(job, node.name)
             return room - len(jobs)
         if rooms:
-            self._spread(lane, [node for node, _ in rooms])
+            self._spread(lane, [node for node, _ in rooms], most)
         return sum(max(0, self._room(node)) for node, _ in rooms)
 
-    def _spread(self, lane: Lane, nodes: list[NodeView]) -> None:
+    def _spread(self, lane: Lane, nodes: list[NodeView], most: int) -> None:
         """One at a time, to the least loaded."""
-        while lane.window and nodes:
+        for _ in range(most):
+            if not lane.window or not nodes:
+                return
             job = lane.take(1)[0]
             others = [node for node in nodes if node.name != job.node] if job.attempt else nodes
             node = min(others or nodes, key=lambda node: self.held.get(node.name, 0) / node.slots)

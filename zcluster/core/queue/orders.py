@@ -9,6 +9,7 @@ Rules kept here:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
@@ -44,6 +45,8 @@ class Orders:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._asked: dict[int, list[Order]] = {}
+        self._follows: dict[Follower, int] = {}
+        """How many of these are to follow, by owner."""
         self._fetching: dict[int, list[Order]] = {}
         self._drops: dict[int, None] = {}
         self._done: list[tuple[Order, Job]] = []
@@ -62,16 +65,46 @@ class Orders:
         if job is None and order.op == "follow":
             job = queue.following.recent(order.number)
         if job is None:
-            self._asked.setdefault(order.number, []).append(order)
+            self._ask(order)
         else:
             self._perform(order, job, now, wall_s)
+
+    def waiting(self, owner: Follower) -> int:
+        """How many jobs this owner wants to follow whose store has not answered yet."""
+        return self._follows.get(owner, 0)
+
+    def gone(self, owner: Follower) -> None:
+        """Its session is over: it follows nothing more."""
+        if not self._follows.pop(owner, 0):
+            return
+        for asked in (self._asked, self._fetching):
+            for number, orders in list(asked.items()):
+                asked[number] = [order for order in orders if order.owner is not owner]
+
+    def _ask(self, order: Order) -> None:
+        """Have the job fetched. Who follows it already waits once."""
+        orders = self._asked.setdefault(order.number, [])
+        if order.op == "follow":
+            if any(other.owner is order.owner and other.op == "follow" for other in orders):
+                return
+            self._follows[order.owner] = self._follows.get(order.owner, 0) + 1
+        orders.append(order)
+
+    def _answered(self, order: Order) -> None:
+        """An order that was asked for is about to be carried out."""
+        if order.op == "follow":
+            left = self._follows.get(order.owner, 0) - 1
+            if left > 0:
+                self._follows[order.owner] = left
+            else:
+                self._follows.pop(order.owner, None)
 
     def take(self, batch: Batch) -> None:
         """What ``batch`` is to fetch and to drop."""
         drops = dict.fromkeys(list(self._drops)[:MAX_FETCHED])
         self._drops = dict.fromkeys(list(self._drops)[MAX_FETCHED:])
         if self._asked:
-            asked = list(self._asked)[: MAX_FETCHED - len(drops)]
+            asked = list(islice(self._asked, MAX_FETCHED - len(drops)))
             self._fetching = {number: self._asked.pop(number) for number in asked}
         batch.delete = list(drops)
         batch.fetch = list({**drops, **dict.fromkeys(self._fetching)})
@@ -96,6 +129,7 @@ class Orders:
         self._committing = []
         for number, orders in fetching.items():
             for order in orders:
+                self._answered(order)
                 found = self._queue.find(number) or done.fetched.get(number)
                 if found is None:
                     self._refuse(order, _unknown())
@@ -104,12 +138,16 @@ class Orders:
 
     def failed(self, error: ZClusterError) -> None:
         """The batch is not on disk."""
+        # What was done to a job stays done, and is written when the store works: only then it is answered.
+        self._done = [each for each in self._committing if each[0].op != "drop"] + self._done
         for order, _ in self._committing:
-            self._refuse(order, error)
-        for number, orders in self._fetching.items():
+            if order.op == "drop":
+                self._refuse(order, error)
+        for orders in self._fetching.values():
             for order in orders:
+                self._answered(order)
                 if order.op == "follow":
-                    self._asked.setdefault(number, []).append(order)  # whether there is such a job shows when the store works
+                    self._ask(order)  # whether there is such a job shows when the store works
                 else:
                     self._refuse(order, error)
         self._fetching, self._committing = {}, []
@@ -130,9 +168,12 @@ class Orders:
             queue.later(lambda now, wall_s: self.put(order, now, wall_s))
             return
         if job.number in self._drops:  # the next batch deletes it, unless the disk fails, and then reads it
-            self._asked.setdefault(job.number, []).append(order)
+            self._ask(order)
             return
         committed = job.number not in queue.live
+        if not committed and job.final and order.op in ("retry", "drop"):
+            self._ask(order)  # its end goes with the next batch, and then it can be dealt with
+            return
         match order.op:
             case "follow":
                 # A job that has ended, but not on disk yet, is told when it is.

@@ -5,6 +5,7 @@ Rules kept here:
 - a passed deadline is another attempt that counts; a lost node is one, and a death;
 - what never started, because a node was full, leaving or without the function, counts against nothing;
 - nor does what a node that leaves could not finish: who stopped the node is to blame, not the job;
+- of what a node says only what an error has is kept, cut to a line: it is in every list, and written with each attempt;
 - a master that stops says nothing about the job: it stays leased, and has another attempt when a master is back.
 """
 
@@ -16,7 +17,12 @@ from typing import Any
 import msgspec
 
 from zcluster.core.queue.transitions import Loss
+from zcluster.errors import PeerError, error_from_dict
 
+MAX_CHARS = 1000
+"""Of a message or hint that is kept: each attempt of a job keeps its error."""
+MAX_NAME_CHARS = 128
+MAX_AFTER_S = 366 * 86_400.0
 FREE_PAUSE_S = 0.1
 """The least pause after an attempt that never started."""
 
@@ -53,12 +59,14 @@ def verdict(body: bytes, leaving: bool = False) -> Verdict:
         leaving: the node had said that it would leave.
     """
     try:
-        error = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        error = {"code": "protocol_error", "message": "the node's error cannot be read", "hint": ""}
-    code = str(error.get("code", ""))
-    after_s = error.get("retry_after_s")
-    asked = float(after_s) if code == "retry" and isinstance(after_s, int | float) and 0 <= after_s < 366 * 86_400 else None
+        said = error_from_dict(msgspec.json.decode(body, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = PeerError("the node's error cannot be read")
+    code, after_s = said.code, said.retry_after_s
+    asked = after_s if code == "retry" and after_s is not None and 0 <= after_s < MAX_AFTER_S else None
+    error = {**said.to_dict(), "message": said.message[:MAX_CHARS], "hint": said.hint[:MAX_CHARS]}
+    for name in ("node", "request_id"):
+        error[name] = str(error.get(name, ""))[:MAX_NAME_CHARS]
     loss = _LOSSES.get(code)
     if leaving and loss is Loss.DEATH:
         loss = Loss.NOTHING

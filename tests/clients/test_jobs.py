@@ -472,6 +472,19 @@ class Parts:
         return {"items": found, "next": None}
 
 
+def test_a_value_that_is_none_fails_for_its_node_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(c: AsyncClient, master: Master) -> None:
+        spoiled = part(8, "done", "w1", error={"code": "protocol_error", "message": "no JSON"})
+        parts = Parts([spoiled, part(9, "done", "w2", value=2)])
+        master.answers = {"queue.show": show(parts=2), "queue.outcomes": parts.outcomes}
+        found = [each async for each in c.job(ID).outcomes()]
+        assert [(each.node, each.ok, each.value) for each in found] == [("w1", False, None), ("w2", True, 2)]
+        assert found[0].error is not None
+        assert (found[0].error.code, found[0].error.node) == ("protocol_error", "w1")
+
+    played(monkeypatch, scene)
+
+
 def show(**more: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return lambda args: {"id": args["id"], "accepted_s": 100.0, "parts": 0, "steps": [{"at_s": 101.5}], **more}
 

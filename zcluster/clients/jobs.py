@@ -231,7 +231,7 @@ class AsyncJob:
 def _result(item: Mapping[str, Any], accepted_s: float) -> Result:
     """One part of a fan-out."""
     node, elapsed_s = str(item["node"]), max(float(item["ended_s"]) - accepted_s, 0.0)
-    if WORDS[item["state"]] == State.DONE:
+    if WORDS[item["state"]] == State.DONE and item["error"] is None:
         return Result(node, True, item["value"], None, elapsed_s)
     return Result(node, False, None, error_from_dict({"node": node, **(item["error"] or {})}), elapsed_s)
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
+from zcluster.brokers import audit
+from zcluster.brokers.queue_functions import MAX_IDS, PAGE_BYTES
+from zcluster.brokers.queueordering import MAX_ORDERED, SLICE_JOBS
+from zcluster.brokers.queuewatch import MAX_WATCHERS, MAX_WATCHERS_PER_KEY
 from zcluster.cli.main import cli
 from zcluster.clients import AsyncClient, AsyncJob
 from zcluster.clients.queue import AsyncQueue
@@ -16,7 +20,7 @@ from zcluster.config import SETTINGS
 from zcluster.config.units import MIB
 from zcluster.core.queue import admission, transitions, verdict
 from zcluster.core.queue.following import MAX_FOLLOWED
-from zcluster.core.queue.job import FINAL, MAX_STEPS, State
+from zcluster.core.queue.job import FINAL, MAX_STEPS, Job, State
 from zcluster.core.queue.lanes import WINDOW, WINDOW_BYTES
 from zcluster.core.queue.transitions import ALLOWED, Backoff, Loss
 from zcluster.errors import ERRORS
@@ -72,6 +76,11 @@ def test_the_bounds_of_the_protocol_are_those_of_the_code() -> None:
         f"A session may follow {MAX_FOLLOWED:,} jobs",
         f"a time of more than {admission.MAX_SPAN_S / 86_400:.0f} days",
         f"of more than {admission.MAX_PARTS:,} nodes",
+        f"above {admission.MAX_SORTED_BYTES:,} bytes: those MUST be written alike",
+        f"values larger than {PAGE_BYTES >> 20} MiB together",
+        f"take {MAX_IDS:,} ids, which may be {MAX_ORDERED:,} jobs together",
+        f"at most {SLICE_JOBS:,} orders under way",
+        f"has {MAX_WATCHERS} places, {MAX_WATCHERS_PER_KEY} of them for one key",
     ):
         assert said in text, said
 
@@ -98,6 +107,10 @@ def test_the_defaults_of_the_how_to_are_those_of_the_code() -> None:
     assert SETTINGS["queue.job_expires_s"].default == 7 * 86_400
     assert SETTINGS["queue.retention_s"].default == 86_400
     assert "expires after `queue.job_expires_s`, 7 days" in text
+    assert SETTINGS["queue.max_retention_s"].default == 31 * 86_400
+    assert "`queue.max_retention_s` (31 days)" in text
+    assert f"One call deals with at most {MAX_ORDERED:,} jobs" in text
+    assert f"its {MAX_WATCHERS_PER_KEY} places, or all {MAX_WATCHERS} are taken" in text
     assert "lost with three nodes" in text
     assert transitions.MAX_DEATHS == 3
 
@@ -134,3 +147,18 @@ def test_the_python_reference_has_every_argument_of_submit() -> None:
     (shown,) = re.findall(r"^await submit\((.*?)\)$", REFERENCE, re.M | re.S)
     given = [name.partition("=")[0].strip() for name in shown.split(",")]
     assert [name for name in given if name != "*"] == list(inspect.signature(AsyncClient.submit).parameters)[1:]
+
+
+@pytest.mark.parametrize("text", [PROTOCOL, PAGE, DECISION], ids=["protocol", "how-to", "decision"])
+def test_keys_and_sequences_are_those_of_one_asker_and_the_pages_say_so(text: str) -> None:
+    mine, other = (Job(1, "f", "any", "any:f", 5, key, "c", b"", 0.0, idempotency_key="k", sequence="s") for key in "ab")
+    assert mine.identity != other.identity
+    assert mine.line != other.line
+    said = flat(text)
+    assert re.search(r"of one client key|one of the asker's|those of one CURVE key", said)
+    assert not re.search("cluster's: (a key|the same one)|of another client's key|or of another client\\.", said)
+
+
+def test_the_audit_page_says_how_many_records_wait() -> None:
+    page = flat((DOCS / "how-to" / "audit.md").read_text(encoding="utf-8"))
+    assert f"Up to {audit.MAX_WAITING:,} records ({audit.MAX_WAITING_BYTES >> 20} MiB) wait in memory" in page

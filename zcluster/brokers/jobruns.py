@@ -236,12 +236,13 @@ class JobRuns:
             self._queue.outcome(run.job.number, run.attempt, True, value, queue_now, wall_s)
 
     def _is_leaving(self, name: str) -> bool:
-        """Whether a node has said that it leaves, and may end what it has for that reason alone."""
+        """Whether a node has ended what it had for another reason than the job: it has said that it leaves, or it is here again
+        already, in a new session of the same process."""
         machine = self._machine
         node = machine.roster.nodes.get(name)
         if name == machine.name:
             return machine.admission.draining
-        return node is None or node.state == "left" or (node.peer is not None and node.peer.draining)
+        return node is None or node.state == "left" or node.peer is not None
 
     def _too_large(self, peer: Peer, id_: int, run: Run, size: int, queue_now: float, wall_s: float) -> None:
         self._forget(peer, id_)

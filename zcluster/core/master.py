@@ -161,8 +161,6 @@ class Master:
     def handle_deadline(self, now: float) -> None:
         """End what is due: deadlines of requests, leases of sessions, the grace after the start."""
         self.dispatch.handle_deadline(now)
-        if (own := self.roster.peers.get(LOCAL)) is not None:
-            self.roster.seen(own, now)  # a process that stood still for a while has not lost itself
         self.roster.handle_deadline(now)
         if not self._grace_over and now >= self.admission.grace_until_s:
             self._grace_over = True

@@ -163,6 +163,11 @@ class Roster:
     def handle_deadline(self, now: float) -> None:
         """End the leases that have run out. Runs ten times an interval, so that an end is at most that late."""
         interval_s = self.limits.heartbeat_s
+        late_s = now - self._sweep_due_s
+        if late_s > interval_s and self._sweep_due_s:
+            # This process stood still (it was stopped, or the machine slept) and has not read what the others said meanwhile.
+            for peer in self.peers.values():
+                peer.last_seen_s += late_s
         self._sweep_due_s = now + interval_s / 10
         silent_s, lease_s = interval_s * SILENT_AFTER_HEARTBEATS, interval_s * self.limits.lease_heartbeats
         agent_lease_s = self.limits.agent_heartbeat_s * self.limits.lease_heartbeats

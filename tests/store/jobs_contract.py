@@ -22,6 +22,7 @@ from zcluster.store.jobs import (
     MAX_BATCH_JOBS,
     MAX_META_BYTES,
     MAX_PAGE,
+    MAX_PURGED,
     MUTABLE,
     PARTS_BYTES,
     READY_BYTES,
@@ -96,6 +97,11 @@ def fan_out(number: int, parts: int, **more: Any) -> list[Job]:
 
 def changed(of: Job, **more: Any) -> Job:
     return msgspec.structs.replace(of, **more)
+
+
+def bare(of: Job) -> Job:
+    """Without arguments and result."""
+    return changed(of, body=b"", result=b"")
 
 
 def ended(of: Job, state: State = DONE, at: float = 10.0, **more: Any) -> Job:
@@ -289,11 +295,11 @@ class JobsContract:
             job(7, idempotency_key="a", key="other caller"),
             fetch=[2, 3, 7],
         )
-        assert {number: plain(one) for number, one in done.known.items()} == {2: plain(first)}
+        assert {number: plain(one) for number, one in done.known.items()} == {2: plain(bare(first))}
         assert sorted(done.fetched) == [3, 7], "another asker's key is another key"
         assert await pages(store, Query()) == [[7, 6, 5, 4, 3, 1]]
         done = await insert(await reopened(place), job(8, idempotency_key="b"))
-        assert [plain(one) for one in done.known.values()] == [plain(job(4, idempotency_key="b"))]
+        assert [plain(one) for one in done.known.values()] == [plain(bare(job(4, idempotency_key="b")))]
 
     @on_loop
     async def test_of_two_in_one_batch_the_second_is_known(self, place: Place) -> None:
@@ -311,9 +317,9 @@ class JobsContract:
         await insert(store, first)
         after = ended(first, result=LARGE)
         done = await insert(store, job(2, idempotency_key="a"), update=[after])
-        assert plain(done.known[2]) == plain(after)
+        assert plain(done.known[2]) == plain(bare(after))
         done = await insert(store, job(3, idempotency_key="a"), delete=[1])
-        assert (plain(done.known[3]), sum(done.purged.values())) == (plain(after), 1)
+        assert (plain(done.known[3]), sum(done.purged.values())) == (plain(bare(after)), 1)
         done = await insert(store, job(4, idempotency_key="a"))
         assert not done.known
 
@@ -337,7 +343,7 @@ class JobsContract:
         again = [changed(one, body=LARGE) for one in fan_out(4, 3, idempotency_key="a")]
         done = await insert(store, *again, job(8), fetch=[4, 5, 6, 7, 8])
         assert list(done.known) == [4]
-        assert plain(done.known[4]) == plain(fan_out(1, 2, idempotency_key="a")[0]) | {"parts_left": 2}
+        assert plain(done.known[4]) == plain(bare(fan_out(1, 2, idempotency_key="a")[0])) | {"parts_left": 2}
         assert sorted(done.fetched) == [8]
         assert list(await store.parts(4)) == []
 
@@ -704,6 +710,42 @@ class JobsContract:
         done = await insert(store, job(1, body=LARGE), *fan_out(2, 1), update=[after], fetch=[1, 3, 9])
         assert whole(done)["fetched"] == {1: plain(after), 3: plain(fan_out(2, 1)[1])}
 
+    @on_loop
+    async def test_jobs_are_fetched_up_to_so_many_bytes(self, place: Place) -> None:
+        store = await place.open()
+        half = b"x" * (PARTS_BYTES // 2)
+        jobs = [job(1, body=half), job(2, body=half[1:]), job(3, body=b"1"), job(4), job(5, body=b"", result=half * 2), job(6)]
+        await insert(store, *jobs, update=[ended(jobs[4], result=half * 2)])
+        for asked, given in (
+            ([1, 2, 3, 4], [1, 2, 3]),  # a byte short of it, and at it
+            ([3, 2, 1], [3, 2, 1]),
+            ([4, 9, 2, 1, 3], [4, 2, 1]),
+            ([5, 6], [5]),
+            ([6, 5, 4], [6, 5]),
+        ):
+            done = await store.commit(Batch(fetch=asked))
+            assert list(done.fetched) == given
+            assert done.unfetched == [number for number in asked if number not in given and number != 9]
+        assert done.fetched[5].result == half * 2
+
+    @on_loop
+    async def test_unblocked_jobs_are_given_up_to_so_many_bytes(self, place: Place) -> None:
+        store = await place.open()
+        half = b"x" * (PARTS_BYTES // 2)
+        first = [job(number, sequence=f"s{number}") for number in range(1, 8)]
+        bodies = {1: half, 2: half[1:], 3: b"1"}
+        more: dict[int, dict[str, Any]] = {5: {"due": 5.0, "lane": "any:later"}, 6: {"lane": "any:g"}, 7: {"lane": "any:g"}}
+        waiting = [
+            job(10 + number, sequence=f"s{number}", body=bodies.get(number, b"{}"), **more.get(number, {}))
+            for number in range(1, 8)
+        ]
+        await insert(store, *first, *reversed(waiting))
+        done = await update(store, *(ended(one) for one in first), ready={"any:g": 9})
+        assert (numbers(done.unblocked), done.left) == ([11, 12, 13], ["any:f", "any:g"])
+        assert numbers(done.ready["any:g"]) == [16, 17]
+        done = await update(store, *(ended(one) for one in waiting), ready={"any:f": 9})
+        assert (done.unblocked, done.left) == ([], [])
+
     # ----- the end of jobs
 
     @on_loop
@@ -746,6 +788,29 @@ class JobsContract:
             assert list(await store.parts(1)) == []
             opened = await (await reopened(place)).opened()
             assert (opened.counts, opened.last_number) == ({}, 3)
+
+        test(self, place)
+
+    @pytest.mark.parametrize("how", ["purge", "delete"])
+    def test_so_many_go_at_once_with_their_parts(self, place: Place, how: str) -> None:
+        @on_loop
+        async def test(_: Any, place: Place) -> None:
+            store = await place.open()
+            sizes = {1: MAX_PURGED - 2, 5001: 0, 5002: 0, 5003: MAX_PURGED, 10_001: 1, 10_003: MAX_PURGED - 2, 15_001: 0}
+            jobs = {number: fan_out(number, parts) if parts else [job(number)] for number, parts in sizes.items()}
+            for number, some in jobs.items():
+                done = await insert(store, *some, counts={DONE: len(some)}, update=[ended(one, at=number) for one in some])
+            turns = [[1, 5001], [5002], [5003], [10_001], [10_003, 15_001]]  # at the limit; one more; more by itself; one more
+            left = list(sizes)
+            for turn in turns:
+                done = await store.commit(Batch(delete=left) if how == "delete" else Batch(purge=20_000.0))
+                left = left[len(turn) :]
+                assert sum(done.purged.values()) == sum(len(jobs[number]) for number in turn)
+                assert done.undeleted == (left if how == "delete" else [])
+                assert done.next_purge == (left[0] if left and how == "purge" else math.inf)
+                assert await pages(store, Query()) == [left[::-1]]
+            assert (await store.check()).ok
+            assert (await (await reopened(place)).opened()).counts == {}
 
         test(self, place)
 

@@ -34,7 +34,7 @@ from jobs_contract import (
 
 from zcluster.core.queue.job import Job, State
 from zcluster.errors import StoreFailed
-from zcluster.store import jobs_memory
+from zcluster.store import jobs_memory, jobs_reader, jobs_turn
 from zcluster.store.jobs import Batch, JobStore, Query
 from zcluster.store.jobs_memory import MemoryJobs
 from zcluster.store.jobs_opening import open_jobs
@@ -281,6 +281,11 @@ class Compared(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.limits = pytest.MonkeyPatch()  # small ones: a batch that asks for much is given a part of it
+        for module in (jobs_memory, jobs_reader):
+            self.limits.setattr(module, "PARTS_BYTES", len(LARGE) + 1)
+        for module in (jobs_memory, jobs_turn):
+            self.limits.setattr(module, "MAX_PURGED", 2)
         self.directory = tempfile.TemporaryDirectory()
         self.place = InSqlite(Path(self.directory.name))
         self.store = self.do(self.place.open())
@@ -369,6 +374,7 @@ class Compared(RuleBasedStateMachine):
         self.do(self.place.close())
         self.do(self.loop.shutdown_default_executor())
         self.loop.close()
+        self.limits.undo()
         self.directory.cleanup()
 
 

@@ -31,10 +31,13 @@ from zcluster.core.queue.job import Job, State
 
 FILE_BYTES = 262_144
 MAX_ASKED = 4096
+MAX_PURGED = 4096
+"""Jobs that a batch purges at most, and that it deletes, parts among them; or one fan-out with all its parts."""
 READY_BYTES = 1_048_576
 """The ready jobs of a lane that are read together end with the one whose arguments make them this large."""
 MAX_PAGE = 1000
 PARTS_BYTES = 16 * 1024 * 1024
+"""Whatever else is read together ends with the job that makes it this large."""
 MAX_META_BYTES = 1024 * 1024
 SCAN_JOBS = 100_000
 """A page of a listing looks at so many jobs at most; then it is given as it is, with ``next``."""

@@ -20,6 +20,7 @@ from zcluster.core.queue.job import Job, State
 from zcluster.errors import StoreFailed, ZClusterError
 from zcluster.store.jobs import (
     MAX_ASKED,
+    MAX_PURGED,
     MUTABLE,
     PARTS_BYTES,
     READY_BYTES,
@@ -89,7 +90,7 @@ class MemoryJobs:
             if looked == SCAN_JOBS or (matching and len(found) == query.limit):
                 return Page(found, last)
             if matching:
-                found.append(replace(job, steps=list(job.steps), body=b"", result=b""))
+                found.append(_bare(job))
             last = job.number
         return Page(found, 0)
 
@@ -97,7 +98,7 @@ class MemoryJobs:
         self._check_open()
         check_page(limit)
         jobs = [job for job in self._saved.jobs.values() if job.parent == parent and job.number > after] if parent else []
-        return _first(jobs, limit, PARTS_BYTES, lambda job: len(job.body) + len(job.result))
+        return _first(jobs, limit, PARTS_BYTES, _both)
 
     async def check(self) -> Report:
         self._check_open()
@@ -156,7 +157,7 @@ class _Turn:
         self._update()
         self._sequences()
         self._fan_outs()
-        self.done.known = {number: _copy(self.jobs[other]) for number, other in known.items()}
+        self.done.known = {number: _bare(self.jobs[other]) for number, other in known.items()}
         self._delete()
         self._purge()
         self._counters()
@@ -195,6 +196,7 @@ class _Turn:
                 job.steps = list(new.steps)
 
     def _sequences(self) -> None:
+        freed: list[Job] = []
         for name in {self.jobs[number].line for number in self.before} - {""}:
             jobs = [job for job in self.jobs.values() if job.line == name]
             live = sorted((job for job in jobs if not job.final), key=lambda job: job.number)
@@ -202,12 +204,15 @@ class _Turn:
             first = next((job for job in was_live if not job.blocked), live[0] if live else None)
             if first in was_live and first is not None and first.blocked:
                 first.blocked = False
-                self.done.unblocked.append(_copy(first))
+                freed.append(first)
             for job in jobs:
                 job.blocked = not job.final and job is not first
         for number, was in self.before.items():
             if self.jobs[number].blocked and (was is None or was.state != State.QUEUED):
                 self.done.blocked.add(number)
+        self.done.unblocked = _first(freed, len(freed), PARTS_BYTES, _both)
+        given = {job.number for job in self.done.unblocked}
+        self.done.left = sorted({job.lane for job in freed if job.ready and job.number not in given})
 
     def _fan_outs(self) -> None:
         left = Counter(part.parent for part in self.jobs.values() if part.parent and not part.final)
@@ -224,24 +229,28 @@ class _Turn:
                 self.done.complete.append((_copy(job_), _ended_parts(self.saved, job_)))
 
     def _delete(self) -> None:
-        for number in self.batch.delete:
-            job = self.jobs.get(number)
-            if job is not None and _can_go(job):
-                self._remove(job)
+        can = [self.jobs[number] for number in dict.fromkeys(self.batch.delete) if number in self.jobs]
+        self.done.undeleted = self._remove([job for job in can if _can_go(job)])
 
     def _purge(self) -> None:
         now = self.batch.purge
         if now is not None:
             over = [job for job in self.jobs.values() if _can_go(job) and job.ended + job.retention_s <= now]
-            for job in sorted(over, key=lambda job: job.ended + job.retention_s)[:MAX_ASKED]:
-                self._remove(job)
+            self._remove(sorted(over, key=lambda job: (job.ended + job.retention_s, job.number)))
 
-    def _remove(self, job: Job) -> None:
-        gone = [job, *(part for part in self.jobs.values() if part.parent == job.number)]
-        for one in gone:
-            del self.jobs[one.number]
-            _add_count(self.saved, one.state, -1)
-            self.done.purged[one.state] = self.done.purged.get(one.state, 0) + 1
+    def _remove(self, jobs: list[Job]) -> list[int]:
+        """Returns the numbers of those that are too much for one batch."""
+        rows = 0
+        for place, job in enumerate(jobs):
+            gone = [job, *(part for part in self.jobs.values() if part.parent == job.number)]
+            rows += len(gone)
+            if place and rows > MAX_PURGED:
+                return [job.number for job in jobs[place:]]
+            for one in gone:
+                del self.jobs[one.number]
+                _add_count(self.saved, one.state, -1)
+                self.done.purged[one.state] = self.done.purged.get(one.state, 0) + 1
+        return []
 
     def _counters(self) -> None:
         self.saved.meta.update(self.batch.meta)
@@ -266,7 +275,9 @@ class _Turn:
         if batch.expired is not None:
             over = [job for job in waiting if 0 < job.expires <= batch.expired]
             done.expired = _first(over, MAX_ASKED, PARTS_BYTES, lambda job: job.size)
-        done.fetched = {number: _copy(self.jobs[number]) for number in batch.fetch if number in self.jobs}
+        there = [self.jobs[number] for number in dict.fromkeys(batch.fetch) if number in self.jobs]
+        done.fetched = {job.number: job for job in _first(there, MAX_ASKED, PARTS_BYTES, _both, ordered=True)}
+        done.unfetched = [job.number for job in there[len(done.fetched) :]]
         if batch.due is not None or batch.expired is not None or batch.purge is not None:
             done.times = True
             done.next_due, done.next_at_s, done.next_expiry, done.next_purge = _times(self.jobs.values())
@@ -274,6 +285,14 @@ class _Turn:
 
 def _copy(job: Job) -> Job:
     return replace(job, steps=list(job.steps))
+
+
+def _bare(job: Job) -> Job:
+    return replace(job, steps=list(job.steps), body=b"", result=b"")
+
+
+def _both(job: Job) -> int:
+    return len(job.body) + len(job.result)
 
 
 def _first(jobs: list[Job], limit: int, bytes_: int, size: Callable[[Job], int], *, ordered: bool = False) -> list[Job]:

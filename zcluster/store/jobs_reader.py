@@ -19,13 +19,14 @@ import orjson
 from zcluster.core.queue.job import Job
 from zcluster.errors import StoreFailed
 from zcluster.store.jobfiles import JobFiles
-from zcluster.store.jobs import MAX_ASKED, PARTS_BYTES, READY_BYTES, SCAN_JOBS, Opened, Page, Query
+from zcluster.store.jobs import MAX_ASKED, MAX_PAGE, PARTS_BYTES, READY_BYTES, SCAN_JOBS, Opened, Page, Query
 from zcluster.store.jobs_schema import (
     BARE,
     BODY_FILE,
     BRIEF,
     LAST,
     RESULT_FILE,
+    RESULT_SIZE,
     SIZE,
     WHOLE,
     Asked,
@@ -44,7 +45,7 @@ TEXT_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 4096
 """What a row is counted for beside its arguments and its result."""
 
-_READY = "state = 0 AND due = 0 AND at_s = 0 AND blocked = 0 AND parts = 0"
+READY = "state = 0 AND due = 0 AND at_s = 0 AND blocked = 0 AND parts = 0"
 _DUE = "state = 0 AND due > 0 AND parts = 0"
 _AT = "state = 0 AND at_s > 0 AND parts = 0"
 _EXPIRES = "state = 0 AND expires > 0 AND parts = 0"
@@ -55,6 +56,7 @@ _TIMES = (
 )
 IN = "number IN (SELECT value FROM json_each(?))"
 _SIZED = f"SELECT json_group_array(json_array(number, size)) FROM (SELECT number, {SIZE} AS size FROM jobs WHERE {{}} LIMIT ?)"
+_SIZES = f"SELECT json_group_array(json_array(number, {SIZE} + {RESULT_SIZE})) FROM jobs WHERE {IN}"
 _decode_sizes = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_numbers = msgspec.json.Decoder(list[int]).decode
 _decode_tallies = msgspec.json.Decoder(list[tuple[int, int, int]]).decode
@@ -92,6 +94,25 @@ class JobReader:
                 found[row.number] = self._job(row)
         return [found[number] for number in numbers if number in found]
 
+    def some(self, numbers: Sequence[int]) -> tuple[list[Job], list[int]]:
+        """Those of ``numbers`` that there are, whole, in this order, ending with the one that makes arguments and results
+        PARTS_BYTES; and the numbers of the others that there are."""
+        if not numbers:
+            return [], []
+        sizes = dict(_decode_sizes(self._connection.execute(_SIZES, (json_text(numbers),)).fetchone()[0]))
+        there = [number for number in dict.fromkeys(numbers) if number in sizes]
+        first, _ = _first([(number, sizes[number]) for number in there], PARTS_BYTES)
+        return self.whole(first), there[len(first) :]
+
+    def brief(self, numbers: Sequence[int]) -> list[Job]:
+        """Those of ``numbers`` that there are, in this order, without arguments and results."""
+        jobs: list[Job] = []
+        for first in range(0, len(numbers), MAX_PAGE):
+            some = numbers[first : first + MAX_PAGE]
+            rows = {row.number: row for row in self._rows(BRIEF, some)}
+            jobs += (job_of(row, *self._told(row), b"", b"") for row in (rows[number] for number in some if number in rows))
+        return jobs
+
     def between(self, first: int, last: int) -> tuple[list[int], list[Job]]:
         """The first jobs with such numbers, whole, and the numbers of these rows."""
         sql = (
@@ -115,7 +136,7 @@ class JobReader:
 
     def ready(self, lane: str, limit: int) -> tuple[list[Job], bool]:
         """The first ready jobs of ``lane``, and whether there are more."""
-        sql = _SIZED.format(f"lane = ? AND {_READY} ORDER BY priority DESC, number")
+        sql = _SIZED.format(f"lane = ? AND {READY} ORDER BY priority DESC, number")
         sized = _decode_sizes(self._connection.execute(sql, (lane, limit + 1)).fetchone()[0])
         numbers, total = _first(sized[:limit], READY_BYTES)
         return self.whole(numbers, total), len(numbers) < len(sized)
@@ -160,7 +181,7 @@ class JobReader:
         execute = self._connection.execute
         counters = dict(execute("SELECT name, n FROM counters WHERE n != 0"))
         last = counters.pop(LAST, 0)
-        lanes = dict(execute(f"SELECT lane, count(*) FROM jobs WHERE {_READY} GROUP BY lane"))
+        lanes = dict(execute(f"SELECT lane, count(*) FROM jobs WHERE {READY} GROUP BY lane"))
         leased = self.whole(self.numbers("SELECT json_group_array(number) FROM jobs WHERE state = 1"))
         usage = {key: (jobs, size) for key, jobs, size in execute("SELECT * FROM usage WHERE jobs != 0 OR bytes != 0")}
         meta = dict(execute("SELECT name, value FROM meta"))
@@ -189,9 +210,9 @@ class JobReader:
             since, SCAN_JOBS, *params, query.limit + 1,
         )  # fmt: skip
         if len(found) > query.limit:
-            return Page(self._brief(found[: query.limit]), found[query.limit - 1])
+            return Page(self._listed(found[: query.limit]), found[query.limit - 1])
         edge = self._connection.execute(f"SELECT number {scanned} LIMIT 2 OFFSET ?", (since, SCAN_JOBS - 1)).fetchall()
-        return Page(self._brief(found), edge[0][0] if len(edge) > 1 else 0)
+        return Page(self._listed(found), edge[0][0] if len(edge) > 1 else 0)
 
     def parts(self, parent: int, after: int, limit: int) -> list[Job]:
         """Parts of a fan-out, ending with the one that makes them PARTS_BYTES. Raises StoreFailed: a file cannot be read."""
@@ -223,9 +244,8 @@ class JobReader:
                 size -= len(jobs[-1].body) + len(jobs[-1].result)
         return jobs
 
-    def _brief(self, numbers: Sequence[int]) -> list[Job]:
-        rows = {row.number: row for row in self._rows(BRIEF, numbers)}
-        jobs = [job_of(row, *self._told(row), b"", b"") for row in (rows[number] for number in numbers if number in rows)]
+    def _listed(self, numbers: Sequence[int]) -> list[Job]:
+        jobs = self.brief(numbers)
         self.unreadable.clear()
         return jobs
 

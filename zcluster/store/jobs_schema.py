@@ -246,8 +246,9 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 BODY_FILE, RESULT_FILE = 1, 2
-SIZE = "iif(typeof(body) = 'text', CAST(substr(body, instr(body, ' ') + 1) AS INTEGER), length(body))"
-"""The size of the arguments."""
+_SIZE = "iif(typeof({0}) = 'text', CAST(substr({0}, instr({0}, ' ') + 1) AS INTEGER), length({0}))"
+SIZE, RESULT_SIZE = _SIZE.format("body"), _SIZE.format("result")
+"""The size of the arguments, and of the result."""
 _PARTS = (
     "number", "state", "blocked", "parts_left", "((typeof(body) = 'text') + 2 * (typeof(result) = 'text'))", "parent", "parts",
     "priority", "asked_sum", "became_sum", "json_quote(lane)", "json_quote(sequence)",

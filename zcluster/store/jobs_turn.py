@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -16,8 +18,8 @@ import orjson
 
 from zcluster.core.queue.job import FINAL, Job, State
 from zcluster.store.jobfiles import JobFiles
-from zcluster.store.jobs import MAX_ASKED, Batch, Done
-from zcluster.store.jobs_reader import IN, OVER, JobReader, json_text
+from zcluster.store.jobs import MAX_PURGED, Batch, Done
+from zcluster.store.jobs_reader import IN, OVER, READY, JobReader, json_text
 from zcluster.store.jobs_schema import (
     BLOCK,
     COUNT,
@@ -56,6 +58,9 @@ _TALLY = (
     "SELECT json_group_array(json_array(state, n)) FROM (SELECT state, count(*) AS n FROM jobs "
     f"WHERE number IN {_GONE} GROUP BY state)"
 )
+_LANES = f"SELECT DISTINCT lane FROM jobs WHERE {IN} AND {READY} ORDER BY lane"
+_OVER = "SELECT json_group_array(json_array(number, rows)) FROM (SELECT number, 1 + parts AS rows FROM jobs WHERE {})"
+"""Jobs that may go, and how many rows they are."""
 _decode_pairs = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_before = msgspec.json.Decoder(list[tuple[int, int, int, str]]).decode
 _decode_names = msgspec.json.Decoder(list[str]).decode
@@ -187,7 +192,9 @@ class Turn:
         new = {number for number in came if was.get(number, FINAL) >= FINAL}
         sql = f"SELECT json_group_array(number) FROM jobs WHERE blocked = 1 AND {IN}"
         self.done.blocked = set(self._reader.numbers(sql, json_text(list(came)))) if came else set()
-        self.done.unblocked = self._reader.whole([number for number in freed if number not in new])
+        self.done.unblocked, more = self._reader.some(sorted(number for number in freed if number not in new))
+        if more:
+            self.done.left = [lane for (lane,) in self._connection.execute(_LANES, (json_text(more),))]
 
     def _fan_outs(self) -> None:
         ended: set[int] = set()
@@ -212,18 +219,23 @@ class Turn:
 
     def _tell_known(self, known: dict[int, int]) -> None:
         if known:
-            jobs = {job.number: job for job in self._reader.whole(list(set(known.values())))}
+            jobs = {job.number: job for job in self._reader.brief(list(set(known.values())))}
             self.done.known = {number: jobs[other] for number, other in known.items() if other in jobs}
 
     def _remove(self) -> None:
-        batch, numbers = self._batch, self._reader.numbers
+        batch = self._batch
         if batch.delete:
-            self._delete(numbers(f"SELECT json_group_array(number) FROM jobs WHERE {OVER} AND {IN}", json_text(batch.delete)))
+            rows = dict(self._over(IN, json_text(batch.delete)))
+            can = [(number, rows[number]) for number in dict.fromkeys(batch.delete) if number in rows]
+            now = together(can)
+            self.done.undeleted = [number for number, _ in can[len(now) :]]
+            self._delete(now)
         if batch.purge is not None:
-            sql = (
-                f"SELECT json_group_array(number) FROM (SELECT number FROM jobs WHERE {OVER} AND over <= ? ORDER BY over LIMIT ?)"
-            )
-            self._delete(numbers(sql, batch.purge, MAX_ASKED))
+            self._delete(together(self._over("over <= ? ORDER BY over, number LIMIT ?", batch.purge, MAX_PURGED)))
+
+    def _over(self, where: str, *params: object) -> list[tuple[int, int]]:
+        """The numbers of jobs that may go, and how many rows they are."""
+        return _decode_pairs(self._connection.execute(_OVER.format(f"{OVER} AND {where}"), params).fetchone()[0])
 
     def _delete(self, numbers: list[int]) -> None:
         if not numbers:
@@ -258,10 +270,17 @@ class Turn:
         if batch.expired is not None:
             done.expired = reader.expired(batch.expired)
         if batch.fetch:
-            done.fetched = {job.number: job for job in reader.whole(batch.fetch)}
+            fetched, done.unfetched = reader.some(batch.fetch)
+            done.fetched = {job.number: job for job in fetched}
         if batch.due is not None or batch.expired is not None or batch.purge is not None:
             done.times = True
             done.next_due, done.next_at_s, done.next_expiry, done.next_purge = reader.times()
+
+
+def together(sized: Sequence[tuple[int, int]]) -> list[int]:
+    """The first numbers, as many as make MAX_PURGED rows at most; but one."""
+    rows = list(accumulate(size for _, size in sized))
+    return [number for (number, _), until in zip(sized, rows, strict=True) if until <= max(MAX_PURGED, rows[0])]
 
 
 def needs_look(job: Job) -> bool:

@@ -162,7 +162,8 @@ class Broken:
                 await self._submit(c, self.large, f"{number}" * LARGE)
             assert await (await c.submit("q.size", {"value": "abc"})).result() == 3
             await self.cluster.restart_master()
-            await asyncio.gather(*[self._submit(c, self.waiting, f"l{number}" * 50) for number in range(100)])
+            for number in range(50):  # a commit each
+                await self._submit(c, self.waiting, f"l{number}" * 50)
         await self.down()
         assert self.wal.stat().st_size > 10 * PAGE
         shutil.copytree(self.database.parent, self._whole)
@@ -256,6 +257,21 @@ def test_a_broken_database_is_an_error_that_says_so(broken: Broken, harm: str) -
         assert report["findings"]
         if harm in READABLE:
             assert report["jobs"] > JOBS // 4, report
+
+    asyncio.run(body())
+
+
+def test_a_log_that_is_damaged_in_its_middle_is_an_error(broken: Broken) -> None:
+    async def body() -> None:
+        await broken.down()
+        broken.mend()
+        flip(broken.wal, broken.wal.stat().st_size // 2)
+        said = await broken.start()
+        assert "jobs.db-wal is broken" in said
+        code, report = broken.check()
+        assert (code, report["ok"], "jobs.db-wal is broken" in report["findings"][0]) == (1, False, True)
+        assert JOBS <= report["jobs"] < len(broken.waiting) + len(broken.large)
+        assert broken.wal.exists(), "nothing is thrown away"
 
     asyncio.run(body())
 

@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,8 @@ from zcluster.store.jobfiles import JobFiles
 from zcluster.store.jobs import FILE_BYTES, Report
 from zcluster.store.jobs_reader import JobReader
 from zcluster.store.jobs_schema import LAST, LAYOUT, SIZE, files_of
+from zcluster.store.sqlite_file import log_of
+from zcluster.store.sqlite_log import damaged_log
 
 MAX_FINDINGS = 100
 MAX_RANGES = 1000
@@ -64,6 +67,10 @@ def check_file(path: Path, *, file_bytes: int = FILE_BYTES) -> Report:
         finally:
             connection.close()
     report.details["in_use"] = in_use
+    log = log_of(path)
+    if not in_use and damaged_log(log):
+        found = f"{log} is broken: what was committed after the damage is left out here"
+        report = replace(report, ok=False, findings=[found, *report.findings])
     return report
 
 

@@ -4,7 +4,7 @@ Rules kept here:
 - one process at a time has the store (flock on a file beside it, which ends with its process, however that ends);
 - the file is opened by SQLite only: another open and close in this process would drop SQLite's locks
   (https://www.sqlite.org/howtocorrupt.html, 2.2);
-- a file that is broken, emptied or lost is an error that names it; a store is begun anew only where there was none.
+- a file that is broken, emptied or lost is an error that names it, its log too; a store is begun anew only where there was none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from zcluster.errors import Busy, StoreFailed, ZClusterError
 from zcluster.store.reserve import Reserve
+from zcluster.store.sqlite_log import damaged_log
 
 FORMAT = 1
 WRITER_CACHE_KIB = 16_384
@@ -98,6 +99,7 @@ class StoreFile:
 
     def _open(self) -> None:
         _check_files(self.path, self.reserve.path, self._layout.what)
+        _check_log(self.path)
         try:
             self._connect()
         except sqlite3.Error as error:
@@ -181,7 +183,7 @@ def _check_files(path: Path, reserve: Path, what: str) -> None:
     size = path.stat().st_size if path.exists() else 0
     if size:
         return
-    log = path.with_name(path.name + "-wal")
+    log = log_of(path)
     left = [place for place in (log, reserve) if place.exists() and place.stat().st_size]
     files = path.with_suffix(".files")  # of a queue (jobfiles.py)
     if files.is_dir() and any(files.iterdir()):
@@ -198,6 +200,22 @@ def _check_files(path: Path, reserve: Path, what: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _check_log(path: Path) -> None:
+    """Refuse a log of which SQLite would leave out commits without a word."""
+    log = log_of(path)
+    if damaged_log(log):
+        raise StoreFailed(
+            f"opening {path.name} failed: {log} is broken, and what was committed after the damage would be left out",
+            hint="put copies of both back; or give up what is behind the damage: "
+            f"sqlite3 {path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'",
+        )
+
+
+def log_of(path: Path) -> Path:
+    """SQLite's log of the database at ``path``."""
+    return path.with_name(path.name + "-wal")
 
 
 def _connected(path: Path, layout: Layout, *, writing: bool) -> sqlite3.Connection:

@@ -235,7 +235,7 @@ def _check(ask: Ask, defaults: Defaults) -> None:
         if not 0 <= span_s <= longest_s:
             raise UsageError(f"{name} is {span_s:g} s", hint=f"from 0 to {longest_s:g} s")
     if ask.retention_s > defaults.max_retention_s:
-        what = f"retention is {ask.retention_s:g} s, at most {defaults.max_retention_s:g} s are allowed"
+        what = f"retention is {ask.retention_s:.12g} s, at most {defaults.max_retention_s:.12g} s are allowed"
         raise UsageError(what, hint="queue.max_retention_s")
     if not 0 <= ask.at_s <= MAX_WALL_S:
         raise UsageError(f"at is {ask.at_s:g}", hint="seconds since 1970, before the year 2100")

@@ -58,7 +58,7 @@ COMMANDS = {
     },
     "Measure": {
         "bench": Entry(
-            "zcluster.cli.bench:bench", "Measure requests, fan-outs, file sync, agents, groups, reconnection and memory."
+            "zcluster.cli.bench:bench", "Measure requests, jobs, fan-outs, file sync, agents, groups, reconnection and memory."
         ),
         "sim": Entry("zcluster.cli.sim:sim", "Replay the seeded simulation of a seed and print what happened."),
     },

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -151,6 +152,8 @@ class _Check:
                 raise _Unreadable(first) from None
             if not numbers:
                 break
+            if any(after <= before for before, after in pairwise([first - 1, *numbers, last + 1])):
+                raise _Unreadable(first)  # a page that is something else now
             for job in jobs:
                 if job.number not in self._reader.unreadable:
                     self._jobs += 1

@@ -28,11 +28,14 @@ from jobs_contract import (
     pages,
     plain,
     plains,
+    reopened,
     update,
     whole,
 )
 
 from zcluster.core.queue.job import Job, State
+from zcluster.core.queue.machine import JobQueue
+from zcluster.core.queue.policy import Policy
 from zcluster.errors import StoreFailed
 from zcluster.store import jobs_memory, jobs_reader, jobs_turn
 from zcluster.store.jobs import Batch, JobStore, Query
@@ -193,7 +196,7 @@ class TestFiles:
                 path.unlink() if how == "gone" else path.write_bytes(b"?")
             done = await store.commit(Batch(ready={"any:f": 9}, due=(9.0, 0.0), expired=9.0, fetch=[1, 2, 3]))
             assert numbers(done.ready["any:f"]) == [1, 2]
-            assert plain(done.ready["any:f"][0]) == plain(changed(lost, body=b""))
+            assert plain(done.ready["any:f"][0]) == plain(changed(lost, body=b"", lost=len(LARGE)))
             assert (numbers(done.due), numbers(done.expired), sorted(done.fetched)) == ([3], [1], [1, 2, 3])
             assert sorted(done.unreadable) == [1, 3]
             assert all(done.unreadable.values())
@@ -213,6 +216,27 @@ class TestFiles:
         asyncio.run(around(place, main()))
 
     @on_loop
+    async def test_jobs_whose_arguments_are_gone_are_taken_off_the_usage_of_their_key(self, place: Any) -> None:
+        store = await place.open()
+        said: dict[str, Any] = {"due": 1.0, "retention_s": 99.0}
+        jobs = [job(1, body=LARGE + b"1", state=LEASED, retention_s=99.0), job(2, body=LARGE + b"2", **said), job(3, **said)]
+        size = sum(one.size for one in jobs)
+        await insert(store, *jobs, usage={KEY: (3, size)}, counts={QUEUED: 2, LEASED: 1})
+        for one in jobs[:2]:
+            place.file_of(one.body).unlink()
+        store = await reopened(place)
+        queue = JobQueue(
+            await store.opened(), "m", Policy(), NoNodes(), may_run=lambda _: None, jitter=lambda: 1.0, now=5.0, wall_s=5.0
+        )
+        while (batch := queue.take_batch(5.0, 5.0)) is not None:
+            queue.done(await store.commit(batch), 5.0, 5.0)
+        page = await store.list(Query(states=(State.FAILED,)))
+        assert numbers(page.jobs) == [2, 1]
+        assert (queue.usage.jobs, queue.usage.bytes) == (1, jobs[2].size)
+        opened = await (await reopened(place)).opened()
+        assert opened.usage == {KEY: (1, jobs[2].size)}
+
+    @on_loop
     async def test_a_part_whose_file_cannot_be_read_is_told(self, place: Any) -> None:
         store = await place.open()
         await insert(store, *fan_out(1, 2), update=[ended(fan_out(1, 2)[1], result=LARGE)])
@@ -220,6 +244,16 @@ class TestFiles:
         with pytest.raises(StoreFailed):
             await store.parts(1)
         assert numbers(await store.parts(1, after=2)) == [3]
+
+
+class NoNodes:
+    """There are none."""
+
+    def get(self, name: str) -> None:
+        return None
+
+    def having(self, function: str) -> list[Any]:
+        return []
 
 
 async def around(place: InSqlite, test: Coroutine[Any, Any, None]) -> None:

@@ -38,6 +38,7 @@ from zcluster.store.jobs_schema import (
     job_of,
     joined,
     name_in,
+    size_in,
 )
 
 TEXT_BYTES = 64 * 1024 * 1024
@@ -278,14 +279,15 @@ class JobReader:
     def _job(self, row: Row) -> Job:
         asked, became = self._told(row)
         body, result = bytes.fromhex(row.body), bytes.fromhex(row.result)
+        size = size_in(body) if row.files & BODY_FILE else len(body)
         if crc32(body, crc32(row.asked)) != row.asked_sum or crc32(result, crc32(row.became)) != row.became_sum:
             self.unreadable.setdefault(row.number, f"the row of job {row.number} is damaged")
-            return job_of(row, asked, became, b"", b"")
+            return job_of(row, asked, became, b"", b"", size)
         if row.files & BODY_FILE:
             body = self._file(row, body)
         if row.files & RESULT_FILE:
             result = self._file(row, result)
-        return job_of(row, asked, became, body, result)
+        return job_of(row, asked, became, body, result, size - len(body))
 
     def _file(self, row: Row, text: bytes) -> bytes:
         if self._files is None:

@@ -180,6 +180,12 @@ def name_in(text: str) -> str:
     return text.partition(" ")[0]
 
 
+def size_in(text: bytes) -> int:
+    """The size of what is in the file of such a text; 0: it is damaged."""
+    size = text.partition(b" ")[2]
+    return int(size) if size.isdigit() else 0
+
+
 def _sum(array: bytes, body: bytes | str) -> int:
     return crc32(body.encode() if isinstance(body, str) else body, crc32(array))
 
@@ -278,12 +284,12 @@ decode_asked = msgspec.json.Decoder(Asked).decode
 decode_became = msgspec.json.Decoder(Became).decode
 
 
-def job_of(row: Row, asked: Asked, became: Became, body: bytes, result: bytes) -> Job:
-    """The job that a row is."""
+def job_of(row: Row, asked: Asked, became: Became, body: bytes, result: bytes, lost: int = 0) -> Job:
+    """The job that a row is. ``lost``: bytes of its arguments that are not in ``body`` since they cannot be read."""
     return Job(
         row.number, asked.function, asked.target, row.lane, row.priority, asked.key, asked.caller, body, asked.accepted_s,
         asked.retries, asked.timeout_s, asked.retention_s, became.expires, asked.idempotency_key, asked.digest,
         row.sequence.partition(" ")[2],
         row.parent, row.parts, STATES[row.state], became.due, became.at_s, bool(row.blocked), became.attempt, became.failures,
-        became.deaths, became.node, became.steps, result, became.ended, row.parts_left, asked.role,
+        became.deaths, became.node, became.steps, result, became.ended, row.parts_left, asked.role, lost,
     )  # fmt: skip

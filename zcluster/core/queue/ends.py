@@ -140,7 +140,7 @@ class Ends:
         self.following.forget(job.number)
         self.touch(job, job.state)
         transitions.put_back(job, now + lifetime_s if job.expires else 0.0, wall_s)
-        self.usage.add(job.key, 1, len(job.body))
+        self.usage.add(job.key, 1, job.size)
 
     def gather(self, parent: Job, tally: Mapping[int, int], now: float, wall_s: float) -> None:
         """All parts of a fan-out have ended."""
@@ -154,8 +154,9 @@ class Ends:
             transitions.gather(parent, State.DONE, result, None, wall_s, now)
             return
         summary = ", ".join(f"{count} {word}" for word, count in counts.items())
-        error = FunctionFailed(f"{parent.function}: of {parent.parts} parts {summary}", hint="`zcluster queue show` lists them")
         state = State.FAILED if bad[0] == State.DEAD else bad[0]
+        kind = {State.CANCELLED: Cancelled, State.EXPIRED: JobExpired}.get(state, FunctionFailed)
+        error = kind(f"{parent.function}: of {parent.parts} parts {summary}", hint="`zcluster queue show` lists them")
         transitions.gather(parent, state, result, error.to_dict(), wall_s, now)
 
     @property
@@ -183,14 +184,14 @@ class Ends:
             if (was >= State.DONE) != (state >= State.DONE):
                 step = -1 if state >= State.DONE else 1
                 jobs, size = usage.get(job.key, (0, 0))
-                usage[job.key] = (jobs + step, size + step * len(job.body))
+                usage[job.key] = (jobs + step, size + step * job.size)
 
     def committed(self, job: Job) -> None:
         """A change of ``job`` is on disk."""
         number, state = job.number, job.state
         self._was.pop(number, None)
-        if self.watched:
-            self.told.changed.append(job)
+        if self.watched and job.steps:
+            self.told.changed.append((job, job.steps[-1]))
         if state == State.LEASED:
             self.start(job)
             return
@@ -217,7 +218,7 @@ class Ends:
         self.next_expiry = min(self.next_expiry, job.expires or math.inf)
 
     def _final(self, job: Job) -> None:
-        self.usage.add(job.key, -1, -len(job.body))
+        self.usage.add(job.key, -1, -job.size)
         self.ended_count += 1
         if not job.parent:
             self.next_purge = min(self.next_purge, job.ended + job.retention_s)

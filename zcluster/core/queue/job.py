@@ -111,6 +111,9 @@ class Job(msgspec.Struct, eq=False, gc=False):
     role: str = "client"
     """Of who asked, when it was asked (never changes): a key that a worker carries has less than its own, and so has its job."""
 
+    lost: int = 0
+    """Bytes of its arguments that the store could not read: they are counted, and are not in ``body``."""
+
     @property
     def final(self) -> bool:
         return self.state >= FINAL
@@ -138,4 +141,5 @@ class Job(msgspec.Struct, eq=False, gc=False):
 
     @property
     def size(self) -> int:
-        return len(self.body)
+        """Of its arguments, as the usage of its key counts them."""
+        return len(self.body) + self.lost

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zcluster.brokers.queuewatch import MAX_WATCHERS, MAX_WATCHERS_PER_KEY, Watchers
-from zcluster.core.queue.job import Job
+from zcluster.core.queue.job import Job, State, Step
 from zcluster.errors import Busy
 
 Row = dict[str, Any]
@@ -36,12 +36,12 @@ def test_one_key_has_at_most_its_places() -> None:
         with pytest.raises(Busy, match=f"{MAX_WATCHERS_PER_KEY} watch with this key"):
             await (await begun(watchers, "a"))[1]
         rows, other = await begun(watchers, "b")
-        watchers.changed([job("b")])
+        watchers.changed([(job("b"), Step(State.QUEUED, 1.0))])
         assert (await other)["state"] == "queued", "the other key has places of its own"
         mine.pop()[1].cancel()
         await asyncio.sleep(0)
         mine.append(await begun(watchers, "a"))
-        watchers.changed([job("a", 7)])
+        watchers.changed([(job("a", 7), Step(State.QUEUED, 1.0))])
         assert {(await first)["id"] for _, first in mine} == {"-7"}
         watchers.close()
         for each in (rows, *(stream for stream, _ in mine)):
@@ -59,5 +59,18 @@ def test_there_are_so_many_places_in_all() -> None:
             await (await begun(watchers, "another"))[1]
         watchers.close()
         assert len(await asyncio.gather(*(first for _, first in every), return_exceptions=True)) == MAX_WATCHERS
+
+    asyncio.run(body())
+
+
+def test_a_step_is_told_as_it_was_made() -> None:
+    """The job may have gone on when it is told."""
+
+    async def body() -> None:
+        watchers = Watchers(lambda watched: None)
+        _, first = await begun(watchers, "a")
+        watchers.changed([(job("a"), Step(State.RUNNING, 1.0, "w1", 1))])
+        row = await first
+        assert (row["state"], row["node"], row["attempt"]) == ("running", "w1", 1)
 
     asyncio.run(body())

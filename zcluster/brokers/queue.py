@@ -272,6 +272,8 @@ class MasterQueue:
             self.queue.done(done, now, wall_s)
         else:
             self.queue.failed(done, now, wall_s)
+        # At once: what came meanwhile is written while the rest of this is told.
+        self._commit()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -13,13 +13,14 @@ from itertools import groupby
 from typing import Any
 
 from zcluster.brokers.queueowners import CallOwner, SessionOwner
+from zcluster.core.auditing import Trail
 from zcluster.core.locating import check_target, names_agents
 from zcluster.core.master import Master
-from zcluster.core.peers import Identity
+from zcluster.core.peers import Identity, Peer
 from zcluster.core.queue.admission import Ask, JobAdmission
 from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.told import Owner
-from zcluster.errors import Busy, TooLarge, ZClusterError
+from zcluster.errors import Busy, NotAllowed, TooLarge, ZClusterError
 from zcluster.wire.jobs import JobFlag, JobGroup
 
 MAX_LOCATING = 1000
@@ -79,7 +80,17 @@ class Submissions:
             self._submit(owner, group.first_id, ask, self._admission.lanes(ask, identity), identity, bodies)
         except ZClusterError as error:
             self._queue.told.refused.append((owner, group.first_id, len(bodies), error))
+            self._audit(owner.peer, group, identity, error)
         return offset
+
+    def _audit(self, peer: Peer, group: JobGroup, identity: Identity, error: ZClusterError) -> None:
+        """What somebody may not do is in the audit log, however it was tried."""
+        if isinstance(error, NotAllowed) and self._machine.dispatch.auditing.requests != "none":
+            request_id, who = f"{peer.no}.{group.first_id}", identity
+            trail = Trail(
+                request_id, who.name, who.key, who.role, group.function, group.target, b"", frozenset(), peer.last_seen_s
+            )
+            self._machine.dispatch.auditing.part_ended(trail, "", 0, error.code)
 
     async def submit(self, owner: CallOwner, ask: Ask, identity: Identity, body: bytes, key: str) -> None:
         """Take one job, whose ``owner`` is told. Raises why not."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zcluster.core.queue.following import may_see
-from zcluster.core.queue.job import Job, State
+from zcluster.core.queue.job import Job, State, Step
 from zcluster.core.queue.jobid import job_id
 from zcluster.errors import Busy
 
@@ -45,17 +45,15 @@ class Watchers:
         self._watched = watched
         self._watchers: dict[_Watcher, None] = {}
 
-    def changed(self, jobs: Iterable[Job]) -> None:
-        """These have another state."""
-        for job in jobs:
-            step = job.steps[-1] if job.steps else None
+    def changed(self, steps: Iterable[tuple[Job, Step]]) -> None:
+        """These jobs have made these steps."""
+        for job, step in steps:
             row = {
-                "id": job_id(self.store, job.number), "function": job.function, "state": job.state.word,
-                "node": job.node, "attempt": job.attempt, "at_s": step.at_s if step else job.accepted_s,
-                "error": step.error if step else None,
+                "id": job_id(self.store, job.number), "function": job.function, "state": State(step.state).word,
+                "node": step.node, "attempt": step.attempt, "at_s": step.at_s, "error": step.error,
             }  # fmt: skip
             for watcher in self._watchers:
-                fits = watcher.state in (None, job.state) and watcher.function in ("", job.function)
+                fits = watcher.state in (None, step.state) and watcher.function in ("", job.function)
                 if not fits or not may_see(watcher.key, watcher.admin, job):
                     continue
                 if watcher.line.full():

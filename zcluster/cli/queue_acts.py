@@ -66,7 +66,8 @@ def cancel(state: State, ids: tuple[str, ...], timeout: float | None, key: Path 
 def retry(state: State, ids: tuple[str, ...], timeout: float | None, key: Path | None, master: tuple[str, ...]) -> int:
     """Queue failed, dead, cancelled and expired jobs again.
 
-    Their attempts are counted anew. Of a job for several nodes: the nodes that are not done.
+    Their failures are counted anew, and they run as soon as a node is free.
+    Of a job for several nodes: the nodes that are not done.
 
     "-" reads ids from stdin, one a line. Exit code 3 when some were refused.
     """

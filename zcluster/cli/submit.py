@@ -104,9 +104,9 @@ def submit(
     --key is the idempotency key here, not the key file: that is --key-file, or ZCLUSTER_KEY. The same key and function with
     other arguments is an error.
 
-    With --wait the value is printed as `zcluster dapi call` prints it, and the id is said on stderr. Exit code: 0 done, 1
-    failed, cancelled or dead, 3 some nodes of several are not done, 7 expired, or not ended when --timeout passed; the job then
-    goes on.
+    With --wait the value is printed as `zcluster dapi call` prints it, and the id is said on stderr (but not with -o json,
+    ndjson and yaml). Exit code: 0 done, 1 failed, cancelled or dead, 3 some nodes of several are not done, 7 expired, or not
+    ended when --timeout passed; the job then goes on.
     """
     if from_stdin and args:
         raise UsageError("--stdin and ARGS exclude each other", hint="give the arguments in one place")

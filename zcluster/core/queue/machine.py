@@ -80,7 +80,7 @@ class JobQueue(Submissions):
         """A leased job was given to its node."""
         transitions.start(job, wall_s)
         if self.watched:
-            self.told.changed.append(job)
+            self.told.changed.append((job, job.steps[-1]))
 
     def withdraw(self, node: str, now: float, wall_s: float) -> None:
         """``node`` will not get what is leased to it: it is away."""

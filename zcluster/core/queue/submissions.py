@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from zcluster.core.queue.batch import MAX_BATCH_JOBS, Done, Opened
 from zcluster.core.queue.ends import Ends
-from zcluster.core.queue.job import Job, State
+from zcluster.core.queue.job import Job, State, Step
 from zcluster.core.queue.lanes import Lanes
 from zcluster.core.queue.policy import BUSY_S, MAX_WAITING_BYTES, MAX_WAITING_JOBS, Policy
 from zcluster.core.queue.told import Owner, Submission
@@ -105,7 +105,8 @@ class Submissions(Ends):
             for offset, job in enumerate(submission.jobs):
                 self._accepted_one(submission, submission.first_id + offset, job, done)
         if self.watched:
-            told.changed += [job for job in submission.all if job.number not in done.known]
+            new = [job for job in submission.all if job.number not in done.known]
+            told.changed += [(job, job.steps[-1] if job.steps else Step(State.QUEUED, job.accepted_s)) for job in new]
 
     def _accepted_one(self, submission: Submission, id_: int, job: Job, done: Done) -> None:
         known = done.known.get(job.number)

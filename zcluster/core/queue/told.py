@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from zcluster.core.peers import Event
 from zcluster.core.queue.following import Follower
-from zcluster.core.queue.job import Job
+from zcluster.core.queue.job import Job, Step
 from zcluster.errors import ZClusterError
 
 
@@ -57,8 +57,8 @@ class Told:
     answers: list[tuple[Any, int, Job | None, ZClusterError | None]] = field(default_factory=list)
     """To orders: whose, the number, the job, and why not."""
     ended: list[Job] = field(default_factory=list)
-    changed: list[Job] = field(default_factory=list)
-    """Jobs that have another state, when somebody watches."""
+    changed: list[tuple[Job, Step]] = field(default_factory=list)
+    """The steps of jobs, when somebody watches."""
     events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:

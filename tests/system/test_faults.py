@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,12 @@ def test_a_second_process_with_the_same_key_replaces_the_first() -> None:
 
                 await eventually(replaced, "the second process serves")
                 assert first != second.pid
+
+                async def ended() -> bool:
+                    """It has, and waits to be waited for: a signal would find a process that no longer handles it."""
+                    return Path(f"/proc/{first}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith("Z")
+
+                await eventually(ended, "the first process has ended")
                 assert await cluster.terminate("worker-1") == EXIT_NOT_ALLOWED
                 assert "another process with the key of worker-1" in cluster.logs("worker-1")
                 assert await replaced(), "the end of the first does not disturb the second"

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 
@@ -98,7 +98,7 @@ def test_a_second_process_with_the_same_key_replaces_the_first() -> None:
 
                 async def ended() -> bool:
                     """It has, and waits to be waited for: a signal would find a process that no longer handles it."""
-                    return Path(f"/proc/{first}/stat").read_text(encoding="utf-8").rpartition(") ")[2].startswith("Z")
+                    return bool(psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
 
                 await eventually(ended, "the first process has ended")
                 assert await cluster.terminate("worker-1") == EXIT_NOT_ALLOWED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -95,7 +96,8 @@ class Wire:
         socket.connect(self.address)
         self._readers.append(Reader(self.loop, pair, turn))
         self._clients.append(socket)
-        socket.send(b"hello", zmq.NOBLOCK)
+        with contextlib.suppress(zmq.Again):  # whoever is refused may have been before it could say anything
+            socket.send(b"hello", zmq.NOBLOCK)
         return events
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ import pytest
 from zcluster.core.agents.sending import Sending
 from zcluster.nodes.agentrows import AgentRows
 from zcluster.sim import Report, SimulationFailed, agents_doors, simulate_agents
-from zcluster.sim.agents import TROUBLES, AgentRun, AgentWorld
+from zcluster.sim.agents import TROUBLES, AgentRun
+from zcluster.sim.world import World
 from zcluster.store import book_memory
 from zcluster.store.book_memory import MemoryBook
 from zcluster.wire.agents import Taken
@@ -53,7 +54,7 @@ def test_the_seeds_meet_every_trouble_and_outcome() -> None:
     troubles: set[str] = set()
     outcomes: set[str] = set()
     for seed in range(60):
-        troubles.update(AgentRun(AgentWorld(seed)).troubles)
+        troubles.update(AgentRun(World(seed)).troubles)
         outcomes.update(name for name, count in simulate_agents(seed).outcomes.items() if count)
     assert troubles == set(TROUBLES)
     assert outcomes == {"sessions", "reports", "moves", "disks lost", "sessions ended"}

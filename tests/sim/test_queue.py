@@ -19,9 +19,10 @@ from zcluster.core.queue.lanes import Lane
 from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.policy import Usage
 from zcluster.sim import Report, SimulationFailed, simulate_queue
-from zcluster.sim.queue import TROUBLES, QueueRun, QueueWorld
+from zcluster.sim.queue import TROUBLES, QueueRun
 from zcluster.sim.queue_master import SimMaster
 from zcluster.sim.queue_oracle import Oracle
+from zcluster.sim.world import World
 from zcluster.store.jobs_memory import MemoryJobs
 
 SEEDS = 60
@@ -70,7 +71,7 @@ def test_the_seeds_meet_every_trouble_and_outcome() -> None:
     troubles: set[str] = set()
     outcomes: set[str] = set()
     for seed in range(SEEDS):
-        troubles.update(QueueRun(QueueWorld(seed)).troubles)
+        troubles.update(QueueRun(World(seed)).troubles)
         outcomes.update(name for name, count in simulate_queue(seed).outcomes.items() if count)
     assert troubles == set(TROUBLES)
     assert outcomes >= {state.word for state in State if state >= State.DONE}

@@ -12,8 +12,9 @@ from zcluster.core.sync.plan import Plan
 from zcluster.core.sync.sink import Sink
 from zcluster.core.sync.source import Source
 from zcluster.sim import Report, SimulationFailed, simulate_trees, trees_places
-from zcluster.sim.trees import TROUBLES, TreeRun, TreeWorld
+from zcluster.sim.trees import TROUBLES, TreeRun
 from zcluster.sim.trees_disk import Nodes, Op, ops_of
+from zcluster.sim.world import World
 
 SEEDS = 160
 BLOCK = 40
@@ -62,7 +63,7 @@ def test_the_seeds_meet_every_trouble_and_state() -> None:
     troubles: set[str] = set()
     outcomes: set[str] = set()
     for seed in range(40):
-        troubles.update(TreeRun(TreeWorld(seed)).troubles)
+        troubles.update(TreeRun(World(seed)).troubles)
         outcomes.update(simulate_trees(seed, steps=STEPS).outcomes)
     assert troubles == set(TROUBLES)
     assert {"current", "waiting", "pulling", "applying", "failed", "held", "paused", "versions", "commits"} <= outcomes

@@ -6,53 +6,28 @@ know, which is bounded; then nothing may be sent any more.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from zcluster.core.agents.keeping import next_epoch
 from zcluster.sim.agents_doors import Door, Trouble, result_of
 from zcluster.sim.agents_hosts import MASTER, SimMaster, SimWorker
 from zcluster.sim.agents_oracle import Oracle, SimAgent
-from zcluster.sim.scenario import Report
-from zcluster.sim.world import SimulationFailed, World
+from zcluster.sim.scenario import Report, simulated
+from zcluster.sim.world import World
 
 STEPS = 60
 QUIET_S = 200.0
 """The longest waits there are (for a TAKEN, and until the next try), three times."""
 IDLE_S = 100.0
 TICK_S = 0.5
-LAST_LINES = 60
 TROUBLES = (
     "crash worker", "crash master", "break", "lose master", "lose worker", "remove", "remove at worker", "report", "quit", "cut",
 )  # fmt: skip
 
 
-class AgentWorld(World):
-    """A world whose failures say how they are replayed."""
-
-    def fail(self, what: str) -> None:
-        self.note("!", what)
-        replay = f"zcluster sim --scenario agents --seed {self.seed}"
-        raise SimulationFailed(f"{what} (seed {self.seed}, {self.now - 100:.4f} s; replay: {replay})")
-
-
 def simulate_agents(seed: int, *, steps: int = STEPS, say: Callable[[str], None] | None = None) -> Report:
-    """Run the simulation of agents of ``seed``; as :func:`zcluster.sim.scenario.simulate`.
-
-    A broken invariant's summary ends with the last lines of the trace.
-    """
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    world = AgentWorld(seed, say if say is not None else last.append)
-    run = AgentRun(world)
-    try:
-        run.play(steps)
-        ok, verdict = True, "every invariant held"
-    except SimulationFailed as error:
-        ok, verdict = False, "\n".join([str(error), *last])
-    outcomes = {**run.oracle.outcomes, "refused chunks": run.master.refused}
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    summary = f"{verdict}; {counts}, {world.events} events" if ok else verdict
-    return Report(seed, ok, summary, world.fingerprint, world.events, outcomes)
+    """Run the simulation of agents of ``seed``; as :func:`zcluster.sim.scenario.simulate`."""
+    return simulated("agents", seed, steps, say, AgentRun)
 
 
 class AgentRun:
@@ -78,6 +53,11 @@ class AgentRun:
             for number in range(1, random.choice((3, 3, 4)))
         ]
         world.note("seed", f"{world.seed}: {self.trouble} {self.troubles} {self.trouble_share} {limit}")
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How often what happened."""
+        return {**self.oracle.outcomes, "refused chunks": self.master.refused}
 
     def play(self, steps: int) -> None:
         """All of it."""

@@ -6,21 +6,19 @@ waits has been told, which is bounded; then nothing of it may be in the machine'
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from zcluster.core.queue.orders import Op
 from zcluster.sim.queue_clients import FUNCTIONS, SimClient, new_items
 from zcluster.sim.queue_master import MASTER, Nodes, SimMaster, SimNode, Trouble
 from zcluster.sim.queue_oracle import Oracle
-from zcluster.sim.scenario import Report
-from zcluster.sim.world import SimulationFailed, World
+from zcluster.sim.scenario import Report, simulated
+from zcluster.sim.world import World
 
 STEPS = 40
 QUIET_S = 150.0
 """The longest waits there are, one after the other: a delay, some back-offs, deadlines."""
 HOUR_S = 3600.0
-LAST_LINES = 60
 TROUBLES = (
     "crash master", "reboot", "stop master", "crash node", "silence node", "full disk", "break", "jump", "revoke", "pause",
     "drain",
@@ -33,32 +31,9 @@ FATES = (
 )  # fmt: skip
 
 
-class QueueWorld(World):
-    """A world whose failures say how they are replayed."""
-
-    def fail(self, what: str) -> None:
-        self.note("!", what)
-        replay = f"zcluster sim --scenario queue --seed {self.seed}"
-        raise SimulationFailed(f"{what} (seed {self.seed}, {self.now - 100:.4f} s; replay: {replay})")
-
-
 def simulate_queue(seed: int, *, steps: int = STEPS, say: Callable[[str], None] | None = None) -> Report:
-    """Run the simulation of the queue of ``seed``; as :func:`zcluster.sim.scenario.simulate`.
-
-    A broken invariant's summary ends with the last lines of the trace.
-    """
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    world = QueueWorld(seed, say if say is not None else last.append)
-    run = QueueRun(world)
-    try:
-        run.play(steps)
-        ok, verdict = True, "every invariant held"
-    except SimulationFailed as error:
-        ok, verdict = False, "\n".join([str(error), *last])
-    outcomes = dict(run.oracle.outcomes)
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    summary = f"{verdict}; {counts}, {world.events} events" if ok else verdict
-    return Report(seed, ok, summary, world.fingerprint, world.events, outcomes)
+    """Run the simulation of the queue of ``seed``; as :func:`zcluster.sim.scenario.simulate`."""
+    return simulated("queue", seed, steps, say, QueueRun)
 
 
 class QueueRun:
@@ -86,6 +61,11 @@ class QueueRun:
         self.clients = [SimClient(world, self.oracle, f"c{number}", number == 0, self.master) for number in range(3)]
         self._serial = 0
         world.note("seed", f"{world.seed}: {self.trouble} {self.troubles} {self.trouble_share} {self.pace_s}")
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How often what happened."""
+        return dict(self.oracle.outcomes)
 
     def play(self, steps: int) -> None:
         """All of it."""

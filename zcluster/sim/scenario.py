@@ -6,8 +6,10 @@ and then nothing may be left.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from zcluster.sim.cluster import HEARTBEAT_S, SimCluster
 from zcluster.sim.hosts import Host, PeerHost
@@ -15,6 +17,8 @@ from zcluster.sim.network import Weather
 from zcluster.sim.world import SimulationFailed, World
 from zcluster.wire.messages import RequestFlag
 
+LAST_LINES = 60
+"""Of the trace of a run that failed."""
 STEPS = 45
 MAX_TIMEOUT_S = 3.0
 WARM_UP_S = 0.05
@@ -75,6 +79,36 @@ def simulate(seed: int, *, steps: int = STEPS, say: Callable[[str], None] | None
     calls = len(run.cluster.ledger.records)
     summary = f"{verdict}; {calls} calls ({counts}), {world.events} events" if ok else verdict
     return Report(seed, ok, summary, world.fingerprint, world.events, dict(outcomes))
+
+
+class Played(Protocol):
+    """A run of one of the other scenarios."""
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How often what happened."""
+
+    def play(self, steps: int) -> None:
+        """All of it. Raises SimulationFailed."""
+
+
+def simulated(
+    scenario: str, seed: int, steps: int, say: Callable[[str], None] | None, make: Callable[[World], Played]
+) -> Report:
+    """Run ``scenario``, which ``make`` makes; as :func:`simulate`. A broken invariant's summary ends with the last lines of the
+    trace."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    world = World(seed, say if say is not None else last.append, scenario)
+    run = make(world)
+    try:
+        run.play(steps)
+        ok, verdict = True, "every invariant held"
+    except SimulationFailed as error:
+        ok, verdict = False, "\n".join([str(error), *last])
+    outcomes = run.outcomes
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    summary = f"{verdict}; {counts}, {world.events} events" if ok else verdict
+    return Report(seed, ok, summary, world.fingerprint, world.events, outcomes)
 
 
 class Run:

@@ -6,7 +6,6 @@ bounded; then nothing may be left.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,12 +18,12 @@ from zcluster.core.sync.member import Member
 from zcluster.core.sync.sink import SinkLimits
 from zcluster.core.sync.source import SourceLimits
 from zcluster.errors import UsageError, ZClusterError
-from zcluster.sim.scenario import Report
+from zcluster.sim.scenario import Report, simulated
 from zcluster.sim.trees_disk import Node, SimTree
 from zcluster.sim.trees_hosts import MasterNode, WorkerNode
 from zcluster.sim.trees_oracle import Oracle
 from zcluster.sim.trees_process import Process, Trouble
-from zcluster.sim.world import SimulationFailed, World
+from zcluster.sim.world import World
 from zcluster.wire.trees import TreeInfo
 
 STEPS = 40
@@ -37,35 +36,11 @@ TROUBLES = (
     "local edit", "rollback", "diff",
 )  # fmt: skip
 NAMES = ("a", "b", "c", "e/a", "e/b", "e/f/a", "e/f/b", "g/a", "g/b", "h", "x.log", "e/x.log", "k/l/m/n", "big", "e/big")
-LAST_LINES = 40
-
-
-class TreeWorld(World):
-    """A world whose failures say how they are replayed."""
-
-    def fail(self, what: str) -> None:
-        self.note("!", what)
-        replay = f"zcluster sim --scenario trees --seed {self.seed}"
-        raise SimulationFailed(f"{what} (seed {self.seed}, {self.now - 100:.4f} s; replay: {replay})")
 
 
 def simulate_trees(seed: int, *, steps: int = STEPS, say: Callable[[str], None] | None = None) -> Report:
-    """Run the simulation of file sync of ``seed``; as :func:`zcluster.sim.scenario.simulate`.
-
-    A broken invariant's summary ends with the last lines of the trace.
-    """
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    world = TreeWorld(seed, say if say is not None else last.append)
-    run = TreeRun(world)
-    try:
-        run.play(steps)
-        ok, verdict = True, "every invariant held"
-    except SimulationFailed as error:
-        ok, verdict = False, "\n".join([str(error), *last])
-    outcomes = dict(run.oracle.outcomes)
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    summary = f"{verdict}; {counts}, {world.events} events" if ok else verdict
-    return Report(seed, ok, summary, world.fingerprint, world.events, outcomes)
+    """Run the simulation of file sync of ``seed``; as :func:`zcluster.sim.scenario.simulate`."""
+    return simulated("trees", seed, steps, say, TreeRun)
 
 
 class TreeRun:
@@ -132,6 +107,11 @@ class TreeRun:
         return Process(self.world, node.name, node.store, member, self.trouble, self.oracle, node.send, held)
 
     # -- what happens ---------------------------------------------------------------------------------------------------
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How often what happened."""
+        return dict(self.oracle.outcomes)
 
     def play(self, steps: int) -> None:
         """All of it."""

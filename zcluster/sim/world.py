@@ -25,8 +25,9 @@ class SimulationFailed(AssertionError):
 class World:
     """The clock, the plan and the trace of one run."""
 
-    def __init__(self, seed: int, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, say: Callable[[str], None] | None = None, scenario: str = "") -> None:
         self.seed = seed
+        self._replay = f"zcluster sim {f'--scenario {scenario} ' if scenario else ''}--seed {seed}"
         self.now = 100.0
         self.random = random.Random(seed)
         self.events = 0
@@ -73,7 +74,7 @@ class World:
             SimulationFailed: always.
         """
         self.note("!", what)
-        raise SimulationFailed(f"{what} (seed {self.seed}, {self.now - 100:.4f} s; replay: zcluster sim --seed {self.seed})")
+        raise SimulationFailed(f"{what} (seed {self.seed}, {self.now - 100:.4f} s; replay: {self._replay})")
 
     def chance(self, probability: float) -> bool:
         """True with ``probability``. A probability of 0 draws nothing, so that it costs no randomness."""

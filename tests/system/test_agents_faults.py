@@ -10,9 +10,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from agent_peers import (
     write_book,
     zcluster,
 )
+from small_disk import fill, small_disk
 from waiting import counter, eventually, node_row
 
 from zcluster.bench.child import stop_processes
@@ -429,40 +428,13 @@ def test_a_storm_of_commits_reaches_every_worker(cluster: LocalCluster, run: Cal
 # -- the disk ---------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A small file system at ``place``, with what is there."""
-    aside = place.with_name("aside")
-    place.rename(aside)
-    place.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this system cannot mount a small file system")
-    try:
-        shutil.copytree(aside, place, dirs_exist_ok=True)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(place: Path) -> Path:
-    """Let nothing be free on the disk of ``place``; the file to remove."""
-    ballast = place / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096):
-            with suppress(OSError):
-                while file.write(bytes(size)) == size:
-                    continue
-    return ballast
-
-
 def test_a_master_whose_disk_is_full_acknowledges_nothing_and_recovers() -> None:
     async def main() -> None:
         async with LocalCluster(1, settings=SETTINGS) as cluster, AsyncClient(key=cluster.admin_key) as c:
             await c.agents.report([{"id": "before", "status": "active"}], node="worker-1")
             await agent_is(c, "before", node="worker-1")
             assert await cluster.terminate("master") == 0
-            with small_disk(data_of(cluster, "master")):
+            with small_disk(data_of(cluster, "master"), DISK_BYTES):
                 try:
                     cluster.start_master()
                     await cluster.wait_ready("master", "worker-1")

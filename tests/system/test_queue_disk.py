@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import fill, small_disk
 from waiting import eventually, lines
 
 from zcluster.bench.child import child_environment
@@ -33,33 +34,6 @@ def data_of(cluster: LocalCluster) -> Path:
     return Home.of(cluster.home).data_dir
 
 
-@contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """A small file system at ``place``, with what is there."""
-    aside = place.with_name("aside")
-    place.rename(aside)
-    place.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this system cannot mount a small file system")
-    try:
-        shutil.copytree(aside, place, dirs_exist_ok=True)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(place: Path) -> Path:
-    """Let nothing be free on the disk of ``place``; the file to remove."""
-    ballast = place / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 20, 4096):
-            with suppress(OSError):
-                while file.write(bytes(size)) == size:
-                    continue
-    return ballast
-
-
 async def told(client: AsyncClient, *names: str) -> list[str]:
     """The names of the events so far, of these."""
     return [event["name"] async for event in client.events(names=names, since_s=1, follow=False)]
@@ -72,7 +46,7 @@ def test_a_full_disk_loses_nothing_and_is_left_behind() -> None:
             AsyncClient(key=cluster.admin_key, timeout=20) as c,
         ):
             assert await cluster.terminate("master") == 0
-            with small_disk(data_of(cluster)):
+            with small_disk(data_of(cluster), DISK_BYTES):
                 try:
                     cluster.start_master()
                     await cluster.wait_ready("master", "worker-1", "worker-2")

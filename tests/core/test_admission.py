@@ -256,6 +256,12 @@ def test_deadlines_are_bounded(make_bus: Callable[..., Any]) -> None:
     assert work.groups[0].ttl_ms == 2000
 
 
+def test_who_comes_to_a_draining_master_is_told(bus: Any) -> None:
+    bus.master.drain()
+    bus.client("c1")
+    assert [message.draining for message in bus.heard("c1", Bye)] == [True]
+
+
 def test_a_draining_master_takes_nothing_new(bus: Any) -> None:
     bus.worker("w1", "f")
     bus.client("c1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zcluster.core.submitting import MAX_KEY_CHARS, MAX_NAME_CHARS, MAX_OPEN, MAX_TARGET_CHARS, Submission, Submitting, Terms
-from zcluster.errors import Busy, KeyConflict, MasterLost, NotAllowed, TimedOut, TooLarge, UsageError
+from zcluster.errors import Busy, Draining, KeyConflict, MasterLost, NotAllowed, TimedOut, TooLarge, UsageError
 from zcluster.wire import Welcome, WireLimits, decode, encode
 from zcluster.wire.jobs import Accepted, AcceptedGroup, JobFlag, JobGroup, JobRefusal, Jobs, KnownJob
 
@@ -124,6 +124,28 @@ def test_a_refusal_is_the_error_of_each() -> None:
     assert (full.error.message, full.error.hint, full.error.retry_after_s) == ("full", "wait", 1.5)
     assert full.error is not fuller.error
     assert not machine.open
+
+
+def test_what_a_master_that_shuts_down_refuses_waits_for_the_next_session() -> None:
+    machine = up()
+    keyed, plain = machine.submit(TERMS, b"", "k", 0.0, 5.0), machine.submit(TERMS, b"", "", 0.0, 5.0)
+    assert len(groups(machine)) == 2
+    machine.drain()
+    later = machine.submit(TERMS, b"", "", 0.0, 5.0)
+    assert machine.take() == []
+    assert machine.accepted(Accepted(store=STORE, refused=[JobRefusal(1, 2, "draining", "shutting down", "", None)])) == []
+    assert machine.session_lost() == []
+    assert machine.session_up(WELCOME) == []
+    assert runs(machine) == [("f", 1, 1), ("f", 2, 2)]
+    assert machine.accepted(accepted(1, 7, 3)) == [keyed, plain, later]
+
+
+def test_a_queue_that_is_drained_refuses_at_once() -> None:
+    machine = up()
+    submission = machine.submit(TERMS, b"", "k", 0.0, 5.0)
+    told = Accepted(store=STORE, refused=[JobRefusal(1, 1, "draining", "the queue takes no new jobs", "", None)])
+    assert machine.accepted(told) == [submission]
+    assert isinstance(submission.error, Draining)
 
 
 def test_nothing_is_sent_without_a_session() -> None:

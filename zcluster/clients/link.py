@@ -39,6 +39,7 @@ from zcluster.net.reader import Alarm
 from zcluster.wire import (
     VERSIONS,
     Beat,
+    Bye,
     Catalog,
     Chunk,
     Credit,
@@ -243,6 +244,8 @@ class ClientLink:
                             call.sink.set_result(body)
                     elif call.sink is not None:
                         call.sink.put(status, node, leg, body)
+            case Bye(draining=True):
+                self.submitting.drain()
             case Refusal():
                 self._refused(message)
             case Catalog():

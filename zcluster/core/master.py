@@ -20,7 +20,7 @@ from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.flow import Flow
 from zcluster.core.limits import MasterLimits
-from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request, Route
+from zcluster.core.peers import DRAINING, Event, Fan, Identity, Node, Peer, Request, Route
 from zcluster.core.roster import AGENT_ROLE, NODE_ROLES, Roster
 from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
@@ -137,7 +137,7 @@ class Master:
         """Take no new requests; peers are told."""
         self.admission.draining = True
         for peer in self.roster.peers.values():
-            self._say(peer, Bye(code="draining", message="the master is shutting down", draining=True))
+            self._say(peer, DRAINING)
 
     def close(self, now: float) -> None:
         """End everything that is left, with an error that says so, and say BYE to everyone."""
@@ -305,6 +305,8 @@ class Master:
             self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
             return
         self._say(peer, self._welcome(peer))
+        if self.admission.draining:
+            self._say(peer, DRAINING)
         self.attached.opened(peer, hello, now)
         if peer.node is not None:
             self.dispatch.functions.provide(peer.node)

@@ -16,7 +16,10 @@ from zcluster.core.auditing import Trail
 from zcluster.core.batch import Lanes
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.targets import ANY
-from zcluster.wire import FunctionInfo, Mark, RequestGroup
+from zcluster.wire import Bye, FunctionInfo, Mark, RequestGroup
+
+DRAINING = Bye(code="draining", message="the master is shutting down", draining=True)
+"""What it says to its peers then, and to those that come after."""
 
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""

@@ -5,6 +5,7 @@ Rules kept here:
 - ids grow within the life of the machine, so a session never sees one twice;
 - when the session is lost, a submission that was sent and has an idempotency key is sent again until its deadline: it cannot
   make a second job. One without a key ends with MasterLost, because nobody knows whether it was accepted;
+- what a master that shuts down refuses was not submitted: it waits for the next session, as what was never sent does;
 - at most MAX_OPEN submissions are open at once; the next one is Busy;
 - submissions that differ in their arguments and idempotency keys only are one group, however many there are in a turn.
 """
@@ -17,7 +18,7 @@ import msgspec
 
 from zcluster.core.batch import Lanes, Outgoing
 from zcluster.core.wheel import Wheel
-from zcluster.errors import Busy, MasterLost, TimedOut, TooLarge, UsageError, ZClusterError, error_from_dict
+from zcluster.errors import Busy, Draining, MasterLost, TimedOut, TooLarge, UsageError, ZClusterError, error_from_dict
 from zcluster.wire.jobs import Accepted, JobGroup, JobRefusal, Jobs
 from zcluster.wire.messages import Welcome
 
@@ -70,6 +71,8 @@ class Submitting:
         """The largest arguments that a submission carries; the master's WELCOME says it."""
         self.max_open = MAX_OPEN
         self.up = False
+        self.draining = False
+        """The master said that it shuts down."""
         self.stray = 0
         """What the master said of submissions that are not open."""
         self.open: dict[int, Submission] = {}
@@ -105,7 +108,7 @@ class Submitting:
         submission = Submission(id_, terms, body, key, deadline_s, timeout_s)
         self.open[id_] = submission
         self._wheel.add(deadline_s, submission)
-        if self.up:
+        if self.up and not self.draining:
             self._send(submission)
         return submission
 
@@ -125,7 +128,7 @@ class Submitting:
         """A session is open: send what waits, and again what may be sent again. Returns what this master cannot take."""
         self.inline_bytes = welcome.inline_bytes
         self._lanes, self._alike = Lanes(Jobs, welcome.chunk_bytes), None
-        self.up = True
+        self.up, self.draining = True, False
         ended: list[Submission] = []
         for submission in list(self.open.values()):
             if len(submission.body) > self.inline_bytes:
@@ -137,7 +140,7 @@ class Submitting:
 
     def session_lost(self) -> list[Submission]:
         """The session ended: the submissions that end with it."""
-        self.up = False
+        self.up = self.draining = False
         self._lanes, self._alike = Lanes(Jobs, 262_144), None
         ended: list[Submission] = []
         for submission in list(self.open.values()):
@@ -150,6 +153,10 @@ class Submitting:
                 ended.append(self._end(submission, error))
             submission.sent = False
         return ended
+
+    def drain(self) -> None:
+        """The master shuts down: what is submitted from now on, and what it refuses for that, waits for the next session."""
+        self.draining = True
 
     def accepted(self, message: Accepted) -> list[Submission]:
         """What became of submissions."""
@@ -227,6 +234,9 @@ class Submitting:
             submission = self.open.get(id_)
             if submission is None:
                 self.stray += 1
+                continue
+            if self.draining and refusal.code == Draining.code:
+                submission.sent = False
                 continue
             error = error_from_dict({
                 "code": refusal.code, "message": refusal.message, "hint": refusal.hint,

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from zcluster.core.dispatch import QueueLimits
-from zcluster.core.master import LOCAL, Master, MasterLimits
+from zcluster.core.greeting import LOCAL
+from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.core.roster import SessionLimits
 from zcluster.keys import may_call, may_send

@@ -12,7 +12,8 @@ from typing import Any
 
 from zcluster.config.settings import LimitSettings
 from zcluster.core.calls import Call, Calls, decode_error
-from zcluster.core.master import LOCAL, Master, MasterLimits
+from zcluster.core.greeting import LOCAL
+from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.core.roster import SessionLimits
 from zcluster.core.work import Effect, Job, More, Stop, WorkEnd

@@ -21,6 +21,7 @@ import msgspec
 import orjson
 
 from zcluster import __version__
+from zcluster.brokers.admitted import Admitted
 from zcluster.brokers.carry import Carrying
 from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.info import MasterInfo
@@ -30,14 +31,15 @@ from zcluster.brokers.parts import DIGESTED, MasterSide, master_parts
 from zcluster.brokers.records import Records
 from zcluster.brokers.trees import MasterTrees
 from zcluster.config import Home, Loaded, load, reload
-from zcluster.core.carrying import Via, lowered
+from zcluster.core.carrying import Via
 from zcluster.core.eventflood import Flood
-from zcluster.core.master import LOCAL, Master
+from zcluster.core.greeting import LOCAL
+from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity
 from zcluster.dapi.builtins import ResourceSampler, node_functions
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
-from zcluster.errors import EXIT_OK, InvalidKey, PeerError, ZClusterError
+from zcluster.errors import EXIT_OK, PeerError, ZClusterError
 from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
 from zcluster.net.context import new_context
 from zcluster.net.front import Front, FrontKeys
@@ -89,8 +91,8 @@ class MasterProcess:
         self._key_file = key_file
         self._ring = Ring(home.ring_file)
         self._records = Records(home.data_dir, logger)
-        self._identities: dict[str, Identity] = {}
         self._me = Identity(key_file.pair.public, key_file.name, "master")
+        self._admitted = Admitted(self._ring, self._me, logger)
         self._sampler = ResourceSampler(home.path)
         functions = node_functions(key_file.name, "master", version=__version__, sampler=self._sampler)
         functions.update(load_functions(loaded.settings.functions.modules))
@@ -115,9 +117,9 @@ class MasterProcess:
             self._key_file.name, self._key_file.cluster, epoch, machine_limits(settings), may_send, may_call, loop.time(),
             software=__version__, expected=self._records.nodes(),
         )  # fmt: skip
-        self._carry = Carrying(self._machine, self._identify, self._wire_limits)
+        self._carry = Carrying(self._machine, self._admitted.identify, self._wire_limits)
         self._functions.update(cluster_functions(self._machine, loop.time, time.time()))
-        self._trees = MasterTrees(self._machine, self._loaded, self._workers, self._wake, self._logger)
+        self._trees = MasterTrees(self._machine, self._loaded, self._admitted.workers, self._wake, self._logger)
         self._functions.update(self._trees.functions())
         data_dir = Home.of(self._loaded.home).data_dir / "node"
         data = await open_data(data_dir, lock_data(data_dir), DIGESTED)
@@ -161,7 +163,7 @@ class MasterProcess:
     # -- the front's owner ------------------------------------------------------------------------------------------
 
     def front_message(self, route: bytes, public: str, data: bytes) -> None:
-        identity = self._identities.get(public) or self._identify(public)
+        identity = self._admitted.by_public.get(public) or self._admitted.identify(public)
         if identity is None:
             self._machine.counters.add("revoked_key")
             return
@@ -306,36 +308,17 @@ class MasterProcess:
         self._machine.receive(LOCAL, self._me, hello, b"", 0, self._loop.time())
         self._beat_myself()
 
-    def _identify(self, public: str) -> Identity | None:
-        entry = self._ring.by_public(public)
-        if entry is None:
-            return None
-        identity = self._identities[public] = Identity(public, entry.name, entry.role)
-        return identity
-
     def _look_at_ring(self) -> None:
-        try:
-            if not self._ring.reload_if_changed():
-                return
-        except InvalidKey as error:
-            self._logger.error("the ring cannot be read, the keys admitted before stay: %s", error)
+        if not self._admitted.changed():
             return
-        self._identities.clear()
-        self._machine.keys_changed(self._still_admitted, self._loop.time())
+        self._machine.keys_changed(self._admitted.still, self._loop.time())
         self._front.keys_changed()
-        self._machine.forget_nodes(lambda name: name == self._machine.name or name in self._ring.entries)
+        self._machine.forget_nodes(self._admitted.is_node)
         self._trees.nodes_changed()
         for tell in self._side.on_ring_change:
             tell()
         self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
         self._wake()
-
-    def _workers(self) -> list[str]:
-        return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
-
-    def _still_admitted(self, identity: Identity) -> bool:
-        found = self._identify(identity.key)
-        return identity == self._me or (found is not None and identity in (found, lowered(found)))
 
     def _tell_events(self) -> None:
         events, self._machine.events = self._flood.thinned(self._machine.events, self._loop.time()), []

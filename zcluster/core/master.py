@@ -19,14 +19,13 @@ from zcluster.core.batch import Body, Outgoing
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.flow import Flow
+from zcluster.core.greeting import LOCAL, Greeting, may_request
 from zcluster.core.limits import MasterLimits
 from zcluster.core.peers import DRAINING, Event, Fan, Identity, Node, Peer, Request, Route
-from zcluster.core.roster import AGENT_ROLE, NODE_ROLES, Roster
+from zcluster.core.roster import Roster
 from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
 from zcluster.wire import (
-    KINDS,
-    VERSION,
     VERSIONS,
     Beat,
     Bye,
@@ -39,7 +38,6 @@ from zcluster.wire import (
     Requests,
     Results,
     Sealed,
-    Welcome,
     encode,
 )
 
@@ -67,8 +65,7 @@ class Master:
         self.limits = limits
         self.counters = Counters()
         self.events: list[Event] = []
-        self._may_send = may_send
-        self._kinds_of_role: dict[str, frozenset[int]] = {}
+        self._greeting = Greeting(self, may_send)
         self.roster = Roster(limits.session, self.counters, self.note, self._gone)
         self.attached = Attachments()
         self.trees = TreeLink()
@@ -95,7 +92,7 @@ class Master:
     def receive(self, route: Route, identity: Identity, message: Message, data: bytes, offset: int, now: float) -> None:
         """A message from the connection ``route``, whose key belongs to ``identity``; its bodies begin at ``offset``."""
         if message.kind == Hello.kind and isinstance(message, Hello):
-            self._hello(route, identity, message, now)
+            self._greeting.hello(route, identity, message, now)
             return
         peer = self.roster.peers.get(route)
         if peer is None or (peer.identity is not identity and peer.identity != identity):
@@ -116,7 +113,7 @@ class Master:
         if peer is None:
             self.roster.farewells[route] = refusal
         else:
-            self._say(peer, refusal)
+            self.say(peer, refusal)
 
     def disconnected(self, route: Route, now: float) -> None:
         """The connection is gone."""
@@ -137,7 +134,7 @@ class Master:
         """Take no new requests; peers are told."""
         self.admission.draining = True
         for peer in self.roster.peers.values():
-            self._say(peer, DRAINING)
+            self.say(peer, DRAINING)
 
     def close(self, now: float) -> None:
         """End everything that is left, with an error that says so, and say BYE to everyone."""
@@ -257,7 +254,7 @@ class Master:
             case Beat():
                 self.roster.beat(peer, message)
                 self.trees.beat(peer, message.trees)
-                self._say(peer, Beat())
+                self.say(peer, Beat())
                 if node is not None:
                     self.dispatch.offer(node)
             case Cancel():
@@ -283,37 +280,15 @@ class Master:
             case _:
                 self._refuse(peer, message, PeerError(f"{type(message).__name__.upper()} makes no sense here"))
 
-    def _hello(self, route: Route, identity: Identity, hello: Hello, now: float) -> None:
-        kinds = self._kinds(identity.role)
-        try:
-            if Hello.kind not in kinds:
-                raise NotAllowed(f"a key of role {identity.role} opens no session here")
-            if VERSION not in hello.versions:
-                speaks = f"the peer speaks {hello.versions}, this master {list(VERSIONS)}"
-                raise UnsupportedVersion(speaks, hint="upgrade the older")
-            if identity.role in NODE_ROLES and identity.name == self.name and route != LOCAL:
-                raise NotAllowed(f"{identity.name} is this master", hint="give the node a key of its own")
-            same = self.roster.peers.get(route)
-            if same is not None and same.instance == hello.instance:
-                self.counters.add("duplicate_hello")
-                self._say(same, self._welcome(same))
-                return
-            peer = self.roster.join(route, identity, hello, kinds, now)
-        except ZClusterError as error:
-            self.counters.add(f"hello_{error.code}")
-            self.note(Event("hello_refused", {"name": identity.name, "code": error.code, "reason": error.message}, "warning"))
-            self.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
-            return
-        self._say(peer, self._welcome(peer))
-        if self.admission.draining:
-            self._say(peer, DRAINING)
+    def opened(self, peer: Peer, hello: Hello, now: float) -> None:
+        """A session was opened and greeted: what else it is told."""
         self.attached.opened(peer, hello, now)
         if peer.node is not None:
             self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)
             self._catalog_changed = True
-        elif Requests.kind in kinds:
-            self._say(peer, self.dispatch.functions.catalog())
+        elif may_request(peer):
+            self.say(peer, self.dispatch.functions.catalog())
 
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
         self.attached.closed(peer, reason, now)
@@ -353,23 +328,6 @@ class Master:
             self.note(Event("slow_reader", {"name": peer.identity.name, "waiting_bytes": peer.lanes.waiting_bytes}, "warning"))
             self.roster.leave(peer, "it does not read what is sent to it", now)
 
-    def _kinds(self, role: str) -> frozenset[int]:
-        known = self._kinds_of_role.get(role)
-        if known is None:
-            known = frozenset(kind for kind, cls in KINDS.items() if self._may_send(role, cls.__name__.lower()))
-            self._kinds_of_role[role] = known
-        return known
-
-    def _welcome(self, peer: Peer) -> Welcome:
-        limits, session = self.limits, self.limits.session
-        heartbeat_s = session.agent_heartbeat_s if peer.identity.role == AGENT_ROLE else session.heartbeat_s
-        return Welcome(
-            version=VERSION, session=peer.no, name=peer.identity.name, role=peer.identity.role, cluster=self.cluster,
-            master=self.name, epoch=self.epoch, software=self.software, heartbeat_s=heartbeat_s,
-            lease_heartbeats=session.lease_heartbeats, body_bytes=limits.body_bytes, inline_bytes=limits.inline_bytes,
-            chunk_bytes=session.chunk_bytes, window_bytes=limits.window_bytes, frame_bytes=limits.frame_bytes,
-        )  # fmt: skip
-
     def _tell_catalog(self) -> None:
         self._catalog_changed = False
         catalog = self.dispatch.functions.catalog()
@@ -377,14 +335,15 @@ class Master:
             return
         self._catalog_told = catalog
         for peer in self.roster.peers.values():
-            if peer.node is None and Requests.kind in peer.kinds:
-                self._say(peer, catalog)
+            if peer.node is None and may_request(peer):
+                self.say(peer, catalog)
 
     def _refuse(self, peer: Peer, message: Message, error: ZClusterError) -> None:
         self.counters.add(f"refused_{error.code}")
-        self._say(peer, Refusal(code=error.code, about=message.kind, message=error.message, hint=error.hint))
+        self.say(peer, Refusal(code=error.code, about=message.kind, message=error.message, hint=error.hint))
 
-    def _say(self, peer: Peer, message: Message) -> None:
+    def say(self, peer: Peer, message: Message) -> None:
+        """Tell ``peer`` before all else that waits for it, in the next turn."""
         peer.lanes.control.append(message)
         self.dispatch.touched[peer] = None
 
@@ -392,9 +351,5 @@ class Master:
         """Something has happened at this node: counted, and told with the events."""
         self.counters.add(f"event_{event.name}")
         self.events.append(event)
-
-
-LOCAL: Route = "local"
-"""The route of the master's own node: it has no connection."""
 
 __all__ = ["LOCAL", "Master", "MasterLimits", "Request"]

@@ -1,0 +1,56 @@
+"""Who is admitted at this moment: the ring, as the master's process knows it.
+
+Rules kept here:
+- who a connection is comes from the ring as it was read last; after a change of the ring nothing of before is believed;
+- a ring that cannot be read changes nothing: whoever was admitted still is, and the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from zcluster.core.carrying import lowered
+from zcluster.core.peers import Identity
+from zcluster.errors import InvalidKey
+from zcluster.keys import Ring
+
+
+class Admitted:
+    """The identities of ``ring``'s keys; ``me`` is the master's own."""
+
+    def __init__(self, ring: Ring, me: Identity, logger: logging.Logger) -> None:
+        self._ring, self._me, self._logger = ring, me, logger
+        self.by_public: dict[str, Identity] = {}
+        """Those that were asked for since the last change."""
+
+    def identify(self, public: str) -> Identity | None:
+        """Whose public key it is; None: it is not admitted."""
+        entry = self._ring.by_public(public)
+        if entry is None:
+            return None
+        identity = self.by_public[public] = Identity(public, entry.name, entry.role)
+        return identity
+
+    def still(self, identity: Identity) -> bool:
+        """Whether who had a session before is still the same, with the same rights."""
+        found = self.identify(identity.key)
+        return identity == self._me or (found is not None and identity in (found, lowered(found)))
+
+    def is_node(self, name: str) -> bool:
+        """Whether a node may have this name."""
+        return name == self._me.name or name in self._ring.entries
+
+    def workers(self) -> list[str]:
+        """The names of the workers' keys."""
+        return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
+
+    def changed(self) -> bool:
+        """Read the ring if it changed; returns whether it did."""
+        try:
+            if not self._ring.reload_if_changed():
+                return False
+        except InvalidKey as error:
+            self._logger.error("the ring cannot be read, the keys admitted before stay: %s", error)
+            return False
+        self.by_public.clear()
+        return True

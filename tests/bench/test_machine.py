@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+import pytest
+
 from zcluster.bench.machine import _cpu_model as cpu_model
 from zcluster.bench.machine import (
     cpu_seconds,
+    describe_disk,
     describe_machine,
     peak_memory_bytes,
     resident_bytes,
@@ -41,7 +45,21 @@ def test_the_machine_is_described() -> None:
     machine = describe_machine()
     assert machine.cores >= 1
     assert machine.memory_bytes > 0
-    assert all((machine.cpu, machine.kernel, machine.python, machine.pyzmq, machine.libzmq))
+    assert all((machine.cpu, machine.kernel, machine.python, machine.pyzmq, machine.libzmq, machine.zcluster))
+    assert machine.at_s > 0
+
+
+def test_the_disk_is_named_with_its_model_where_it_has_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place, blocks = tmp_path / "files", tmp_path / "block"
+    (blocks / "sda" / "sda1").mkdir(parents=True)
+    (blocks / "sda" / "device").mkdir()
+    (blocks / "sda" / "device" / "model").write_text("A <disk>\n")
+    (blocks / "sda1").symlink_to(blocks / "sda" / "sda1")
+    for device, said in (("/dev/sda", "ext4 on sda (A <disk>)"), ("/dev/sda1", "ext4 on sda1 (A <disk>)"),
+                         ("/dev/vdb", "ext4 on vdb"), ("tmpfs", "ext4")):  # fmt: skip
+        mount = type("Mount", (), {"mountpoint": "/", "device": device, "fstype": "ext4"})()
+        monkeypatch.setattr(psutil, "disk_partitions", lambda all, mount=mount: [mount])
+        assert describe_disk(place, blocks) == said
 
 
 def test_cpu_model(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_file_system_is_that_of_the_nearest_mount(monkeypatch: pytest.Monkey
     inner = tmp_path / "inner"
     inner.mkdir()
     mounts = [("/", "ext4"), (str(inner), "xfs"), (str(inner), "tmpfs"), (f"{tmp_path}/inn", "nfs")]
-    made = [type("Mount", (), {"mountpoint": place, "fstype": kind})() for place, kind in mounts]
+    made = [type("Mount", (), {"mountpoint": place, "device": "none", "fstype": kind})() for place, kind in mounts]
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: made)
     assert filesystem_of(tmp_path) == "ext4"
     assert filesystem_of(inner) == "tmpfs"

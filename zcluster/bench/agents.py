@@ -122,7 +122,7 @@ def run_agents(options: AgentsOptions, say: Say) -> SpecialResult:
 
 
 async def _run(options: AgentsOptions, say: Say) -> SpecialResult:
-    machine = describe_machine()
+    machine = describe_machine(options.directory)
     works = options.chosen()
     figures: list[Figure] = []
     for work in works:

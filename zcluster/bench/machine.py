@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 import zmq
+
+from zcluster import __version__
 
 KIB = 1024
 
@@ -32,10 +36,20 @@ class Machine(NamedTuple):
     libzmq: str
     load_1m: float
     """The load average before the bench: on a busy machine the figures are low."""
+    disk: str = ""
+    """What the bench's files are on, such as ``ext4 on nvme0n1 (a model)``."""
+    zcluster: str = ""
+    """The version that was measured."""
+    at_s: float = 0.0
+    """When the bench began, in seconds since 1970."""
 
 
-def describe_machine() -> Machine:
-    """This machine, now."""
+def describe_machine(directory: Path | None = None) -> Machine:
+    """This machine, now.
+
+    Args:
+        directory: where the bench has its files; None: the directory for temporary files.
+    """
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cpu=_cpu_model(Path("/proc/cpuinfo")),
@@ -45,7 +59,36 @@ def describe_machine() -> Machine:
         pyzmq=zmq.pyzmq_version(),
         libzmq=zmq.zmq_version(),
         load_1m=round(os.getloadavg()[0], 2),
+        disk=describe_disk(directory or Path(tempfile.gettempdir())),
+        zcluster=__version__,
+        at_s=time.time(),
     )
+
+
+def mount_of(directory: Path) -> tuple[str, str]:
+    """The device and the type of the file system that has ``directory``; empty texts when the system does not tell."""
+    path = directory.resolve()
+    best, found = -1, ("", "")
+    for mount in psutil.disk_partitions(all=True):
+        # The last of several mounts at one place is the one that is seen.
+        if path.is_relative_to(mount.mountpoint) and len(mount.mountpoint) >= best:
+            best, found = len(mount.mountpoint), (mount.device, mount.fstype)
+    return found
+
+
+def describe_disk(directory: Path, blocks: Path = Path("/sys/class/block")) -> str:
+    """What ``directory`` is on: the file system, its device, and the disk's model where the system tells them."""
+    device, kind = mount_of(directory)
+    if not device.startswith("/dev/"):
+        return kind
+    name = Path(device).name
+    for disk in (blocks / name, (blocks / name).resolve().parent):  # a partition's model is that of its disk
+        try:
+            model = (disk / "device" / "model").read_text(errors="replace").strip()
+        except OSError:
+            continue
+        return f"{kind} on {name} ({model})"
+    return f"{kind} on {name}"
 
 
 def _cpu_model(cpuinfo: Path) -> str:

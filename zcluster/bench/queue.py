@@ -123,7 +123,7 @@ class _Running:
 
 
 async def _run(options: QueueOptions, say: Say) -> QueueResult:
-    machine = describe_machine()
+    machine = describe_machine(options.directory)
     place = options.directory or Path(tempfile.gettempdir())
     kind = filesystem_of(place) or "an unknown file system"
     if kind in IN_MEMORY:

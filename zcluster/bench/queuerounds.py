@@ -18,7 +18,7 @@ import msgspec
 import psutil  # type: ignore[import-untyped]
 
 from zcluster.bench.child import RoundChild
-from zcluster.bench.machine import cpu_seconds
+from zcluster.bench.machine import cpu_seconds, mount_of
 from zcluster.bench.rounds import DRAIN_S, LEAD_S, RoundSpec
 from zcluster.bench.stats import Histogram
 
@@ -163,13 +163,7 @@ def written_bytes(pids: Iterable[int]) -> int | None:
 
 def filesystem_of(directory: Path) -> str:
     """The type of the file system that has ``directory``, such as ext4; empty when the system does not tell."""
-    path = directory.resolve()
-    best, found = -1, ""
-    for mount in psutil.disk_partitions(all=True):
-        # The last of several mounts at one place is the one that is seen.
-        if path.is_relative_to(mount.mountpoint) and len(mount.mountpoint) >= best:
-            best, found = len(mount.mountpoint), mount.fstype
-    return found
+    return mount_of(directory)[1]
 
 
 def in_memory(directory: Path) -> bool:

@@ -112,7 +112,7 @@ def _footprint_bytes(load: Load) -> int:
 
 
 async def _run(options: SyncOptions, works: Sequence[Work], place: trees.Place, say: Say) -> SyncResult:
-    machine = describe_machine()
+    machine = describe_machine(place.path)
     say(f"the files are in {place.path} ({place.file_system or 'unknown file system'})")
     results: list[WorkResult] = []
     for work in works:

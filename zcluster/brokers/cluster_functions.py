@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from zcluster.core.drained import REASON
 from zcluster.core.master import Master
 from zcluster.core.peers import Node
 from zcluster.dapi.function import Function, function
@@ -61,7 +62,8 @@ def describe_node(node: Node, now: float) -> dict[str, Any]:
         "name": node.name,
         "role": node.role,
         "state": node.state,
-        "reason": "draining" if leaving else node.reason,
+        "reason": "draining" if leaving else node.reason or (REASON if node.drained else ""),
+        "drained": node.drained,
         "version": node.version,
         "last_seen_s": None if node.last_seen_s is None else round(max(0.0, now - node.last_seen_s), 3),
         "load": round(len(node.running) / node.slots, 4) if node.slots else 0.0,

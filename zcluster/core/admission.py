@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from zcluster.core.auditing import ADMIN, MAX_ARGS_BYTES, Trail
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
+from zcluster.core.drained import refuse_drained, turned_away, unavailable
 from zcluster.core.locating import Locate, Parking, check_target, names_agents
 from zcluster.core.peers import Fan, Node, Peer, Request
 from zcluster.core.targets import ANY, MASTER, globs_in, is_single, select
@@ -205,11 +206,12 @@ class Admission:
             parts.append((part, node))
         if request.trail is not None:
             request.trail.open_parts = len(parts)
-        missing = [(part, node) for part, node in parts if node is not None and not _here(node)]
+        function = request.group.function
+        missing = [(part, node) for part, node in parts if node is not None and not _here(node, function)]
         peer.answered_at_once += len(missing)
         for part, node in missing:
             part.node = node
-            self._dispatch.answer_error(part, _unavailable(node))
+            self._dispatch.answer_error(part, unavailable(node))
         for part, node in parts:
             if part in fan.left:
                 self._dispatch.enqueue(part, node)
@@ -267,7 +269,10 @@ class Admission:
             check_target(target, bool(fan_out))
             return None
         if target == ANY:
-            if not self._dispatch.functions.providers.get(group.function) and now >= self.grace_until_s:
+            providers = self._dispatch.functions.providers.get(group.function)
+            if providers:
+                refuse_drained(group.function, providers.values())
+            elif now >= self.grace_until_s:
                 raise no_such_function(group.function, "")
             return None
         if not fan_out and not is_single(target):
@@ -300,8 +305,8 @@ class Admission:
         return found
 
     def _available(self, node: Node, function: str) -> Node:
-        if not _here(node):
-            raise _unavailable(node)
+        if not _here(node, function):
+            raise unavailable(node)
         if node.state == "ready" and function not in node.functions:
             raise no_such_function(function, node.name)
         return node
@@ -329,12 +334,6 @@ class Admission:
         what = "too many parts of fan-outs for nodes that are away"
         return Busy(what, hint="send fewer at once", retry_after_s=ANSWERED_WINDOW_S)
 
-def _here(node: Node) -> bool:
-    return node.state in HERE and not (node.peer is not None and node.peer.draining)
 
-
-def _unavailable(node: Node) -> NodeUnavailable:
-    state = "leaving" if node.peer is not None and node.peer.draining else node.state
-    reason = f": {node.reason}" if node.reason else ""
-    hint = "`zcluster nodes` shows the state of each node"
-    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint=hint)
+def _here(node: Node, function: str) -> bool:
+    return node.state in HERE and not (node.peer is not None and node.peer.draining) and not turned_away(node, function)

@@ -78,7 +78,7 @@ class Functions:
         """The nodes with room that ``any`` may mean now: workers; the master only when no usable worker has the function."""
         providers = self.providers.get(name, {}).values()
         workers = [node for node in providers if node.role == "worker" and node.usable]
-        return [node for node in workers or providers if node.free > 0]
+        return [node for node in workers or providers if node.usable and node.free > 0]
 
     def _count(self, name: str, info: FunctionInfo, step: int) -> None:
         roles = self._roles.setdefault(name, Counter())

@@ -18,6 +18,7 @@ from zcluster.core.attachments import Attachment, Attachments
 from zcluster.core.batch import Body, Outgoing
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
+from zcluster.core.drained import Drained
 from zcluster.core.flow import Flow
 from zcluster.core.greeting import LOCAL, Greeting, may_request
 from zcluster.core.limits import MasterLimits
@@ -75,6 +76,7 @@ class Master:
         self.admission = Admission(
             self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
         )
+        self.drained = Drained(self.roster.nodes, self.dispatch)
         self.admission.grace_until_s = now + limits.session.heartbeat_s * limits.session.lease_heartbeats
         self._grace_over = False
         self.roster.nodes[name] = Node(name, "master", "joining", now)
@@ -283,6 +285,7 @@ class Master:
     def opened(self, peer: Peer, hello: Hello, now: float) -> None:
         """A session was opened and greeted: what else it is told."""
         self.attached.opened(peer, hello, now)
+        self.drained.opened(peer)
         if peer.node is not None:
             self.dispatch.functions.provide(peer.node)
             self.dispatch.offer(peer.node)

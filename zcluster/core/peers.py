@@ -41,8 +41,8 @@ class Node:
     """A master or worker, whether it is here or not."""
 
     __slots__ = (
-        "agents", "by_caller", "config", "cpu_percent", "door", "functions", "last_seen_s", "load", "memory_percent", "metrics",
-        "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
+        "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "last_seen_s", "load", "memory_percent",
+        "metrics", "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -72,16 +72,23 @@ class Node:
         self.metrics_at_s: float | None = None
         self.config: str | None = None
         """The digest of the live configuration that it has applied; None until it says."""
+        self.drained = False
+        """Somebody said that it is to get nothing new (core/drained.py)."""
 
     @property
     def usable(self) -> bool:
-        """Whether it takes requests at all, now or when others have ended."""
+        """Whether it takes any request at all, now or when others have ended."""
+        return self.serves and not self.drained
+
+    @property
+    def serves(self) -> bool:
+        """Whether what waits in its own queue is given to it. Of a drained node that is only what may look at it."""
         return self.state == "ready" and self.slots > 0 and self.peer is not None and not self.peer.draining
 
     @property
     def free(self) -> int:
         """How many more requests it may be given."""
-        return self.slots - len(self.running) if self.usable else 0
+        return self.slots - len(self.running) if self.serves else 0
 
     def allowance(self, caller_no: int) -> int:
         """How many more requests of this caller it may be given.

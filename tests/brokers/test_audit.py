@@ -98,7 +98,7 @@ class Rig:
             clock=lambda: self.now, wall_s=lambda: self.wall_s, note=self.noted.append, logger=logging.getLogger("test"),
             loaded=self.loaded,
         )  # fmt: skip
-        ring: Any = SimpleNamespace(by_public=lambda key: SimpleNamespace(role=self.ring[key]) if key in self.ring else None)
+        ring: Any = SimpleNamespace(by_id=lambda key: SimpleNamespace(role=self.ring[key]) if key in self.ring else None)
         self.part = Audit(desk, machine, ring, self._open)
         self.part.store_id = "0a0b0c0d"
         self.since: Callable[..., Awaitable[dict[str, Any]]] = self.part.functions()["audit.since"].target
@@ -222,6 +222,26 @@ def test_a_job_that_a_node_has_with_its_acceptance_has_one_record() -> None:
         rig.part.job_accepted(job(state=State.LEASED, node="w1", attempt=1), 991.0)
         rig.part.job_ended(job(state=State.DONE, node="w1", attempt=1), 995.0)
         assert [record["what"] for record in await rig.written()] == ["ended"]
+
+    run(body())
+
+
+def test_events_of_keys_and_rights_are_written_whatever_the_setting_is() -> None:
+    async def body() -> None:
+        rig = Rig()
+        rig.requests = "none"
+        await rig.part.start()
+        for name in ("key_revoked", "token_used", "right_denied", "node_silent"):
+            rig.part.heard(Event(name, {"name": "w1", "reason": "two\nlines"}))
+        lines = await rig.written()
+        assert [line["event"] for line in lines] == ["key_revoked", "token_used", "right_denied"]
+        assert lines[0] == {
+            "sequence": 1, "at_s": 1000.0, "what": "event", "event": "key_revoked", "key": "w1",
+            "fields": {"name": "w1", "reason": "two\\nlines"},
+        }  # fmt: skip
+        await rig.part.close()
+        rig.part.heard(Event("key_added", {"name": "w2"}))
+        assert len(rig.log.lines) == 3
 
     run(body())
 

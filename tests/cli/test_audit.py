@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from zcluster.cli.audit import asked, where
+from zcluster.cli.audit import as_row, asked, where
 from zcluster.errors import Draining, MasterLost, NotAllowed, Unreachable
 
 Run = Callable[..., Any]
@@ -144,3 +144,5 @@ def test_misuse_is_told_and_nothing_is_asked(words: tuple[str, ...], said: str, 
 def test_texts_for_people() -> None:
     assert (where({}), where({"nodes": ["w1"], "nodes_total": 1})) == ("-", "w1")
     assert (asked({"what": "omitted", "count": 1}), asked({"args": {}})) == ("1 record", "{}")
+    event = {"what": "event", "event": "key_revoked", "fields": {"name": "w1"}}
+    assert (as_row(event)["function"], asked(event)) == ("key_revoked", '{"name": "w1"}')

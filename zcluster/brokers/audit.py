@@ -21,6 +21,7 @@ import orjson
 
 from zcluster.config import Loaded
 from zcluster.core.auditargs import Arguments
+from zcluster.core.auditevents import audits, event_record
 from zcluster.core.auditing import (
     EndedLines,
     Readers,
@@ -243,6 +244,11 @@ class Audit:
         else:
             self._writer.add_line(line)
 
+    def heard(self, event: Event) -> None:
+        """An event of the master; what a peer can cause at will has been thinned out."""
+        if self._writer is not None and audits(event.name):
+            self._writer.add(event_record(event, self._desk.wall_s()))
+
     # -- the part ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -298,9 +304,9 @@ class Audit:
             known = self._known_schemas[function] = frozenset(functions.schemas(function))
         return known
 
-    def _role(self, public: str) -> str:
+    def _role(self, id_: str) -> str:
         """The role of a key, empty when it is no longer admitted."""
-        entry = self._ring.by_public(public)
+        entry = self._ring.by_id(id_)
         return "" if entry is None else entry.role
 
     def _failed(self, reason: str) -> None:

@@ -18,6 +18,7 @@ from zcluster.brokers.events import Events
 from zcluster.brokers.groups import MasterGroups
 from zcluster.brokers.liveconfig import MasterLiveConfig
 from zcluster.brokers.metrics import MasterMetrics
+from zcluster.brokers.nodes import MasterNodes
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.queue import MasterQueue, open_path
 from zcluster.brokers.queue_functions import QueuePart
@@ -26,7 +27,7 @@ from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.workerevents import EventsOfWorkers
 from zcluster.core.eventnames import Names
 from zcluster.core.master import Master
-from zcluster.core.peers import Event
+from zcluster.core.peers import Event, Route
 from zcluster.keys import Ring
 from zcluster.nodes.agentdoor import AgentDoor
 from zcluster.nodes.agentreports import AgentReports
@@ -53,6 +54,8 @@ class MasterSide:
     """Publish a frame under a topic, to everyone who subscribed."""
     locate: Callable[[str], Awaitable[list[str]]]
     """The nodes that ``agent:ID`` or ``group:G`` means."""
+    address_of: Callable[[Route], str] = lambda _route: ""
+    """Where a connection comes from, as far as it is known."""
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
@@ -72,14 +75,17 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     ring = RingTable(desk, master.ring)
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
     doors = MasterDoors(desk, master.machine, master.ring)
+    nodes = MasterNodes(desk, master.machine, master.ring, master.address_of)
+    master.on_ring_change.append(nodes.ring_changed)
     settings = desk.loaded().settings.audit
     audit = Audit(
         desk, master.machine, master.ring,
         lambda: LineLog.open(desk.home.data_dir / "audit", segment_bytes=settings.segment_bytes, segments=settings.segments),
     )  # fmt: skip
     master.on_turn.append(audit.turn_over)
+    master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
-    return [events, audit, queue, EventsOfWorkers(desk), ring, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+    return [events, audit, queue, EventsOfWorkers(desk), ring, nodes, doors, *_shared(desk, master), *_agents(desk, master, doors)]
 
 
 def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:
@@ -89,8 +95,8 @@ def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:
     master.before_turn.append(queue.turn)
     master.on_turn.append(queue.turn_over)
 
-    def name_of(public: str) -> str:
-        entry = master.ring.by_public(public)
+    def name_of(id_: str) -> str:
+        entry = master.ring.by_id(id_)
         return "" if entry is None else entry.name
 
     return QueuePart(queue, Views(queue, audit.shown, name_of))

@@ -54,6 +54,8 @@ def asked(record: Mapping[str, Any]) -> str:
     """The arguments, or what a record that stands for others stands for."""
     if record.get("what") in ("lost", "omitted"):
         return counted(int(record.get("count") or 0), "record")
+    if record.get("what") == "event":
+        return json_text(record.get("fields"))
     return "-" if record.get("args") is None else json_text(record["args"])
 
 
@@ -77,7 +79,8 @@ COLUMNS = (
 
 def as_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """``record`` with what the columns show."""
-    return {**record, "id": record.get("job") or record.get("request_id"), "where": where(record), "asked": asked(record)}
+    told = {**record, "id": record.get("job") or record.get("request_id"), "where": where(record), "asked": asked(record)}
+    return {**told, "function": record.get("event")} if record.get("what") == "event" else told
 
 
 @click.command()

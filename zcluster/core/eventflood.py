@@ -20,6 +20,7 @@ REPEATED = "events_repeated"
 THINNED = frozenset(
     {"session_opened", "session_closed", "session_replaced", "hello_refused", "slow_reader", "carry_too_large"}
     | {"agent_active", "agent_silent", "agent_disconnected", "agent_refused", "agent_moved", "note_dropped", "config_applied"}
+    | {"key_refused", "key_pending", "connection_cut", "right_denied"}
 )
 SUBJECTS = ("agent", "id", "name", "node")
 """Fields that say whom an event is about, the first that is there."""

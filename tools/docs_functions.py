@@ -17,6 +17,7 @@ from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.events import Events
 from zcluster.brokers.groups import MasterGroups
 from zcluster.brokers.liveconfig import MasterLiveConfig
+from zcluster.brokers.nodes import MasterNodes
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.queue_functions import QueuePart
 from zcluster.brokers.tables import MasterTables
@@ -36,7 +37,9 @@ copies. `zcluster dapi ls` lists them together with your own and the nodes that 
 `zcluster dapi call node.sleep seconds=1 --target worker-1`.
 """
 EVERY_NODE = (AgentReports, LiveConfig)
-ON_THE_MASTER = (AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterTables, MasterTrees, Notes, QueuePart)
+ON_THE_MASTER = (
+    AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterNodes, MasterTables, MasterTrees, Notes, QueuePart,
+)  # fmt: skip
 ON_WORKERS = (WorkerGroups, WorkerTables, WorkerTrees)
 
 

@@ -85,7 +85,8 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_turn.append(audit.turn_over)
     master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
-    return [events, audit, queue, EventsOfWorkers(desk), ring, nodes, doors, *_shared(desk, master), *_agents(desk, master, doors)]
+    told: list[Part] = [events, audit, queue, EventsOfWorkers(desk), ring, nodes, doors]
+    return [*told, *_shared(desk, master), *_agents(desk, master, doors)]
 
 
 def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:

@@ -21,6 +21,7 @@ from zcluster.clients.groups import Groups
 from zcluster.clients.jobs_blocking import Job, Queue
 from zcluster.clients.liveconfig import Config
 from zcluster.clients.messages import Message
+from zcluster.clients.nodes import Nodes
 from zcluster.clients.result import Result
 from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
@@ -123,9 +124,10 @@ class Client:
         """See AsyncClient.fan_out."""
         return self._iterate(self._client.fan_out(function, args, target=target, timeout=timeout, priority=priority))
 
-    def nodes(self) -> list[dict[str, Any]]:
+    @property
+    def nodes(self) -> Nodes:
         """See AsyncClient.nodes."""
-        return self._run(self._client.nodes())
+        return Nodes(self._client.nodes, self._run)
 
     def functions(self) -> list[dict[str, Any]]:
         """See AsyncClient.functions."""

@@ -11,6 +11,7 @@ from typing import Any
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
+from zcluster.clients.nodes import AsyncNodes
 from zcluster.clients.queue import AsyncQueue, Caller, audit
 from zcluster.clients.sync import AsyncSync
 
@@ -18,10 +19,10 @@ from zcluster.clients.sync import AsyncSync
 class ClusterCalls:
     """The lists and the parts; the client that inherits them makes the calls."""
 
-    async def nodes(self: Caller) -> list[dict[str, Any]]:
-        """Every node: name, role, state, version, last_seen_s, load, in_flight, cpu_percent, memory_percent and more."""
-        found: list[dict[str, Any]] = await self.call("cluster.nodes", target="master")
-        return found
+    @property
+    def nodes(self: Caller) -> AsyncNodes:
+        """The nodes: ``await c.nodes()`` lists them; each is described, drained, resumed and removed by name."""
+        return AsyncNodes(self)
 
     async def functions(self: Caller) -> list[dict[str, Any]]:
         """Every function that a live node has: name, doc, parameters, nodes and more."""

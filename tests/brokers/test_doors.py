@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import orjson
 import pytest
 
 from zcluster.brokers.doors import MasterDoors, RingTable, changes_of
@@ -73,7 +74,7 @@ def test_the_table_follows_the_ring(tmp_path: Path) -> None:
         part = RingTable(desk(store), ring)
         await part.start()
         found = await until(store, lambda rows: "ring/old" not in rows and len(rows) == 1)
-        assert found == {f"ring/{anna}": b'{"name":"anna","role":"client"}'}
+        assert found == {f"ring/{anna}": orjson.dumps({"name": "anna", "role": "client", "id": anna})}
         ring.add("w1", "worker", w1)
         part.ring_changed()
         await until(store, lambda rows: len(rows) == 2)

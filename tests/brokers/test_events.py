@@ -140,7 +140,7 @@ def test_a_change_of_the_ring_is_an_event() -> None:
         rig.ring = {}
         rig.part.ring_changed()
         rig.part.ring_changed()
-        assert [event.name for event in rig.noted] == ["key_added", "key_revoked"]
+        assert [event.name for event in rig.noted] == ["key_admitted", "key_revoked"]
 
     run(work)
 

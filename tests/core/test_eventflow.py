@@ -113,7 +113,7 @@ def test_what_a_worker_may_tell(name: str) -> None:
 
 
 MASTERS = [
-    "node_ready", "node_dead", "key_added", "key_revoked", "join", "back", "missed", "events_lost", "master_draining",
+    "node_ready", "node_dead", "key_admitted", "key_revoked", "join", "back", "missed", "events_lost", "master_draining",
     "group_changed", "config_changed", "tree_version", "pull_stalled", "sync_protocol_error", "agent_moved", "agents_removed",
     "queue_read_only", "queue_writable", "queue_paused", "queue_resumed", "queue_draining", "job_dead", "audit_failed",
 ]  # fmt: skip

@@ -60,7 +60,7 @@ def test_the_nodes_that_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 class Entry:
     name: str
     role: str
-    public: str
+    id: str
 
 
 def ring(*entries: tuple[str, str, str]) -> dict[str, Entry]:
@@ -74,9 +74,9 @@ def test_changes_of_the_ring() -> None:
     assert found == [
         ("key_revoked", {"name": "a", "role": "client"}),
         ("key_revoked", {"name": "b", "role": "worker"}),
-        ("key_added", {"name": "b", "role": "worker"}),
+        ("key_admitted", {"name": "b", "role": "worker"}),
         ("key_changed", {"name": "c", "role": "admin", "was": "client"}),
-        ("key_added", {"name": "d", "role": "agent"}),
+        ("key_admitted", {"name": "d", "role": "agent"}),
     ]
     assert list(key_events(after, after)) == []
 

@@ -264,7 +264,7 @@ def test_a_file_that_cannot_be_written_takes_the_key_back(home: Home, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("all", "client"), ("../x", "client"), ("master", "worker"), ("admin", "client"), ("x", "boss")]
+    ("name", "role"), [("all", "client"), ("../x", "client"), ("master", "worker"), ("admin", "client"), ("x", "joiner")]
 )
 def test_what_the_ring_refuses_makes_no_file(home: Home, name: str, role: str) -> None:
     init_home(home, "prod")

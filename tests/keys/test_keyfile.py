@@ -85,7 +85,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
         (f'secret = "{PAIR.secret}"', "secret = 5", "secret is not a text"),
         ('name = "worker-1"', 'name = "all"', "reserved"),
         ('name = "worker-1"', 'name = "-x"', "expected a name"),
-        ('role = "worker"', 'role = "wroker"', "unknown role 'wroker'"),
+        ('role = "worker"', 'role = "-worker"', "unknown role '-worker'"),
         ('cluster = "prod"', 'cluster = ""', "expected a name"),
         ('cluster = "prod"', "", "cluster is missing"),
         ("schema = 1", "schema = 2", "of another version"),

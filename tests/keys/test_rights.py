@@ -49,11 +49,13 @@ def test_only_a_master_sends_answers() -> None:
 
 def test_an_unknown_role_is_an_error_with_the_nearest() -> None:
     assert [check_role(role) for role in ROLES] == list(ROLES)
-    with pytest.raises(InvalidKey, match="'wroker'") as caught:
-        check_role("wroker")
+    assert check_role("deployer") == "deployer", "the configuration may define it; without it the role gets nothing"
+    assert not any(may_send("deployer", kind) for kind in KINDS)
+    with pytest.raises(InvalidKey, match="'-wroker'") as caught:
+        check_role("-wroker")
     assert caught.value.hint == "did you mean 'worker'?"
     with pytest.raises(InvalidKey) as caught:
-        check_role("zzz")
+        check_role("joiner")
     assert "admin, client, worker, agent, master" in caught.value.hint
 
 

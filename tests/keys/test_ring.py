@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zcluster.errors import Busy, InvalidKey, NoSuchKey
-from zcluster.keys import Entry, NewKey, Ring, generate
+from zcluster.keys import Entry, NewKey, Previous, Ring, generate
 from zcluster.keys.private import locked
 from zcluster.keys.ringfile import Content, encode_ring
 
@@ -53,9 +54,9 @@ def test_the_file_is_private_and_readable_json(path: Path) -> None:
     Ring(path).add("a", "client", KEYS[1])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = json.loads(path.read_bytes())
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     assert [entry["name"] for entry in document["entries"]] == ["a", "b"]
-    assert set(document["entries"][0]) == {"name", "role", "public", "created_at"}
+    assert set(document["entries"][0]) == {"name", "role", "public", "created_at", "id", "previous", "token"}
     assert sorted(os.listdir(path.parent)) == ["ring.json", "ring.json.lock"]
 
 
@@ -75,7 +76,8 @@ def test_the_entries_cannot_be_changed_from_outside(path: Path) -> None:
         (".x", "worker", KEYS[1], "expected a name"),
         ("x" * 65, "worker", KEYS[1], "expected a name"),
         ("master", "worker", KEYS[1], "only for a key of role master"),
-        ("x", "boss", KEYS[1], "unknown role 'boss'"),
+        ("x", "joiner", KEYS[1], "unknown role 'joiner'"),
+        ("x", "-boss", KEYS[1], "unknown role '-boss'"),
         ("x", "worker", "short", "40 characters"),
     ],
 )
@@ -260,16 +262,16 @@ BROKEN = {
     "half": (document([GOOD], [])[:-20], "not JSON"),
     "binary": (b"\xff\xfe", "not JSON"),
     "deep": (b"[" * 200000, "not JSON"),
-    "list": (b"[]", "not a ring of schema 1"),
-    "schema": (document([], [], 2), "not a ring of schema 1"),
+    "list": (b"[]", "not a ring of schema 1 or 2"),
+    "schema": (document([], [], 3), "not a ring of schema 1 or 2"),
     "no entries": (b'{"schema": 1, "revoked": []}', "entries is not a list"),
     "no revoked": (b'{"schema": 1, "entries": []}', "revoked is not a list"),
     "no dict": (document([1], []), r"entries\[0\] does not have exactly"),
-    "missing": (document([{"name": "w"}], []), r"entries\[0\] does not have exactly the texts name, role, public, created_at"),
+    "missing": (document([{"name": "w"}], []), r"entries\[0\] does not have exactly the fields name, role, public, created_at"),
     "extra": (document([GOOD | {"expires": "x"}], []), r"entries\[0\] does not have exactly"),
-    "type": (document([GOOD | {"name": 5}], []), r"entries\[0\] does not have exactly"),
+    "type": (document([GOOD | {"name": 5}], []), r"entries\[0\]: name is not a text"),
     "name": (document([GOOD | {"name": "all"}], []), r"entries\[0\]: the name 'all' is reserved"),
-    "role": (document([GOOD | {"role": "boss"}], []), r"entries\[0\]: unknown role"),
+    "role": (document([GOOD | {"role": "joiner"}], []), r"entries\[0\]: unknown role"),
     "public": (document([GOOD | {"public": "x"}], []), r"entries\[0\]: a public key has 40"),
     "time": (document([GOOD | {"created_at": "x" * 41}], []), "created_at is not a time"),
     "master": (document([GOOD | {"name": "master"}], []), "only for a key of role master"),
@@ -277,6 +279,43 @@ BROKEN = {
     "publics": (document([GOOD, GOOD | {"name": "v"}], []), "'v' has the public key of 'w'"),
     "revoked": (document([GOOD | {"name": "v"}], [GONE]), "'v' has the public key of the revoked 'w'"),
     "revoked type": (document([], [GOOD]), r"revoked\[0\] does not have exactly"),
+}
+
+
+GOOD_2 = GOOD | {"id": KEYS[0], "previous": [[KEYS[1], AT]], "token": ""}
+TOKEN = {
+    "id": "a1b2c3d4e5f6", "public": KEYS[2], "role": "worker", "name": "", "uses_left": 1, "created_at": AT, "expires_at": AT,
+    "creator": KEYS[0], "revoked_at": "",
+}  # fmt: skip
+
+
+def document_2(entries: object = (), revoked: object = (), tokens: object = (), rejected: object = ()) -> bytes:
+    lists = {"entries": entries, "revoked": revoked, "tokens": tokens, "rejected": rejected}
+    return json.dumps({"schema": 2, **lists}).encode()
+
+
+BROKEN |= {
+    "fields of 1": (document_2([GOOD]), "exactly the fields name, role, public, created_at, id, previous, token"),
+    "previous": (document_2([GOOD_2 | {"previous": [[KEYS[1]]]}]), r"entries\[0\]: previous does not have a key and a time"),
+    "until": (document_2([GOOD_2 | {"previous": [[KEYS[1], "soon"]]}]), "'soon' is not a time"),
+    "zone": (document_2([GOOD_2 | {"previous": [[KEYS[1], "2024-01-01"]]}]), "without a time zone"),
+    "many previous": (document_2([GOOD_2 | {"previous": [[key, AT] for key in KEYS[1:6]]}]), "a list of at most 4"),
+    "own previous": (document_2([GOOD_2 | {"previous": [[KEYS[0], AT]]}]), "'w' has the public key of 'w'"),
+    "ids": (document_2([GOOD_2, GOOD_2 | {"name": "v", "public": KEYS[3], "previous": []}]), "'v' has the id of 'w'"),
+    "another's first": (
+        document_2([GOOD_2 | {"public": KEYS[3]}, GOOD_2 | {"name": "v", "id": KEYS[4], "previous": []}]),
+        "'v' has the first public key of 'w'",
+    ),
+    "token of entry": (document_2([GOOD_2 | {"token": "?"}]), "not what a token's id looks like"),
+    "no tokens": (b'{"schema": 2, "entries": [], "revoked": []}', "tokens is not a list"),
+    "uses": (document_2(tokens=[TOKEN | {"uses_left": 10_001}]), r"tokens\[0\]: uses_left is not a number from 0 to 10000"),
+    "bool uses": (document_2(tokens=[TOKEN | {"uses_left": True}]), "uses_left is not a number"),
+    "no id": (document_2(tokens=[TOKEN | {"id": ""}]), "a token without an id"),
+    "two tokens": (document_2(tokens=[TOKEN, TOKEN | {"public": KEYS[3]}]), "two tokens have one id"),
+    "token's key": (document_2([GOOD_2], tokens=[TOKEN | {"public": KEYS[1]}]), "has the public key of 'w'"),
+    "expires": (document_2(tokens=[TOKEN | {"expires_at": ""}]), "'' is not a time"),
+    "many tokens": (document_2(tokens=[TOKEN] * 1_001), "1001 tokens, at most 1000"),
+    "rejected": (document_2(rejected=[{"public": "x", "rejected_at": AT}]), r"rejected\[0\]: a public key has 40"),
 }
 
 
@@ -349,3 +388,45 @@ def test_an_encoded_ring_is_the_same_for_the_same_content() -> None:
     one = {name: Entry(name, "worker", KEYS[index], AT) for index, name in enumerate("ab")}
     other = dict(reversed(one.items()))
     assert encode_ring(Content(one, ())) == encode_ring(Content(other, ()))
+
+
+def test_a_ring_of_schema_1_is_read_and_becomes_2_at_the_next_change(path: Path) -> None:
+    path.write_bytes(document([GOOD], [GONE | {"name": "v", "public": KEYS[1]}]))
+    path.chmod(0o600)
+    ring = Ring(path)
+    entry = ring.get("w")
+    assert (entry.id, entry.previous, entry.token) == (KEYS[0], (), "")
+    assert json.loads(path.read_bytes())["schema"] == 1, "reading changes nothing"
+    ring.add("x", "worker", KEYS[2])
+    assert json.loads(path.read_bytes())["schema"] == 2
+    again = Ring(path)
+    assert (dict(again.entries), again.revoked) == (dict(ring.entries), ring.revoked)
+    assert again.get("w") == entry
+
+
+def test_a_key_of_before_is_admitted_until_its_time_and_never_again_after_a_revocation(path: Path) -> None:
+    ring = Ring(path)
+    old = ring.add("w", "worker", KEYS[0])
+    for until, admitted in (("2999-01-01T00:00:00+00:00", True), (AT, False)):
+        new = replace(old, public=KEYS[1], previous=(Previous(KEYS[0], until),))
+        ring.change(lambda content, new=new: (content._replace(entries={"w": new}), None))  # type: ignore[misc]
+        for each in (ring, Ring(path)):
+            assert each.by_public(KEYS[1]) == each.by_id(KEYS[0]) == new
+            assert each.by_public(KEYS[0]) == (new if admitted else None)
+            assert each.by_id(KEYS[1]) is None
+    for key in KEYS[:2]:
+        with pytest.raises(InvalidKey, match="in the ring already"):
+            ring.add("x", "worker", key)
+    assert ring.revoke("w").public == KEYS[1]
+    for key in KEYS[:2]:
+        with pytest.raises(InvalidKey, match="was revoked"):
+            ring.add("x", "worker", key)
+
+
+def test_a_change_is_of_what_the_file_holds_now_and_nothing_is_written_without_one(path: Path) -> None:
+    ring = Ring(path)
+    Ring(path).add("w", "worker", KEYS[0])
+    assert ring.change(lambda content: (content, sorted(content.entries))) == ["w"]
+    before = path.stat().st_mtime_ns
+    ring.change(lambda content: (content, None))
+    assert path.stat().st_mtime_ns == before

@@ -69,7 +69,7 @@ def test_the_life_of_a_worker_and_of_a_key() -> None:
             await follower.hears("draining", "worker-1")
             await follower.hears("left", "worker-1")
             cluster.new_key("guest", "client")
-            await follower.hears("key_added", "guest")
+            await follower.hears("key_admitted", "guest")
             Ring(ring_file(cluster)).revoke("guest")
             await follower.hears("key_revoked", "guest")
             numbers = [event["sequence"] for event in follower.found]

@@ -2,6 +2,8 @@
 
 Rules kept here:
 - who a connection is comes from the ring as it was read last; after a change of the ring nothing of before is believed;
+- an identity's key is the entry's id, whatever public key the connection has: a session outlives a rotation, and what belongs to
+  a key does not pass to a later one of the same name;
 - a ring that cannot be read changes nothing: whoever was admitted still is, and the log says so.
 """
 
@@ -28,12 +30,13 @@ class Admitted:
         entry = self._ring.by_public(public)
         if entry is None:
             return None
-        identity = self.by_public[public] = Identity(public, entry.name, entry.role)
+        identity = self.by_public[public] = Identity(entry.id, entry.name, entry.role)
         return identity
 
     def still(self, identity: Identity) -> bool:
         """Whether who had a session before is still the same, with the same rights."""
-        found = self.identify(identity.key)
+        entry = self._ring.by_id(identity.key)
+        found = None if entry is None else Identity(entry.id, entry.name, entry.role)
         return identity == self._me or (found is not None and identity in (found, lowered(found)))
 
     def is_node(self, name: str) -> bool:

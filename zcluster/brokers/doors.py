@@ -94,8 +94,9 @@ class RingTable:
         if self._written is None:
             self._written = await self._read()
         said = {
-            f"{RING}{entry.public}": orjson.dumps({"name": entry.name, "role": entry.role})
+            f"{RING}{public}": orjson.dumps({"name": entry.name, "role": entry.role, "id": entry.id})
             for entry in self._ring.entries.values()
+            for public in entry.publics
         }
         ops = changes_of(said, self._written)
         for begin in range(0, len(ops), MAX_OPS):
@@ -198,8 +199,10 @@ class MasterDoors:
             peer = node.peer
             if peer is not None and not peer.draining and node.door:
                 addresses = [address for address in node.door if _is_address(address)]
+                entry = self._ring.by_id(peer.identity.key)
+                public = peer.identity.key if entry is None else entry.public
                 if addresses:
-                    yield Door(node=node.name, public=peer.identity.key, addresses=addresses, agents=node.agents)
+                    yield Door(node=node.name, public=public, addresses=addresses, agents=node.agents)
 
 
 def _is_address(text: Any) -> bool:

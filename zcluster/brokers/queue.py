@@ -181,7 +181,7 @@ class MasterQueue:
     def identity(self, name: str) -> Identity | None:
         """Who has the key of this name."""
         entry = self._ring.entries.get(name)
-        return None if entry is None else self._identify(entry.public)
+        return None if entry is None else self._identify(entry.id)
 
     async def submit(self, identity: Identity, ask: Ask, body: bytes, key: str) -> tuple[Job, bool]:
         """Accept one job; returns it, and whether it was there before. Raises why not."""
@@ -328,12 +328,12 @@ class MasterQueue:
         found = self._identify(job.key)
         return lowered(found) if found is not None and job.role == CARRIED_ROLE else found
 
-    def _identify(self, public: str) -> Identity | None:
-        found = self._identities.get(public, _UNKNOWN)
+    def _identify(self, id_: str) -> Identity | None:
+        found = self._identities.get(id_, _UNKNOWN)
         if found is _UNKNOWN:
-            entry = self._ring.by_public(public)
-            found = None if entry is None else Identity(public, entry.name, entry.role)
-            self._identities[public] = found
+            entry = self._ring.by_id(id_)
+            found = None if entry is None else Identity(id_, entry.name, entry.role)
+            self._identities[id_] = found
         return found
 
     def _workers(self) -> list[str]:

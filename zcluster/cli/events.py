@@ -109,7 +109,7 @@ def events(
 ) -> None:  # fmt: skip
     """Show what happened in the cluster, or follow what happens.
 
-    join, back, silent, dead and left are nodes; key_added and key_revoked are keys; config_applied, group_changed, agent_… and
+    join, back, silent, dead and left are nodes; key_admitted and key_revoked are keys; config_applied, group_changed, agent_… and
     sync events are told with what they are about. Each has a sequence number: --since NUMBER goes on behind it.
     """
     client = open_client(state, connection(key, master, timeout))

@@ -90,19 +90,19 @@ class KeyEntry(Protocol):
     @property
     def role(self) -> str: ...
     @property
-    def public(self) -> str: ...
+    def id(self) -> str: ...
 
 
 def key_events(before: Mapping[str, KeyEntry], after: Mapping[str, KeyEntry]) -> Iterator[Event]:
-    """What changed from one ring to the next: ``key_revoked`` first, then ``key_added``."""
+    """What changed from one ring to the next: ``key_revoked`` first, then ``key_admitted``."""
     for name, entry in before.items():
         now = after.get(name)
-        if now is None or now.public != entry.public:
+        if now is None or now.id != entry.id:
             yield Event("key_revoked", {"name": name, "role": entry.role}, "warning")
     for name, entry in after.items():
         old = before.get(name)
-        if old is None or old.public != entry.public:
-            yield Event("key_added", {"name": name, "role": entry.role})
+        if old is None or old.id != entry.id:
+            yield Event("key_admitted", {"name": name, "role": entry.role})
         elif old.role != entry.role:
             yield Event("key_changed", {"name": name, "role": entry.role, "was": old.role})
 

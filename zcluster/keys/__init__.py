@@ -14,6 +14,7 @@ from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, pub
 from zcluster.keys.private import make_private_dir
 from zcluster.keys.rights import (
     FUNCTION_ROLES,
+    JOINER,
     KINDS,
     ROLES,
     SENDS,
@@ -24,22 +25,27 @@ from zcluster.keys.rights import (
     may_subscribe,
 )
 from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
-from zcluster.keys.ringfile import Entry, Revoked
+from zcluster.keys.ringfile import Content, Entry, Previous, Rejected, Revoked, Token
 
 __all__ = [
     "FUNCTION_ROLES",
+    "JOINER",
     "KINDS",
     "MAX_ENTRIES",
     "MAX_REVOKED",
     "ROLES",
     "SENDS",
+    "Content",
     "Entry",
     "InitialisedHome",
     "KeyFile",
     "KeyPair",
     "NewKey",
+    "Previous",
+    "Rejected",
     "Revoked",
     "Ring",
+    "Token",
     "check_public",
     "check_role",
     "fingerprint",

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from zcluster.config import nearest
+from zcluster.config import name_fault, nearest
 from zcluster.errors import InvalidKey
 
 ROLES: tuple[str, ...] = ("admin", "client", "worker", "agent", "master")
-"""The roles that a key may have."""
+"""The roles that a key may have without any configuration."""
+
+JOINER = "joiner"
+"""What the holder of a join token is: no key of the ring has this role."""
 
 FUNCTION_ROLES: tuple[str, ...] = ("client", "admin")
 """The roles that a function may ask of its caller, the weaker first."""
@@ -80,13 +83,13 @@ def may_subscribe(role: str) -> bool:
 
 
 def check_role(role: str) -> str:
-    """``role`` itself.
+    """``role`` itself: one of ROLES, or a name that the configuration may give a role (one that it does not gets nothing).
 
     Raises:
-        InvalidKey: it is none of ROLES.
+        InvalidKey: no role can have this name.
     """
-    if role not in ROLES:
+    if role not in ROLES and (role == JOINER or name_fault(role)):
         near = nearest(role, ROLES)
-        hint = f"did you mean {near!r}?" if near else f"the roles are {', '.join(ROLES)}"
+        hint = f"did you mean {near!r}?" if near else f"the roles are {', '.join(ROLES)}, and those of the configuration"
         raise InvalidKey(f"unknown role {role[:80]!r}", hint=hint)
     return role

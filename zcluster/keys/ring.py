@@ -3,6 +3,7 @@
 Rules kept here:
 - a name is there once, and a public key is there once, whoever writes and however many write at the same time;
 - a revoked public key is remembered and never admitted again; its name may be given to a new key;
+- who an entry is, is its id: a key that follows another of the same name has another id and inherits nothing;
 - every change is read, made and saved under one lock, in one atomic step: killed anywhere, the file is the old or the new one;
 - each saved file has a later time than the one before, so that a reader's comparison of (time, size, inode) misses none;
 - a file that is broken or gone changes nothing in memory: whoever was admitted still is, and the error says so;
@@ -13,22 +14,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from zcluster.config import name_fault, nearest
+from zcluster.config import nearest
 from zcluster.errors import InvalidKey, NoSuchKey
-from zcluster.keys.pair import check_public
-from zcluster.keys.private import LOCK_WAIT_S, locked, read_private, replace
-from zcluster.keys.rights import check_role, may_subscribe
-from zcluster.keys.ringfile import MAX_RING_BYTES, Content, Entry, Revoked, decode_ring, encode_ring
+from zcluster.keys.private import LOCK_WAIT_S, locked, read_private
+from zcluster.keys.private import replace as replace_file
+from zcluster.keys.rights import may_subscribe
+from zcluster.keys.ringedits import belongs, with_entries, without
+from zcluster.keys.ringfile import (
+    MAX_REJECTED,
+    MAX_RING_BYTES,
+    Content,
+    Entry,
+    Rejected,
+    Revoked,
+    Token,
+    decode_ring,
+    encode_ring,
+    instant,
+    iso,
+)
 
 MAX_ENTRIES = 100_000
 MAX_REVOKED = 10_000
+
+Result = TypeVar("Result")
 
 
 class NewKey(NamedTuple):
@@ -66,6 +81,26 @@ _NOTHING = _Signature()
 _UNREACHABLE = _Signature(inode=-1)
 
 
+class _Index(NamedTuple):
+    """What finds an entry or a token."""
+
+    current: dict[str, Entry]
+    previous: dict[str, tuple[Entry, float]]
+    """With the time until which it is admitted."""
+    ids: dict[str, Entry]
+    tokens: dict[str, Token]
+
+    @classmethod
+    def of(cls, content: Content) -> _Index:
+        entries = content.entries.values()
+        return cls(
+            {entry.public: entry for entry in entries},
+            {each.public: (entry, instant(each.until)) for entry in entries for each in entry.previous},
+            {entry.id: entry for entry in entries},
+            {token.public: token for token in content.tokens.values()},
+        )
+
+
 class Ring:
     """The ring in one file. A missing file is an empty ring, until it has been there once.
 
@@ -89,8 +124,8 @@ class Ring:
         self._seen = _NOTHING
         self._unread = ""
         """Why the last try to read the file failed, when it was not the file's own fault."""
-        self._content = Content({}, ())
-        self._by_public: dict[str, Entry] = {}
+        self._content = Content({})
+        self._index = _Index({}, {}, {}, {})
         if self.changed():
             self.load()
 
@@ -104,9 +139,36 @@ class Ring:
         """The revoked keys, the oldest first."""
         return self._content.revoked
 
+    @property
+    def tokens(self) -> Mapping[str, Token]:
+        """The join tokens by id, those that are over among them."""
+        return MappingProxyType(self._content.tokens)
+
+    @property
+    def rejected(self) -> tuple[Rejected, ...]:
+        """The keys that asked to be admitted and were rejected, the oldest first."""
+        return self._content.rejected
+
+    @property
+    def content(self) -> Content:
+        """All of it, as it was read or written last."""
+        return self._content
+
     def by_public(self, public: str) -> Entry | None:
-        """The admitted key with this public key."""
-        return self._by_public.get(public)
+        """The admitted key with this public key, its present one or one of before whose time is not over."""
+        entry = self._index.current.get(public)
+        if entry is not None:
+            return entry
+        found = self._index.previous.get(public)
+        return found[0] if found is not None and time.time() < found[1] else None
+
+    def by_id(self, id_: str) -> Entry | None:
+        """The admitted key of this id, whatever public key it has now."""
+        return self._index.ids.get(id_)
+
+    def token_of(self, public: str) -> Token | None:
+        """The join token with this public key, whether it is over or not."""
+        return self._index.tokens.get(public)
 
     def may_subscribe(self, public: str) -> bool:
         """Whether the key may subscribe to what the master publishes, as the ring was read last."""
@@ -175,11 +237,10 @@ class Ring:
                 self._seen = before
             raise
         self._seen = _Signature.of(found)
-        content = decode_ring(self.path, data, self._by_public)
+        content = decode_ring(self.path, data, self._index.current)
         if len(content.entries) > self._max_entries:
             raise InvalidKey(f"{self.path}: more than {self._max_entries} keys", hint="revoke what is no longer used")
-        kept = content.revoked[-self._max_revoked :]
-        self._take(Content(content.entries, kept), _Signature.of(found))
+        self._take(self._bounded(content), _Signature.of(found))
 
     def add(self, name: str, role: str, public: str) -> Entry:
         """Admit one key; see :meth:`add_many`."""
@@ -192,53 +253,49 @@ class Ring:
             InvalidKey: a name, role or public key is malformed or taken, a public key was revoked, or the ring is full.
             Busy: another process kept the lock.
         """
-        created_at = datetime.now(UTC).isoformat(timespec="seconds")
+        created_at = iso(time.time())
         added = [Entry(key.name, key.role, key.public, created_at) for key in keys]
-        with locked(self._lock_file, self._lock_wait_s):
-            self._read_current()
-            entries = dict(self._content.entries)
-            holders = {entry.public: f"the key {entry.name!r}" for entry in entries.values()}
-            revoked = {each.public: each for each in self._content.revoked}
-            for entry in added:
-                _check_new(entry, entries, holders, revoked)
-                entries[entry.name] = entry
-                holders[entry.public] = f"the key {entry.name!r}"
-            if len(entries) > self._max_entries:
-                raise InvalidKey(f"the ring is full: it holds {self._max_entries} keys", hint="revoke what is no longer used")
-            self._save(Content(entries, self._content.revoked))
-        return added
+        return self.change(lambda content: (with_entries(content, added), added))
 
     def revoke(self, name: str) -> Revoked:
-        """Admit the key of this name no longer, for good; the record of it is returned.
+        """Admit the key of this name no longer, for good, nor a key that it had before; the record of it is returned.
+
+        What it could have been admitted with again is gone with it: the tokens that it made, the one by which it came, and
+        those for its name.
 
         Raises:
             NoSuchKey: there is none.
             Busy: another process kept the lock.
         """
-        with locked(self._lock_file, self._lock_wait_s):
-            self._read_current()
+
+        def edit(content: Content) -> tuple[Content, Revoked]:
             entry = self.get(name)
-            record = Revoked(entry.name, entry.role, entry.public, datetime.now(UTC).isoformat(timespec="seconds"))
-            kept = (*self._content.revoked, record)[-self._max_revoked :]
-            self._save(Content(self._without(name), kept))
-        return record
+            at = iso(time.time())
+            gone = tuple(Revoked(entry.name, entry.role, public, at) for public in reversed(entry.publics))
+            tokens = {
+                id_: replace(token, revoked_at=at) if not token.revoked_at and belongs(token, entry) else token
+                for id_, token in content.tokens.items()
+            }
+            left = content._replace(entries=without(content, name), revoked=(*content.revoked, *gone), tokens=tokens)
+            return left, gone[-1]
+
+        return self.change(edit)
 
     def rename(self, name: str, new_name: str) -> Entry:
-        """Give a key another name; its role and public key stay.
+        """Give a key another name; all else of it stays.
 
         Raises:
             NoSuchKey: there is no key ``name``.
             InvalidKey: ``new_name`` is malformed or taken.
             Busy: another process kept the lock.
         """
-        with locked(self._lock_file, self._lock_wait_s):
-            self._read_current()
-            old = self.get(name)
-            entry = Entry(new_name, old.role, old.public, old.created_at)
-            entries = self._without(name)
-            _check_new(entry, entries, {}, {})
-            self._save(Content({**entries, new_name: entry}, self._content.revoked))
-        return entry
+
+        def edit(content: Content) -> tuple[Content, Entry]:
+            entry = replace(self.get(name), name=new_name)
+            left = content._replace(entries=without(content, name))
+            return with_entries(left, [entry]), entry
+
+        return self.change(edit)
 
     def take_back(self, entry: Entry) -> None:
         """Undo :meth:`add` of ``entry`` as if it had never been; nothing when it is no longer there.
@@ -246,10 +303,30 @@ class Ring:
         Raises:
             Busy: another process kept the lock.
         """
+
+        def edit(content: Content) -> tuple[Content, None]:
+            there = content.entries.get(entry.name) == entry
+            return content._replace(entries=without(content, entry.name)) if there else content, None
+
+        self.change(edit)
+
+    def change(self, edit: Callable[[Content], tuple[Content, Result]]) -> Result:
+        """Make one change in one atomic step: ``edit`` gets what is in the file now, and gives what is to be there and a result.
+
+        Nothing is written when it gives back what it got.
+
+        Raises:
+            InvalidKey: the ring is full, broken, or cannot be written; and what ``edit`` raises. Nothing is changed then.
+            Busy: another process kept the lock.
+        """
         with locked(self._lock_file, self._lock_wait_s):
             self._read_current()
-            if self._content.entries.get(entry.name) == entry:
-                self._save(Content(self._without(entry.name), self._content.revoked))
+            content, result = edit(self._content)
+            if content is not self._content:
+                if len(content.entries) > self._max_entries:
+                    raise InvalidKey(f"the ring is full: it holds {self._max_entries} keys", hint="revoke what is no longer used")
+                self._save(self._bounded(content))
+        return result
 
     @property
     def _lock_file(self) -> Path:
@@ -260,18 +337,19 @@ class Ring:
         if _Signature.at(self.path) != self._signature:
             self.load()
 
-    def _without(self, name: str) -> dict[str, Entry]:
-        return {each: entry for each, entry in self._content.entries.items() if each != name}
+    def _bounded(self, content: Content) -> Content:
+        """``content`` with no more of what is only remembered than is kept."""
+        return content._replace(revoked=content.revoked[-self._max_revoked :], rejected=content.rejected[-MAX_REJECTED:])
 
     def _take(self, content: Content, signature: _Signature) -> None:
         self._content = content
-        self._by_public = {entry.public: entry for entry in content.entries.values()}
+        self._index = _Index.of(content)
         self._signature = self._seen = signature
 
     def _save(self, content: Content) -> None:
         # inodes are used again and clocks are coarse: two changes at once could look like none without a time of their own
         mtime_ns = max(time.time_ns(), self._signature.mtime_ns + 1)
-        replace(self.path, encode_ring(content), mtime_ns=mtime_ns)
+        replace_file(self.path, encode_ring(content), mtime_ns=mtime_ns)
         self._take(content, _Signature.of(os.stat(self.path)))
 
     def _no_such(self, name: str) -> NoSuchKey:
@@ -281,23 +359,4 @@ class Ring:
         near = nearest(name, self._content.entries)
         return NoSuchKey(
             f"the ring has no key {name[:80]!r}", hint=f"did you mean {near!r}?" if near else "`zcluster keys ls` lists them"
-        )
-
-
-def _check_new(entry: Entry, entries: Mapping[str, Entry], holders: Mapping[str, str], revoked: Mapping[str, Revoked]) -> None:
-    fault = name_fault(entry.name)
-    if fault:
-        raise InvalidKey(fault)
-    check_role(entry.role)
-    if entry.name == "master" and entry.role != "master":
-        raise InvalidKey("the name 'master' is only for a key of role master", hint="choose another name")
-    check_public(entry.public)
-    if entry.name in entries:
-        raise InvalidKey(f"the ring has a key {entry.name!r} already", hint="choose another name, or revoke that key first")
-    if entry.public in holders:
-        raise InvalidKey(f"this public key is in the ring already: {holders[entry.public]} has it", hint="make a new pair")
-    if entry.public in revoked:
-        gone = revoked[entry.public]
-        raise InvalidKey(
-            f"this public key was revoked at {gone.revoked_at} (it was {gone.name!r})", hint="make a new pair: zcluster keys new"
         )

@@ -30,6 +30,8 @@ class Named(msgspec.Struct, frozen=True):
 
     name: str
     role: str
+    id: str = ""
+    """Who it is; empty, from an older master: the key itself."""
 
 
 _DECODER = msgspec.json.Decoder(Named)
@@ -106,7 +108,7 @@ class RingCopy:
                 except msgspec.DecodeError as error:
                     self._logger.error("an entry of the copy of the ring admits nobody: %s", error)
                 else:
-                    ring[public] = Identity(public, named.name, named.role)
+                    ring[public] = Identity(named.id or public, named.name, named.role)
 
     def _tell(self) -> None:
         self._logger.info("the door admits", extra={"fields": {"keys": len(self._ring)}})

@@ -241,7 +241,7 @@ class MasterNodes:
     def _refuse_master(self, name: str) -> None:
         if name in (MASTER, self._machine.name):
             raise UsageError(
-                f"{name} is the master: it is neither drained nor removed",
+                f"the master ({self._machine.name}) is neither drained nor removed",
                 hint="`any` goes to it only when no worker has the function; SIGTERM stops it",
             )
 

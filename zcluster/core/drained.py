@@ -4,7 +4,7 @@ Rules kept here:
 - being drained is a fact about a key (its principal), not about a name or a session: it holds over restarts and reconnections,
   and a new key of the same name is not drained;
 - ``any`` and durable jobs go elsewhere; a request for the node itself, or its part of a fan-out, is answered at once;
-- what only looks at a node (STILL) is answered as before: a node that is drained is looked at most of all;
+- what zcluster itself asks of a node (STILL) is answered as before: its files, agents and logs are still its own;
 - the master is never drained: whoever would resume it could not say so.
 """
 
@@ -16,16 +16,15 @@ from zcluster.core.dispatch import Dispatch
 from zcluster.core.peers import Node, Peer
 from zcluster.errors import NodeUnavailable
 
-STILL = frozenset({"node.info", "node.resources", "config.applied"})
-"""Functions that a drained node is still asked for by name."""
-STILL_BEGIN = "logs."
+STILL = ("node.time", "agents.", "config.", "groups.", "logs.", "sync.", "tables.")
+"""Beginnings of the names of functions that a drained node is still asked for: zcluster's own, about what the node holds."""
 REASON = "drained"
 _RESUME = "`zcluster nodes resume NAME` lets it have requests again"
 
 
 def turned_away(node: Node, function: str) -> bool:
     """Whether ``node`` is drained and is not to be asked for ``function``."""
-    return node.drained and function not in STILL and not function.startswith(STILL_BEGIN)
+    return node.drained and not function.startswith(STILL)
 
 
 def unavailable(node: Node) -> NodeUnavailable:

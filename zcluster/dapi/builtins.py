@@ -1,4 +1,4 @@
-"""The functions that every node has: ``echo``, ``node.info``, ``node.resources`` and ``node.sleep``.
+"""The functions that every node has: ``echo``, ``node.info``, ``node.time``, ``node.resources`` and ``node.sleep``.
 
 Rules kept here:
 - all are idempotent: asking twice does no harm;
@@ -127,6 +127,11 @@ def node_functions(
         """What this node is: name, role, version, host, and how long it has been up."""
         return {**fixed, "uptime_s": round(time.monotonic() - began_s, 3)}
 
+    @function("node.time", idempotent=True, pool="inline")
+    def node_time() -> float:
+        """The node's clock: seconds since 1970."""
+        return time.time()
+
     @function("node.resources", idempotent=True)
     def node_resources() -> dict[str, Any]:
         """What this node and its machine use: CPU, memory, disk, network."""
@@ -138,7 +143,7 @@ def node_functions(
         await asyncio.sleep(seconds)
         return seconds
 
-    targets: list[Callable[..., Any]] = [echo, node_info, node_resources, node_sleep]
+    targets: list[Callable[..., Any]] = [echo, node_info, node_time, node_resources, node_sleep]
     return {found.name: found for found in map(Function, targets)}
 
 

@@ -233,6 +233,13 @@ class NoSuchKey(ZClusterError):
     exit_code = EXIT_NO_MATCH
 
 
+class NoSuchContext(ZClusterError):
+    """There is no context of this name."""
+
+    code = "no_such_context"
+    exit_code = EXIT_NO_MATCH
+
+
 class Unreachable(ZClusterError):
     """No master answers at the given addresses."""
 

@@ -16,6 +16,7 @@ from zcluster.clients import AsyncClient
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
+from zcluster.clients.nodes import AsyncNodes
 from zcluster.clients.queue import AsyncQueue
 from zcluster.clients.result import Result
 from zcluster.clients.sync import AsyncSync
@@ -124,8 +125,9 @@ class FakeClient:
         for answer in self.answers:
             yield answer
 
-    async def nodes(self) -> list[dict[str, Any]]:
-        return self.node_rows
+    @property
+    def nodes(self) -> AsyncNodes:
+        return FakeNodes(self)
 
     async def functions(self) -> list[dict[str, Any]]:
         return self.function_rows
@@ -137,6 +139,17 @@ class FakeClient:
         for event in self.events:
             await asyncio.sleep(0)
             yield event
+
+
+class FakeNodes(AsyncNodes):
+    """The nodes of a fake client: the list is given, the rest is called."""
+
+    def __init__(self, client: FakeClient) -> None:
+        super().__init__(client)
+        self._client = client
+
+    async def __call__(self) -> list[dict[str, Any]]:
+        return self._client.node_rows
 
 
 @pytest.fixture
@@ -170,6 +183,7 @@ def zcluster(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     for name in [name for name in os.environ if name.startswith(("ZCLUSTER_", "_ZCLUSTER"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ZCLUSTER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def invoke(*words: str) -> Ran:
         code = run(words)

@@ -129,7 +129,7 @@ def test_watch_finds_what_no_event_told_and_outlives_its_master(
         await asyncio.Event().wait()
         yield {}
 
-    monkeypatch.setattr(cluster, "nodes", nodes)
+    monkeypatch.setattr(type(cluster), "nodes", property(lambda _: nodes))
     monkeypatch.setattr(cluster, "subscribe_nodes", silence)
     ran = zcluster("nodes", "--watch")
     assert ran.code == 130

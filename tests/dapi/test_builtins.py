@@ -23,7 +23,7 @@ def result(name: str, body: bytes = b"") -> Any:
 
 
 def test_their_names_are_reserved_and_all_may_be_repeated() -> None:
-    assert sorted(NODE) == ["echo", "node.info", "node.resources", "node.sleep"]
+    assert sorted(NODE) == ["echo", "node.info", "node.resources", "node.sleep", "node.time"]
     for name, found in NODE.items():
         assert is_reserved(name)
         assert found.idempotent

@@ -96,6 +96,17 @@ def tree_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, lambda c: c.sync.trees())), incomplete)
 
 
+def context_names(_ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The contexts whose name begins with ``incomplete``, with where they lead; nothing is connected."""
+    from zcluster.cli.contextfile import contexts_file, read_contexts
+
+    try:
+        kept = read_contexts(contexts_file()).by_name.values()
+    except (ZClusterError, OSError):
+        return []
+    return _matching(((each.name, str(each.home or each.key)) for each in kept), incomplete)
+
+
 def key_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The admitted keys of the home whose name begins with ``incomplete``, with their role; nothing is connected."""
     from zcluster.config import Home, default_home

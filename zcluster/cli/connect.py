@@ -2,12 +2,15 @@
 
 Rules kept here:
 - a command waits for a master no longer than its ``--timeout``, or else CONNECT_S: a person sits in front of it;
-- the deadline of what it then calls is ``--timeout``, or else ``client.timeout_s``.
+- the deadline of what it then calls is ``--timeout``, or else ``client.timeout_s``;
+- which cluster is meant is decided in one place (:func:`reach`), and an error says which context decided it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,21 +33,67 @@ def settings(state: State, flags: dict[str, Any] | None = None) -> Loaded:
     return load(state.home, flags or {})
 
 
+@dataclass(frozen=True)
+class Reach:
+    """Which cluster is meant, and how to get there."""
+
+    home: Path | None
+    key: Path | None
+    masters: tuple[str, ...]
+    context: str = ""
+    """The context that says so, or empty."""
+
+
+def reach(state: State, connection: Connection) -> Reach:
+    """Which cluster is meant: flags first, then ``--context``, then the environment, then the current context.
+
+    Raises:
+        UsageError: --home and --context both name one. NoSuchContext: there is none of that name. ConfigError: see contextfile.
+    """
+    plain = Reach(state.home, connection.key, connection.masters)
+    name = state.context
+    if name is None:
+        if state.home is not None or connection.key is not None:
+            return plain
+        if any(os.environ.get(variable) for variable in ("ZCLUSTER_HOME", "ZCLUSTER_KEY")):
+            return plain
+        name = os.environ.get("ZCLUSTER_CONTEXT") or None
+    elif state.home is not None:
+        from zcluster.errors import UsageError
+
+        raise UsageError("--home and --context both name a cluster", hint="give one of the two")
+    from zcluster.cli.contextfile import DEFAULT, contexts_file, read_contexts
+
+    contexts = read_contexts(contexts_file())
+    name = contexts.current if name is None else name
+    if not name or name == DEFAULT:
+        return plain
+    state.used_context = name
+    kept = contexts.get(name)
+    key = connection.key or kept.key
+    return Reach(kept.home if connection.key is None else None, key, connection.masters or kept.masters, name)
+
+
 def open_client(state: State, connection: Connection) -> AsyncClient:
     """An ``AsyncClient`` that is not yet connected; use it with ``async with``."""
     from zcluster.clients import AsyncClient
 
+    found = reach(state, connection)
     return AsyncClient(
-        home=state.home,
-        key=connection.key,
-        master=list(connection.masters) or None,
+        home=found.home,
+        key=found.key,
+        master=list(found.masters) or None,
         timeout=CONNECT_S if connection.timeout_s is None else connection.timeout_s,
     )
 
 
 def deadline_s(state: State, timeout_s: float | None) -> float:
     """The time that a call gets."""
-    return settings(state).settings.client.timeout_s if timeout_s is None else timeout_s
+    if timeout_s is not None:
+        return timeout_s
+    from zcluster.config import load
+
+    return load(reach(state, Connection()).home).settings.client.timeout_s
 
 
 def connection(key: Path | None, master: tuple[str, ...], timeout: float | None = None) -> Connection:

@@ -1,4 +1,4 @@
-"""The two kinds of command groups.
+"""The kinds of command groups.
 
 Rules kept here:
 - a group without a command shows its help on stderr and is a usage error (exit code 2), on every version of click;
@@ -46,6 +46,27 @@ class Group(click.Group):
             suffix = f"; did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"no such command {name!r}{suffix}", ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+class DefaultGroup(Group):
+    """A group that does something itself when no command of it is named: its callback asks :meth:`has_command` first."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "invoke_without_command": True})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it: no arguments are no mistake here."""
+        return click.Group.parse_args(self, ctx, args)
+
+    @staticmethod
+    def has_command(ctx: click.Context) -> bool:
+        """Whether a command follows; its options are its own, so that those of the group alone are a usage error then."""
+        if ctx.invoked_subcommand is None:
+            return False
+        for name, value in ctx.params.items():
+            if value:
+                raise click.UsageError(f"--{name.replace('_', '-')} is to be given behind {ctx.invoked_subcommand!r}", ctx=ctx)
+        return True
 
 
 class LazyGroup(Group):

@@ -42,7 +42,7 @@ COMMANDS = {
         "sync": Entry("zcluster.cli.sync:sync", "See how the trees are on every worker; look now, pause, confirm, roll back."),
         "agents": Entry("zcluster.cli.agents:agents", "List, show, count, import, move and remove agents."),
         "groups": Entry("zcluster.cli.agent_groups:groups", "Make groups, put agents into them, share files with them."),
-        "nodes": Entry("zcluster.cli.nodes:nodes", "List the nodes, their state and their load."),
+        "nodes": Entry("zcluster.cli.nodes:nodes", "List the nodes; describe, drain, resume and remove them."),
         "status": Entry("zcluster.cli.nodes:status", "Say in a few lines how the cluster is."),
         "top": Entry("zcluster.cli.top:top", "Show the cluster live: nodes, rates, queues, syncs, agents, events."),
         "events": Entry("zcluster.cli.events:events", "Show what happened in the cluster, or follow what happens."),
@@ -51,6 +51,7 @@ COMMANDS = {
     },
     "Manage": {
         "keys": Entry("zcluster.cli.keys:keys", "Make, admit, show and revoke keys."),
+        "context": Entry("zcluster.cli.contexts:context", "Name clusters, and choose the one that commands ask."),
         "audit": Entry("zcluster.cli.audit:audit", "Show who asked for what, where it ran, how it ended."),
         "config": Entry("zcluster.cli.config:config", "Show where settings come from; change the live configuration."),
         "completion": Entry("zcluster.cli.completion:completion", "Print the completion script for a shell."),
@@ -146,6 +147,8 @@ def _report(error: ZClusterError, cause: BaseException, state: State, argv: Sequ
         import traceback
 
         traceback.print_exception(cause, file=sys.stderr)
+    if state.used_context:
+        error.hint = f"{error.hint}; context {state.used_context!r}" if error.hint else f"context {state.used_context!r}"
     complain(error, state.output or _format_in(argv))
     return error.exit_code or EXIT_FAILED
 

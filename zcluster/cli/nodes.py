@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zcluster.cli.connect import connection, open_client, run_async
-from zcluster.cli.options import State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.groups import DefaultGroup
+from zcluster.cli.node_acts import describe, drain, resume, rm
+from zcluster.cli.options import (
+    MACHINE_FORMATS,
+    State,
+    common_options,
+    connection_options,
+    output_option,
+    shared_options,
+    timeout_option,
+)
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, on_terminal, pairs, put, say, seconds, table
 from zcluster.cli.sync_views import short, size
 from zcluster.errors import EXIT_OK, EXIT_PARTIAL, MasterLost, TimedOut, Unreachable
@@ -31,7 +41,7 @@ REDRAW_S = 2.0
 
 STATES = ("joining", "ready", "silent", "dead", "left")
 BAD_STATES = ("silent", "dead")
-COLOURS = {"ready": "green", "joining": "cyan", "silent": "yellow", "dead": "red"}
+COLOURS = {"ready": "green", "ready,drained": "cyan", "joining": "cyan", "silent": "yellow", "dead": "red"}
 
 
 def metric(name: str, value: str, text: Callable[[Any], str] = cell) -> Callable[[Any], str]:
@@ -71,20 +81,39 @@ NODE_COLUMNS = (
 CLEAR = "\x1b[H\x1b[2J"
 
 
-@click.command()
-@click.option("--watch", is_flag=True, help="Stay and show every change until Ctrl-C.")
-@timeout_option
-@connection_options
-@output_option
-@common_options
+watch_option = click.option("--watch", is_flag=True, help="Stay and show every change until Ctrl-C.")
+
+
+@click.group(cls=DefaultGroup)
+@watch_option
+@shared_options
+@click.pass_context
+def nodes(ctx: click.Context, watch: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """List the nodes; describe, drain, resume and remove them."""
+    if not DefaultGroup.has_command(ctx):
+        _list(ctx.ensure_object(State), watch, timeout, key, master)
+
+
+@nodes.command("ls")
+@watch_option
+@shared_options
 @click.pass_obj
-def nodes(state: State, watch: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
-    """List the nodes, their state and their load."""
+def ls(state: State, watch: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
+    """List the nodes, as `zcluster nodes` does."""
+    _list(state, watch, timeout, key, master)
+
+
+for act in (describe, drain, resume, rm):
+    nodes.add_command(act)
+
+
+def _list(state: State, watch: bool, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     client = open_client(state, connection(key, master, timeout))
     if watch:
         run_async(_watch(client, state.output))
     else:
-        emit_list(run_async(_nodes(client)), NODE_COLUMNS, state.output)
+        rows = run_async(_nodes(client))
+        emit_list(rows if state.output in MACHINE_FORMATS else list(map(shown, rows)), NODE_COLUMNS, state.output)
 
 
 @click.command()
@@ -108,6 +137,11 @@ def status(state: State, timeout: float | None, key: Path | None, master: tuple[
 async def _nodes(client: AsyncClient) -> list[dict[str, Any]]:
     async with client as c:
         return in_order(await c.nodes())
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``row`` as a table has it: the state of a drained node says so."""
+    return {**row, "state": f"{row['state']},drained"} if row.get("drained") else {**row}
 
 
 def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -181,7 +215,7 @@ async def _redraw(c: AsyncClient, changes: AsyncIterator[Mapping[str, Any] | Non
     rows, trouble = in_order(await c.nodes()), ""
     last = "waiting for changes; Ctrl-C ends"
     while True:
-        put(CLEAR + "\n".join([*table(rows, NODE_COLUMNS, wide=output == "wide"), "", trouble or last]))
+        put(CLEAR + "\n".join([*table(list(map(shown, rows)), NODE_COLUMNS, wide=output == "wide"), "", trouble or last]))
         try:
             event = await anext(changes)
         except StopAsyncIteration:

@@ -53,6 +53,10 @@ class State:
     debug: bool = False
     output: str | None = None
     """The format asked for, or None when ``-o`` was not given."""
+    context: str | None = None
+    """The context asked for, or None when ``--context`` was not given."""
+    used_context: str = ""
+    """The context that the command went by; an error says so."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,15 @@ def output_option(command: F) -> F:
 
 
 def _reaches(command: F, key_flag: str) -> F:
+    command = click.option(
+        "--context",
+        metavar="NAME",
+        is_eager=True,
+        expose_value=False,
+        callback=_keep("context"),
+        shell_complete=completes("context_names"),
+        help="Cluster to ask, by the name that `context add` gave it. [env: ZCLUSTER_CONTEXT]",
+    )(command)
     command = click.option(
         "--master",
         multiple=True,

@@ -40,6 +40,9 @@ class Greeting:
         master, kinds = self._master, self._kinds(identity.role)
         try:
             self._check(route, identity, hello, kinds)
+            if hello.moves:
+                master.roster.farewells[route] = self._welcome(master.moves.greeted(route, identity, hello))
+                return
             same = master.roster.peers.get(route)
             if same is not None and same.instance == hello.instance:
                 master.counters.add("duplicate_hello")

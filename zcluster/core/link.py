@@ -6,11 +6,15 @@ Rules kept here:
 - reconnection is ours: after the n-th failure in a row it waits between 0 and min(max, base * 2^n) seconds
   (full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so a herd spreads out;
 - an address may be a master's or a node's: while its key is not known, the next of the possible ones is tried at once;
+- a session moves to a second connection only while it is up (moving.py says how); while the first is being left nothing is said,
+  no beat either, and an end of one of the two is the end of the session;
 - two answers end it for good: a newer session of this key (``session_replaced``) and an unsupported version.
   A refused key does not: the key may be admitted in a moment.
 
 Effects, in the order in which they are to be done: Connect (a fresh connection to this address, dropping the old
-one), Say (send this message), Up, Down (with the reason), Ended (for good, with the error).
+ones), Say (send this message), Up, Down (with the reason), Ended (for good, with the error). Of a move: Dial (a second
+connection), SayThere (on it), Leave (say what is left, then this, on the first; from then on hold what there is to say),
+Switch (the second is the connection now), Stayed (the second is dropped, and why).
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from zcluster.core.doors import Candidate, Places
+from zcluster.core.moving import MOVED, is_moved
 from zcluster.errors import SessionReplaced, Unreachable, UnsupportedVersion, ZClusterError, error_from_dict
 from zcluster.wire import Beat, Bye, Hello, Message, Refusal, Welcome
 
@@ -75,7 +82,41 @@ class Ended:
     error: ZClusterError
 
 
-Effect = Connect | Say | Up | Down | Ended
+@dataclass(frozen=True)
+class Dial:
+    """Make a second connection, beside the first."""
+
+    address: str
+    public: str = ""
+
+
+@dataclass(frozen=True)
+class SayThere:
+    """Send ``message`` on the second connection."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Send ``message`` as the last on the first connection, behind what waits for it; hold everything else."""
+
+    message: Message
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Drop the first connection and go on with the second; what was held may leave."""
+
+
+@dataclass(frozen=True)
+class Stayed:
+    """The session did not move: drop the second connection."""
+
+    error: ZClusterError
+
+
+Effect = Connect | Say | Up | Down | Ended | Dial | SayThere | Leave | Switch | Stayed
 
 
 class Link:
@@ -89,6 +130,8 @@ class Link:
         self.hello = hello
         self.state = "down"
         """``down``, ``greeting`` (connecting, HELLO sent), ``up`` or ``ended``."""
+        self.moving = ""
+        """``greeting`` (on a second connection), ``leaving`` (the first is being left), or empty. Only while it is up."""
         self.welcome: Welcome | None = None
         self.beat = Beat()
         """What the next heartbeat says; the owner keeps it current."""
@@ -98,6 +141,9 @@ class Link:
         self._policy = policy
         self._failures = 0
         self._deadline_s: float | None = None
+        self._moving_end_s = 0.0
+        self._keys_left: list[str] = []
+        """Keys that the second connection's other end may have too."""
         self._beat_due_s = 0.0
         self._heartbeat_s = 0.0
         self._lease_s = 0.0
@@ -119,11 +165,45 @@ class Link:
         match message:
             case Welcome() if self.state == "greeting":
                 return self._welcomed(message, now)
+            case Bye() if is_moved(message) and self.moving == "leaving":
+                self.moving = ""
+                self._beat_due_s = now  # it may have been due while nothing was said
+                return [Switch()]
             case Bye(draining=False) | Refusal(code="unsupported_version"):
-                error = error_from_dict({"code": message.code, "message": message.message, "hint": message.hint})
+                error = _error_of(message)
                 if message.code in FINAL_CODES:
                     return self._end(error)
                 return self._lost(error, now, jitter)
+        return []
+
+    def rekey(self, now: float) -> list[Effect]:
+        """Move the session to a connection with another key of its owner; nothing when there is no session, or it moves."""
+        if self.state != "up" or self.moving or self.welcome is None:
+            return []
+        now_here, *others = self.places.here()
+        self._keys_left = [place.public for place in others]
+        return self._dial(now_here, now)
+
+    def received_there(self, message: Message, now: float, jitter: float) -> list[Effect]:
+        """A message on the second connection, before the session is there."""
+        if self.moving != "greeting":
+            return []
+        match message:
+            case Welcome() if self.welcome is not None and message.session == self.welcome.session:
+                self.moving = "leaving"
+                return [Leave(MOVED)]
+            case Bye() | Refusal():
+                return self._stay(_error_of(message))
+        return []
+
+    def disconnected_there(self, error: ZClusterError, now: float, jitter: float, *, stranger: bool = False) -> list[Effect]:
+        """The second connection broke, or could not be made; see :meth:`disconnected`."""
+        if self.moving == "leaving":
+            return self._lost(error, now, jitter)
+        if self.moving == "greeting":
+            if stranger and self._keys_left:
+                return self._dial(Candidate(self.places.now.address, self._keys_left.pop(0)), now)
+            return self._stay(error)
         return []
 
     def disconnected(self, error: ZClusterError, now: float, jitter: float, *, stranger: bool = False) -> list[Effect]:
@@ -149,13 +229,16 @@ class Link:
 
     def close(self) -> list[Effect]:
         """Leave: says BYE when there is someone to say it to."""
-        was_up, self.state, self._deadline_s = self.state == "up", "ended", None
+        was_up, self.state, self._deadline_s, self.moving = self.state == "up", "ended", None, ""
         return [Say(Bye())] if was_up else []
 
     def next_deadline(self) -> float | None:
         """When :meth:`handle_deadline` has to be called."""
         if self.state == "up":
-            return min(self._beat_due_s, self._lease_end_s())
+            if self.moving == "leaving":
+                return min(self._moving_end_s, self._lease_end_s())
+            due_s = min(self._beat_due_s, self._lease_end_s())
+            return min(due_s, self._moving_end_s) if self.moving else due_s
         return self._deadline_s
 
     def handle_deadline(self, now: float, jitter: float) -> list[Effect]:
@@ -172,7 +255,7 @@ class Link:
     def _connect(self, now: float) -> list[Effect]:
         if self._later is not None:
             self.places, self._later = self._later, None
-        self.state = "greeting"
+        self.state, self.moving = "greeting", ""
         self._deadline_s = now + self._policy.hello_timeout_s
         return [Connect(*self.places.now), Say(self.hello)]
 
@@ -187,7 +270,10 @@ class Link:
             other = "the node" if self.welcome is not None and self.welcome.role == "agent" else "the master"
             silence = f"{other} was silent for {now - self._last_seen_s:.1f} s"
             return self._lost(Unreachable(silence), now, jitter)
-        if now >= self._beat_due_s:
+        if self.moving and now >= self._moving_end_s:
+            error = Unreachable(f"no answer from {self.places.now.address} while the session moved")
+            return self._stay(error) if self.moving == "greeting" else self._lost(error, now, jitter)
+        if now >= self._beat_due_s and self.moving != "leaving":
             self._beat_due_s = now + self._heartbeat_s
             return [Say(self.beat)]
         return []
@@ -196,7 +282,7 @@ class Link:
         return self._last_seen_s + self._lease_s
 
     def _lost(self, error: ZClusterError, now: float, jitter: float) -> list[Effect]:
-        was_up, self.state = self.state == "up", "down"
+        was_up, self.state, self.moving = self.state == "up", "down", ""
         ceiling_s = min(self._policy.reconnect_max_s, self._policy.reconnect_base_s * 2 ** min(self._failures, MAX_DOUBLINGS))
         retry_s = jitter * ceiling_s
         self._failures += 1
@@ -206,5 +292,18 @@ class Link:
         return [Down(error, was_up, retry_s)]
 
     def _end(self, error: ZClusterError) -> list[Effect]:
-        self.state, self._deadline_s = "ended", None
+        self.state, self._deadline_s, self.moving = "ended", None, ""
         return [Ended(error)]
+
+    def _dial(self, place: Candidate, now: float) -> list[Effect]:
+        assert self.welcome is not None
+        self.moving, self._moving_end_s = "greeting", now + self._policy.hello_timeout_s
+        return [Dial(*place), SayThere(msgspec.structs.replace(self.hello, moves=self.welcome.session))]
+
+    def _stay(self, error: ZClusterError) -> list[Effect]:
+        self.moving = ""
+        return [Stayed(error)]
+
+
+def _error_of(message: Bye | Refusal) -> ZClusterError:
+    return error_from_dict({"code": message.code, "message": message.message, "hint": message.hint})

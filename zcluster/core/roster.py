@@ -57,7 +57,7 @@ class Roster:
         self.nodes: dict[str, Node] = {}
         self.last_session = 0
         self.farewells: dict[Route, Message] = {}
-        """Last words to routes that have no session (any more)."""
+        """What is said to routes that have no session (yet, or any more)."""
         self._by_key: dict[str, dict[int, Peer]] = {}
         self._counters = counters
         self._emit = emit
@@ -99,6 +99,17 @@ class Roster:
             self._attach(peer, hello, now)
         self._emit(Event("session_opened", {"session": peer.no, "name": identity.name, "role": identity.role}))
         return peer
+
+    def session(self, key: str, no: int) -> Peer | None:
+        """The session of this number, when it is one of ``key``."""
+        return self._by_key.get(key, {}).get(no)
+
+    def reroute(self, peer: Peer, route: Route) -> None:
+        """The session goes on, on the connection ``route``."""
+        del self.peers[peer.route]
+        peer.route = route
+        self.peers[route] = peer
+        self._counters.add("session_moved")
 
     def leave(self, peer: Peer, reason: str, now: float, state: str = "dead") -> None:
         """The session ends; its node, if it is one, becomes ``state``."""

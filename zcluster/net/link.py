@@ -2,6 +2,7 @@
 
 Rules kept here:
 - a connection is used once: a lost one is closed and a fresh one made, so nothing of an old session can leave late;
+- while a session moves there are two connections: the second is not read until the first has been left (core/moving.py);
 - sends never block: what does not fit waits here, and nothing more is taken from the owner until it has left;
 - the owner is told of the link's state by its methods, in the order in which the machine decided.
 """
@@ -10,26 +11,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import zmq
 
 from zcluster.core.batch import Outgoing
 from zcluster.core.doors import Candidate
-from zcluster.core.link import SESSION_KINDS, Connect, Down, Effect, Ended, Link, Say, Up
-from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
+from zcluster.core.link import (
+    SESSION_KINDS,
+    Connect,
+    Dial,
+    Down,
+    Effect,
+    Ended,
+    Leave,
+    Link,
+    Say,
+    SayThere,
+    Stayed,
+    Switch,
+    Up,
+)
+from zcluster.errors import PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
+from zcluster.net.dealer import UNREADABLE, Dealer, skip
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
-from zcluster.wire import Beat, Bye, Frame, Message, Welcome, WireLimits, decode, frame_of
+from zcluster.wire import Beat, Bye, Message, Welcome, WireLimits, decode, frame_of
 from zcluster.wire.frames import KIND_AT
 from zcluster.wire.trees import BULK_KINDS
 
+Moved = Callable[[ZClusterError | None], None]
+"""Told that the session has moved, or why it has not."""
+
 TURN = 64
-KEY_IS_RIGHT = (int(zmq.EVENT_CLOSED), int(zmq.EVENT_HANDSHAKE_FAILED_AUTH))
-"""Ends of an attempt that say nothing against the expected key: nobody listens there, or the other side refuses ours."""
 LAST_WORDS_MS = 500
 """How long the last messages of a link that closes may take to leave (the context's end waits for them)."""
 
@@ -81,13 +98,14 @@ class LinkDriver:
         self._limits = wire_limits if wire_limits is not None else WireLimits()
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._due)
-        self._reader: Reader | None = None
-        self._monitor: Reader | None = None
+        self._line: Dealer | None = None
         self._socket: Socket | None = None
-        self._pair: Socket | None = None
-        self._unsent: deque[Frame] = deque()
-        self._address = ""
-        self._secured = False
+        """The line's, which each turn looks at."""
+        self._there: Dealer | None = None
+        """The second, while the session moves."""
+        self._holding = False
+        """Whether the first is being left: what is said waits for the second."""
+        self._moved: Moved | None = None
         self._in_turn = False
         self._lone = True
 
@@ -95,6 +113,25 @@ class LinkDriver:
     def up(self) -> bool:
         """Whether the session is open."""
         return self._link.state == "up"
+
+    @property
+    def public(self) -> str:
+        """The public key of the connection that there is; of the next one while there is none."""
+        return self._keys[1].decode() if self._line is None else self._line.public
+
+    def use(self, public: str, secret: str) -> None:
+        """Make connections with this pair from now on."""
+        self._keys = (secret.encode(), public.encode())
+
+    def rekey(self, moved: Moved) -> None:
+        """Move the session to a connection that is made with the pair of now; ``moved`` hears how it went.
+
+        Nothing when there is no session or it moves already: the next connection has the pair of now anyway.
+        """
+        effects = self._link.rekey(self._loop.time())
+        if effects:
+            self._moved = moved
+            self._perform(effects)
 
     def start(self) -> None:
         """Begin to connect."""
@@ -128,12 +165,10 @@ class LinkDriver:
 
     def flush(self) -> None:
         """Send what the owner has waiting."""
-        socket = self._socket
-        if socket is None:
+        line = self._line
+        if line is None or (line.unsent and not self._send_unsent(line)):
             return
-        if self._unsent and not self._send_unsent():
-            return
-        if self._link.state == "up":
+        if self._link.state == "up" and not self._holding:
             outgoing = self._owner.link_take()
             if outgoing:
                 self._send(outgoing)
@@ -145,7 +180,8 @@ class LinkDriver:
             for effect in effects:
                 match effect:
                     case Connect():
-                        if not self._connect(effect.address, effect.public or self._master_public):
+                        self._drop()
+                        if not self._connect(effect.address, effect.public, second=False):
                             return
                     case Say():
                         message = self._owner.link_beat() if isinstance(effect.message, Beat) else effect.message
@@ -153,48 +189,97 @@ class LinkDriver:
                     case Up():
                         self._owner.link_up(effect.welcome)
                     case Down():
-                        self._drop()
+                        self._drop(error=effect.error)
                         self._owner.link_down(effect.error, effect.was_up, effect.retry_s)
                     case Ended():
-                        self._drop()
+                        self._drop(error=effect.error)
                         self._owner.link_ended(effect.error)
+                    case _:
+                        if not self._perform_move(effect):
+                            return
         finally:
             # Whatever went wrong, the next attempt or beat is due when the machine says.
             self._alarm.set(self._link.next_deadline())
 
-    def _connect(self, address: str, server: str) -> bool:
+    def _perform_move(self, effect: Effect) -> bool:
+        """An effect of a session that moves; false when the others behind it make no sense any more."""
+        match effect:
+            case Dial():
+                self._drop_there()
+                return self._connect(effect.address, effect.public, second=True)
+            case SayThere() if self._there is not None:
+                self._there.unsent.append(frame_of(effect.message, []))
+                self._send_unsent(self._there)
+            case Leave():
+                self._send([(effect.message, [])])
+                self._holding = True
+            case Switch():
+                self._switch()
+            case Stayed():
+                self._drop_there()
+                self._tell_moved(effect.error)
+        return True
+
+    def _connect(self, address: str, server: str, *, second: bool) -> bool:
         """A fresh connection; false when even the sockets could not be made (the machine has then been told)."""
-        self._drop()
-        self._address, self._secured = address, False
         try:
-            socket = client_socket(
-                self._context, zmq.DEALER, *self._keys, server=server.encode(), max_bytes=self._limits.frame_bytes
-            )
-            self._socket = socket
-            pair = self._pair = watch(self._context, socket, LINK_EVENTS) if self._monitored else None
-            socket.connect(address)
-            self._reader = Reader(self._loop, socket, self._turn, self._writable)
-            if pair is not None:
-                self._monitor = Reader(self._loop, pair, self._monitor_turn)
+            self._open(address, server or self._master_public, second)
         except zmq.ZMQError as error:
-            for made in (self._socket, self._pair):
-                if made is not None and not made.closed:
-                    made.close(linger=0)
             unreachable = Unreachable(f"cannot connect to {address}: {error.strerror}", hint="are there file descriptors left?")
-            self._perform(self._link.disconnected(unreachable, self._loop.time(), self._jitter()))
+            ended = self._link.disconnected_there if second else self._link.disconnected
+            self._perform(ended(unreachable, self._loop.time(), self._jitter()))
             return False
         return True
 
-    def _drop(self, linger_ms: int = 0) -> None:
-        reader, monitor, socket = self._reader, self._monitor, self._socket
-        self._reader = self._monitor = self._socket = self._pair = None
-        self._unsent.clear()
-        if socket is not None and self._monitored:
-            socket.disable_monitor()
-        if reader is not None:
-            reader.close(linger_ms)
-        if monitor is not None:
-            monitor.close()
+    def _open(self, address: str, server: str, second: bool) -> None:
+        socket = client_socket(self._context, zmq.DEALER, *self._keys, server=server.encode(), max_bytes=self._limits.frame_bytes)
+        line = Dealer(address, self._keys[1].decode(), socket)
+        if second:
+            self._there = line
+        else:
+            self._line, self._socket = line, socket
+        try:
+            line.pair = watch(self._context, socket, LINK_EVENTS) if self._monitored else None
+            socket.connect(address)
+            if second:
+                line.reader = Reader(self._loop, socket, partial(self._turn_of, line), partial(self._writable_of, line))
+            else:
+                line.reader = Reader(self._loop, socket, self._turn, self._writable)
+            if line.pair is not None:
+                line.monitor = Reader(self._loop, line.pair, partial(self._monitor_turn, line))
+        except zmq.ZMQError:
+            line.close()
+            raise
+
+    def _switch(self) -> None:
+        line, self._there, self._holding = self._there, None, False
+        assert line is not None, "a session switches to the connection where it was greeted"
+        left = self._line
+        self._line, self._socket = line, line.socket
+        if left is not None:
+            left.close()
+        self._tell_moved(None)
+        self.flush()
+        if line.reader is not None:
+            line.reader.look_again()
+
+    def _drop(self, linger_ms: int = 0, error: ZClusterError | None = None) -> None:
+        line, self._line, self._socket = self._line, None, None
+        if line is not None:
+            line.close(linger_ms)
+        self._drop_there()
+        if self._moved is not None:
+            self._tell_moved(error or Unreachable("the session was left while it moved"))
+
+    def _drop_there(self) -> None:
+        there, self._there, self._holding = self._there, None, False
+        if there is not None:
+            there.close()
+
+    def _tell_moved(self, error: ZClusterError | None) -> None:
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            moved(error)
 
     def _due(self) -> None:
         self._perform(self._link.handle_deadline(self._loop.time(), self._jitter()))
@@ -203,27 +288,40 @@ class LinkDriver:
     # -- sockets ----------------------------------------------------------------------------------------------------
 
     def _send(self, outgoing: list[Outgoing]) -> None:
+        line = self._there if self._holding else self._line
+        if line is None:
+            return
         for message, bodies in outgoing:
-            self._unsent.append(frame_of(message, bodies))
-        self._send_unsent()
+            line.unsent.append(frame_of(message, bodies))
+        if not self._holding:
+            self._send_unsent(line)
 
-    def _send_unsent(self) -> bool:
-        socket, unsent = self._socket, self._unsent
-        if socket is None:
-            return False
-        while unsent:
-            try:
-                socket.send(unsent[0], NOBLOCK)
-            except zmq.Again:
-                return False
-            unsent.popleft()
-        if self._reader is not None and not self._in_turn:
-            self._reader.look_again()
-        return True
+    def _send_unsent(self, line: Dealer) -> bool:
+        sent = line.send_unsent()
+        if sent and line.reader is not None and not self._in_turn:
+            line.reader.look_again()
+        return sent
 
     def _writable(self) -> None:
-        if self._unsent:
+        if self._line is not None and self._line.unsent:
             self.flush()
+
+    def _writable_of(self, line: Dealer) -> None:
+        if line is self._line:
+            self._writable()
+        elif line is self._there and line.unsent and not self._holding:
+            self._send_unsent(line)
+
+    def _turn_of(self, line: Dealer) -> bool:
+        """A turn of a connection that was the second, and may be it still: it is read as far as its greeting."""
+        if line is self._line:
+            return self._turn()
+        if line is not self._there or self._link.moving != "greeting":
+            return False
+        message = line.receive(self._limits, self._logger)
+        if message is not None:
+            self._perform(self._link.received_there(message, self._loop.time(), self._jitter()))
+        return line is self._there and self._link.moving == "greeting" and readable(line.socket)
 
     def _turn(self) -> bool:
         """Read a bounded number of messages; the last thing is to look whether there are more, because sends swallow edges.
@@ -250,7 +348,7 @@ class LinkDriver:
             if waiting or not count:
                 self.flush()
                 more = readable(socket)
-            if self._unsent and writable(socket):
+            if self._line is not None and self._line.unsent and writable(socket):
                 # Looking for messages has taken note of the room to send as well: no edge will tell of it again.
                 self.flush()
         finally:
@@ -265,7 +363,7 @@ class LinkDriver:
         except zmq.Again:
             return None
         if frame.more:
-            self._skip(socket)
+            skip(socket, self._logger)
             return 0
         if self._bulk is not None and len(frame.buffer) > KIND_AT and frame.buffer[KIND_AT] in BULK_KINDS:
             self._link.heard(self._loop.time())
@@ -275,7 +373,7 @@ class LinkDriver:
         try:
             message, offset = decode(data, self._limits)
         except PeerError as error:
-            self._logger.warning("a message of the master could not be read: %s", error)
+            self._logger.warning(UNREADABLE, error)
             return 0
         if message.kind in SESSION_KINDS:
             self._perform(self._link.received(message, self._loop.time(), self._jitter()))
@@ -285,35 +383,17 @@ class LinkDriver:
             self._owner.link_message(message, data, offset)
         return len(data)
 
-    def _skip(self, socket: Socket) -> None:
-        self._logger.warning("a message of the master had several frames")
-        while socket.getsockopt(zmq.RCVMORE):
-            socket.recv(NOBLOCK)
-
-    def _monitor_turn(self) -> bool:
-        pair = self._pair
-        while pair is not None and self._pair is pair:
+    def _monitor_turn(self, line: Dealer) -> bool:
+        pair = line.pair
+        while pair is not None and (line is self._line or line is self._there):
             found = read_event(pair)
             if found is None:
                 return False
             event = found[0]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._secured = True
+                line.secured = True
             else:
-                stranger = not self._secured and event not in KEY_IS_RIGHT
-                now = self._loop.time()
-                self._perform(self._link.disconnected(self._reason(event), now, self._jitter(), stranger=stranger))
+                stranger = line.stranger(event)
+                ended = self._link.disconnected if line is self._line else self._link.disconnected_there
+                self._perform(ended(line.reason(event), self._loop.time(), self._jitter(), stranger=stranger))
         return False
-
-    def _reason(self, event: int) -> ZClusterError:
-        where = self._address
-        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return NotAllowed(f"the master at {where} refuses this key", hint="admit it there: `zcluster keys add` or `keys new`")
-        if event == zmq.EVENT_CLOSED:
-            return Unreachable(f"no master listens at {where}", hint="is it running, and is the address right?")
-        if self._secured:
-            return Unreachable(f"the connection to {where} ended")
-        return Unreachable(
-            f"{where} ended the connection during the handshake",
-            hint="is it a node of this cluster, and is its public key in the key file? NAME@tcp://HOST:PORT names the node",
-        )

@@ -5,6 +5,7 @@ Rules kept here:
 - types are checked while decoding, strictly: text is never taken for a number, nor a boolean for an integer;
 - an unknown name, a missing one, a wrong type and a name given twice are each InvalidArguments that says which;
 - no message holds the value of a secret argument;
+- what would take too long to decode is refused before;
 - argument names are ASCII, so that the same name has one spelling in JSON: it cannot be given twice in disguise.
 """
 
@@ -23,6 +24,7 @@ import msgspec
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
+from zcluster.dapi.values import FREE_BYTES, MAX_VALUES, too_many_values
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -151,6 +153,8 @@ class Arguments:
         refuse_duplicates = self._refuse_duplicates
 
         def decode_body(body: Body) -> tuple[Any, ...]:
+            if len(body) > FREE_BYTES:
+                self._refuse_many(body)
             try:
                 values = _astuple(decode(body))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -161,6 +165,14 @@ class Arguments:
             return values
 
         return decode_body
+
+    def _refuse_many(self, body: Body) -> None:
+        """Raise InvalidArguments when decoding ``body`` would keep the loop from everybody else."""
+        if too_many_values(body):
+            raise InvalidArguments(
+                f"{self._name}: the arguments hold more than {MAX_VALUES:,} values",
+                hint="spread them over several calls, or send them as one text",
+            )
 
     def _explain(self, body: Body, error: Exception) -> tuple[Any, ...]:
         """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""

@@ -4,17 +4,20 @@ Rules kept here:
 - who a connection is comes from the ring as it was read last; after a change of the ring nothing of before is believed;
 - an identity's key is the entry's id, whatever public key the connection has: a session outlives a rotation, and what belongs to
   a key does not pass to a later one of the same name;
+- the holder of a join token that is not over is a joiner, who may say JOIN and nothing else;
 - a ring that cannot be read changes nothing: whoever was admitted still is, and the log says so.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 
 from zcluster.core.carrying import lowered
 from zcluster.core.peers import Identity
 from zcluster.errors import InvalidKey
-from zcluster.keys import Ring
+from zcluster.keys import JOINER, Ring
+from zcluster.keys.tokens import refusal
 
 
 class Admitted:
@@ -29,9 +32,14 @@ class Admitted:
         """Whose public key it is; None: it is not admitted."""
         entry = self._ring.by_public(public)
         if entry is None:
-            return None
+            return self._joiner(public)
         identity = self.by_public[public] = Identity(entry.id, entry.name, entry.role)
         return identity
+
+    def _joiner(self, public: str) -> Identity | None:
+        """Who has the token of this public key; not remembered, because a token ends by itself."""
+        token = self._ring.token_of(public)
+        return None if token is None or refusal(token, time.time()) else Identity(public, f"token:{token.id}", JOINER)
 
     def still(self, identity: Identity) -> bool:
         """Whether who had a session before is still the same, with the same rights."""

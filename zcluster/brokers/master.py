@@ -189,7 +189,7 @@ class MasterProcess:
 
     def front_admits(self, public: str) -> bool:
         self._look_at_ring()
-        return self._ring.by_public(public) is not None
+        return self._admitted.identify(public) is not None
 
     def front_denied(self, address: str, reason: str) -> None:
         self._machine.counters.add("zap_denied")
@@ -289,7 +289,7 @@ class MasterProcess:
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
             sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine,
         )  # fmt: skip
-        self._side = MasterSide(self._machine, self._ring, self._publish_frame, self._locator.nodes_of)
+        self._side = MasterSide(self._machine, self._ring, self._publish_frame, self._locator.nodes_of, self._look_at_ring)
         return master_parts(desk, self._side)
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:

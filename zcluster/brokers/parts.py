@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+from zcluster.brokers.admission import Admission
 from zcluster.brokers.agent_queries import AgentQueries
 from zcluster.brokers.agents import MasterAgents
 from zcluster.brokers.audit import Audit
@@ -44,7 +45,7 @@ DIGESTED = ("groups/", "config/", "ring/")
 """Prefixes of the store that are tables: workers have copies of them."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class MasterSide:
     """What only a master's parts get."""
 
@@ -54,8 +55,12 @@ class MasterSide:
     """Publish a frame under a topic, to everyone who subscribed."""
     locate: Callable[[str], Awaitable[list[str]]]
     """The nodes that ``agent:ID`` or ``group:G`` means."""
+    look: Callable[[], None] = lambda: None
+    """Look at the ring now: it was changed here."""
     address_of: Callable[[Route], str] = lambda _route: ""
     """Where a connection comes from, as far as it is known."""
+    denied: Callable[[str, str], str] = lambda _public, _address: "unknown key"
+    """A key was not admitted, from this address; says why, for the log."""
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
@@ -75,6 +80,9 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     ring = RingTable(desk, master.ring)
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
     doors = MasterDoors(desk, master.machine, master.ring)
+    admission = Admission(desk, master.machine, master.ring, master.look, master.address_of)
+    master.on_ring_change.append(admission.ring_changed)
+    master.denied = admission.denied
     nodes = MasterNodes(desk, master.machine, master.ring, master.address_of)
     master.on_ring_change.append(nodes.ring_changed)
     settings = desk.loaded().settings.audit
@@ -85,7 +93,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_turn.append(audit.turn_over)
     master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
-    told: list[Part] = [events, audit, queue, EventsOfWorkers(desk), ring, nodes, doors]
+    told: list[Part] = [events, audit, queue, EventsOfWorkers(desk), ring, admission, nodes, doors]
     return [*told, *_shared(desk, master), *_agents(desk, master, doors)]
 
 

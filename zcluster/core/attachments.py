@@ -3,14 +3,16 @@
 Rules kept here:
 - each kind belongs to one part; a part hears of each session's beginning before its messages, and of its end after them;
 - a part never sends by itself: what it tells a peer leaves with the machine's next turn;
-- what a part raises is answered with a REFUSAL, and the session goes on.
+- what a part raises is answered with a REFUSAL, and the session goes on;
+- what comes before any session is answered on its route, and opens none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from zcluster.core.peers import Peer
+from zcluster.core.peers import Identity, Peer, Route
 from zcluster.wire import Hello, Message
 
 
@@ -35,6 +37,8 @@ class Attachments:
     def __init__(self) -> None:
         self.parts: list[Attachment] = []
         self.by_kind: dict[int, Attachment] = {}
+        self.unannounced: dict[int, Callable[[Route, Identity, Message, float], None]] = {}
+        """Who handles kinds that a connection without a session may begin with, beside HELLO."""
 
     def add(self, part: Attachment) -> None:
         """Attach ``part``."""

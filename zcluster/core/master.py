@@ -98,6 +98,10 @@ class Master:
             return
         peer = self.roster.peers.get(route)
         if peer is None or (peer.identity is not identity and peer.identity != identity):
+            first = self.attached.unannounced.get(message.kind)
+            if first is not None and peer is None:
+                first(route, identity, message, now)
+                return
             self.counters.add("no_session")
             self.roster.farewells[route] = Bye(code="no_session", message="say HELLO first")
             return

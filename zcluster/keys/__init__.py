@@ -8,7 +8,16 @@ Rules kept here:
 
 from __future__ import annotations
 
-from zcluster.keys.homes import InitialisedHome, init_home, new_key, new_keys, own_key, worker_key_path
+from zcluster.keys.homes import (
+    DOOR_ROLES,
+    InitialisedHome,
+    init_home,
+    known_workers,
+    new_key,
+    new_keys,
+    own_key,
+    worker_key_path,
+)
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate, public_of
 from zcluster.keys.private import make_private_dir
@@ -28,6 +37,7 @@ from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
 from zcluster.keys.ringfile import Content, Entry, Previous, Rejected, Revoked, Token
 
 __all__ = [
+    "DOOR_ROLES",
     "FUNCTION_ROLES",
     "JOINER",
     "KINDS",
@@ -51,6 +61,7 @@ __all__ = [
     "fingerprint",
     "generate",
     "init_home",
+    "known_workers",
     "make_private_dir",
     "may_call",
     "may_send",

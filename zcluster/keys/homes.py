@@ -118,7 +118,7 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
     if path.is_symlink() or path.exists():
         raise InvalidKey(f"{path} exists already", hint="move it away or choose another file; nothing was changed")
     ring = Ring(home.ring_file)
-    nodes = _workers(ring) if role in DOOR_ROLES else ()
+    nodes = known_workers(ring) if role in DOOR_ROLES else ()
     key_file = replace(master, name=name, role=role, pair=generate(), nodes=nodes)
     entry = ring.add(name, role, key_file.pair.public)
     try:
@@ -160,7 +160,7 @@ def new_keys(home: Home | Path, prefix: str, count: int, role: str, directory: P
     return written
 
 
-def _workers(ring: Ring) -> tuple[KnownNode, ...]:
+def known_workers(ring: Ring) -> tuple[KnownNode, ...]:
     """The workers whose keys are admitted, by name: any of them may have a door."""
     names = sorted(name for name, entry in ring.entries.items() if entry.role == "worker")
     return tuple(KnownNode(name, ring.entries[name].public) for name in names[:MAX_NODES])

@@ -31,6 +31,7 @@ KINDS: frozenset[str] = frozenset(
     | {"keep", "settings", "grab", "shared", "doors", "rows", "taken", "agentorders", "metrics", "carry", "listen", "note"}
     | {"events"}
     | {"jobs", "accepted", "follow", "outcomes"}
+    | {"join", "joined"}
 )
 """The kinds of messages, by name."""
 
@@ -44,8 +45,10 @@ _WORKER = _NODE | _TREES | {"ask", "rows", "metrics", "carry", "events"}
 
 SENDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {"admin": _CALLER, "client": _CALLER, "worker": _WORKER, "master": _NODE, "agent": _SESSION | {"keep", "grab"}}
+    | {JOINER: frozenset({"join"})}
 )
-"""What a peer of each role may send to a node. The other kinds only a master, or an agent's node, sends."""
+"""What a peer of each role may send to a node. The other kinds only a master, or an agent's node, sends; before its session
+any peer may ask with JOIN."""
 
 SUBSCRIBERS: frozenset[str] = frozenset({"admin", "client", "worker", "master"})
 """Roles that may subscribe: they may look at all that is published, by functions or as nodes."""

@@ -89,6 +89,8 @@ class _Index(NamedTuple):
     """With the time until which it is admitted."""
     ids: dict[str, Entry]
     tokens: dict[str, Token]
+    revoked: frozenset[str]
+    rejected: frozenset[str]
 
     @classmethod
     def of(cls, content: Content) -> _Index:
@@ -98,6 +100,8 @@ class _Index(NamedTuple):
             {each.public: (entry, instant(each.until)) for entry in entries for each in entry.previous},
             {entry.id: entry for entry in entries},
             {token.public: token for token in content.tokens.values()},
+            frozenset(each.public for each in content.revoked),
+            frozenset(each.public for each in content.rejected),
         )
 
 
@@ -125,7 +129,7 @@ class Ring:
         self._unread = ""
         """Why the last try to read the file failed, when it was not the file's own fault."""
         self._content = Content({})
-        self._index = _Index({}, {}, {}, {})
+        self._index = _Index.of(self._content)
         if self.changed():
             self.load()
 
@@ -169,6 +173,14 @@ class Ring:
     def token_of(self, public: str) -> Token | None:
         """The join token with this public key, whether it is over or not."""
         return self._index.tokens.get(public)
+
+    def is_revoked(self, public: str) -> bool:
+        """Whether this public key was revoked."""
+        return public in self._index.revoked
+
+    def is_rejected(self, public: str) -> bool:
+        """Whether this public key asked to be admitted and was rejected."""
+        return public in self._index.rejected
 
     def may_subscribe(self, public: str) -> bool:
         """Whether the key may subscribe to what the master publishes, as the ring was read last."""

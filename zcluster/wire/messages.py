@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from zcluster.wire.agents import AGENT_BODIES, AGENT_BULK, AGENT_KINDS, AgentMessage
 from zcluster.wire.jobs import JOB_BULK, JOB_KINDS, SIZED_KINDS, JobMessage
+from zcluster.wire.joining import JOINING_KINDS, JoiningMessage
 from zcluster.wire.tables import TABLE_BODIES, TABLE_BULK, TABLE_KINDS, TableMessage
 from zcluster.wire.trees import BODY_KINDS, BULK_KINDS, TREE_KINDS, TreeMessage
 from zcluster.wire.trees import MAX_ID as MAX_ID
@@ -300,14 +301,14 @@ class Sealed:
 BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
-Message = BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | Sealed
+Message = BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | JoiningMessage | Sealed
 
 _BUS_KINDS: tuple[type[BusMessage], ...] = (
     Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk,
 )  # fmt: skip
-KINDS: dict[int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage] | type[JobMessage]] = {
-    cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS)
-}
+KINDS: dict[
+    int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage] | type[JobMessage] | type[JoiningMessage]
+] = {cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS, *JOINING_KINDS)}
 """The class of each kind number."""
 LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK | JOB_BULK | SIZED_KINDS
 """Kinds beyond the bus's own that go by the bulk lane; the others of them are control."""

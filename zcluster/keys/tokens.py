@@ -1,0 +1,242 @@
+"""Join tokens: their text, and what they change in the ring.
+
+Rules kept here:
+- a token is a pair of its own: the secret is in the text that is handed over and nowhere else, the ring has the public key;
+- a key is admitted and the use counted in one change of the ring, so that a one-use token admits one key, whoever comes at once;
+- what the holder of a token says is a wish: the role is the token's, and so is the name where it has one;
+- the text has a checksum against a line that was cut when it was pasted; what makes a forged one worthless is the ring.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zcluster.config import name_fault, nearest, parse_address
+from zcluster.config.addresses import MAX_ADDRESSES
+from zcluster.core.joining import as_name, free_name
+from zcluster.errors import ConfigError, InvalidKey, NoSuchKey, NotAllowed
+from zcluster.keys.pair import KeyPair, check_public, generate, public_of
+from zcluster.keys.rights import check_role
+from zcluster.keys.ring import Ring
+from zcluster.keys.ringedits import with_entries
+from zcluster.keys.ringfile import MAX_TOKEN_USES, MAX_TOKENS, TOKEN_ID_CHARS, Content, Entry, Token, instant, iso
+
+PREFIX = "zcj1-"
+MAX_TOKEN_CHARS = 8192
+MAX_TTL_S = 30 * 86_400.0
+CHECK_BYTES = 4
+JOINABLE_FORCED = ("admin", "master")
+"""Roles that a token gives only when that is asked for twice (admin), or never (master)."""
+
+_FIELDS = {"master", "secret", "cluster", "addresses", "role", "name"}
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """What a token's text says.
+
+    Attributes:
+        pair: the token's own; the repr hides the secret.
+        master_public: the public key of the master, which proves that it is the right one.
+        cluster: the cluster's name.
+        addresses: where the master takes requests.
+        role, name: as the ring has them, for who joins to know beforehand; the ring decides.
+    """
+
+    pair: KeyPair = field(repr=False)
+    master_public: str
+    cluster: str
+    addresses: tuple[str, ...]
+    role: str
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text that is handed over: a secret."""
+        said = {
+            "master": self.master_public, "secret": self.pair.secret, "cluster": self.cluster,
+            "addresses": list(self.addresses), "role": self.role, "name": self.name,
+        }  # fmt: skip
+        data = json.dumps(said, separators=(",", ":")).encode()
+        return PREFIX + base64.urlsafe_b64encode(_check(data) + data).decode("ascii").rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> TokenText:
+        """What ``text`` says.
+
+        Raises:
+            InvalidKey: it is no token; it is not quoted.
+        """
+        text = text.strip()
+        hint = "paste the whole token, as `zcluster token create` printed it"
+        if not text.startswith(PREFIX) or len(text) > MAX_TOKEN_CHARS:
+            raise InvalidKey(f"a join token begins with {PREFIX} and has at most {MAX_TOKEN_CHARS} characters", hint=hint)
+        try:
+            raw = base64.b64decode(text.removeprefix(PREFIX) + "=" * (-len(text.removeprefix(PREFIX)) % 4), b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidKey("the join token is damaged: it has characters that no token has", hint=hint) from None
+        data = raw[CHECK_BYTES:]
+        if not secrets.compare_digest(raw[:CHECK_BYTES], _check(data)):
+            raise InvalidKey("the join token is damaged: a part of it is missing or was changed", hint=hint)
+        try:
+            return _read_fields(json.loads(data))
+        except (InvalidKey, ConfigError) as error:
+            raise InvalidKey(f"the join token is wrong: {error.message}", hint=hint) from None
+        except (ValueError, RecursionError):
+            raise InvalidKey("the join token is wrong: it is not JSON inside", hint=hint) from None
+
+
+def create_token(
+    ring: Ring, role: str, *, name: str = "", ttl_s: float, uses: int = 1, creator: str = "", force: bool = False
+) -> tuple[Token, KeyPair]:
+    """Make a token and note it in the ring; returns it with its pair, whose secret nobody else has.
+
+    Args:
+        ring: the master's.
+        role: of the keys that it will admit.
+        name: of the one key that it will admit; empty: the joiner may wish.
+        ttl_s: how long it is valid.
+        uses: how many keys it admits.
+        creator: the id of the key that makes it; the token is worth nothing when that key is revoked.
+        force: also a token that admits administrators.
+
+    Raises:
+        InvalidKey: something is out of its bounds, the name is taken, or there are too many tokens.
+        Busy: another process kept the ring locked.
+    """
+    _check_wanted(role, name, ttl_s, uses, force)
+    pair, now_s = generate(), time.time()
+    token = Token(secrets.token_hex(TOKEN_ID_CHARS // 2), pair.public, role, name, uses, iso(now_s), iso(now_s + ttl_s), creator)
+
+    def edit(content: Content) -> tuple[Content, Token]:
+        if name in content.entries:
+            raise InvalidKey(f"the ring has a key {name!r} already", hint="choose another name, or revoke that key first")
+        if token.creator and not any(entry.id == token.creator for entry in content.entries.values()):
+            raise NotAllowed("the key that makes this token is no longer admitted")
+        tokens = {id_: each for id_, each in content.tokens.items() if each.public != token.public}
+        if len(tokens) >= MAX_TOKENS:
+            # what is over is kept to say why it is refused; it makes room, the oldest first
+            over = [id_ for id_, each in tokens.items() if refusal(each, now_s)]
+            for id_ in sorted(over, key=lambda id_: tokens[id_].expires_at)[: len(tokens) - MAX_TOKENS + 1]:
+                del tokens[id_]
+        if len(tokens) >= MAX_TOKENS:
+            raise InvalidKey(f"there are {MAX_TOKENS} tokens", hint="revoke some: zcluster token ls, zcluster token revoke ID")
+        return content._replace(tokens={**tokens, token.id: token}), token
+
+    return ring.change(edit), pair
+
+
+def revoke_token(ring: Ring, id_: str) -> Token:
+    """Let the token admit nobody any more; nothing when it is revoked already.
+
+    Raises:
+        NoSuchKey: there is no such token.
+        Busy: another process kept the ring locked.
+    """
+
+    def edit(content: Content) -> tuple[Content, Token]:
+        token = content.tokens.get(id_)
+        if token is None:
+            near = nearest(id_, content.tokens)
+            hint = f"did you mean {near!r}?" if near else "`zcluster token ls` lists them"
+            raise NoSuchKey(f"there is no token {id_[:80]!r}", hint=hint)
+        if token.revoked_at:
+            return content, token
+        gone = replace(token, revoked_at=iso(time.time()))
+        return content._replace(tokens={**content.tokens, id_: gone}), gone
+
+    return ring.change(edit)
+
+
+def refusal(token: Token, now_s: float) -> str:
+    """Why ``token`` admits nobody at ``now_s`` (seconds since 1970); empty: it does."""
+    if token.revoked_at:
+        return "revoked"
+    if token.uses_left < 1:
+        return "used up"
+    return "expired" if instant(token.expires_at) <= now_s else ""
+
+
+def join(content: Content, token_public: str, public: str, wish: str, now_s: float) -> tuple[Content, Entry]:
+    """``content`` with the key ``public`` admitted by the token of ``token_public``, and the key's entry.
+
+    A key that came by this token already is as it was: who asks twice gets the same answer.
+
+    Raises:
+        NotAllowed: the token is over or unknown; the message is for the master's log, not for the joiner.
+        InvalidKey: the key or the name cannot be admitted; likewise.
+    """
+    token = next((each for each in content.tokens.values() if each.public == token_public), None)
+    if token is None:
+        raise NotAllowed("the token is unknown")
+    for entry in content.entries.values():
+        if public in entry.publics and entry.token == token.id:
+            return content, entry
+    reason = refusal(token, now_s)
+    if reason:
+        raise NotAllowed(f"the token is {reason}")
+    name = token.name or free_name(as_name(wish, token.role), content.entries)
+    entry = Entry(name, token.role, public, iso(now_s), token=token.id)
+    used = replace(token, uses_left=token.uses_left - 1)
+    return with_entries(content._replace(tokens={**content.tokens, token.id: used}), [entry]), entry
+
+
+def _check_wanted(role: str, name: str, ttl_s: float, uses: int, force: bool) -> None:
+    check_role(role)
+    if role == "master":
+        raise InvalidKey("a master does not join by a token", hint="zcluster keys new NAME --role master")
+    if role in JOINABLE_FORCED and not force:
+        raise InvalidKey("a token for an administrator lets its holder do everything", hint="--force makes it all the same")
+    fault = name_fault(name) if name else ""
+    if fault:
+        raise InvalidKey(fault)
+    if name == "master":
+        raise InvalidKey("the name 'master' is only for a key of role master", hint="choose another name")
+    if not 0 < ttl_s <= MAX_TTL_S:
+        raise InvalidKey(f"a token is valid for at most {MAX_TTL_S / 86_400:.0f} days", hint="such as --ttl 1h")
+    if not 1 <= uses <= (1 if name else MAX_TOKEN_USES):
+        most = "1 use, because it is for one name" if name else f"at most {MAX_TOKEN_USES} uses"
+        raise InvalidKey(f"a token has at least 1 use, and {most}", hint="choose another --uses")
+
+
+def _read_fields(said: Any) -> TokenText:
+    if not isinstance(said, dict) or said.keys() != _FIELDS:
+        raise InvalidKey(f"it does not have exactly the fields {', '.join(sorted(_FIELDS))}")
+    addresses = said["addresses"]
+    if not isinstance(addresses, list) or len(addresses) > MAX_ADDRESSES or not all(isinstance(each, str) for each in addresses):
+        raise InvalidKey(f"addresses must be a list of at most {MAX_ADDRESSES} addresses")
+    if not all(isinstance(said[name], str) for name in _FIELDS - {"addresses"}):
+        raise InvalidKey("a field is not a text")
+    for each in addresses:
+        parse_address(each)
+    for name in filter(None, (said["cluster"], said["name"])):
+        fault = name_fault(name)
+        if fault:
+            raise InvalidKey(fault)
+    pair = KeyPair(public_of(said["secret"]), said["secret"])
+    check_public(said["master"])
+    return TokenText(pair, said["master"], said["cluster"], tuple(addresses), check_role(said["role"]), said["name"])
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=CHECK_BYTES).digest()
+
+
+def addresses_of(given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """``given``, or without any ``known`` ones: where a token's holder finds the master.
+
+    Raises:
+        InvalidKey: there is none.
+    """
+    found = tuple(given) or tuple(known)
+    if not found:
+        raise InvalidKey("the master's key file knows no address of its own", hint="start the master once, or give --address")
+    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from zcluster.bench.charts import bar_chart, duration_text, latency_chart, log_bins, nice_ticks, short_number
+from zcluster.bench.bars import bar_chart
+from zcluster.bench.charts import duration_text, latency_chart, log_bins, nice_ticks, short_number
 from zcluster.bench.dapi import MAX_IN_FLIGHT, Contender, DapiOptions, DapiResult
 from zcluster.bench.machine import Machine
+from zcluster.bench.queue import QueueOptions
 from zcluster.bench.report import ratio_rows, render, size_text, to_dict, write_report
 from zcluster.bench.rounds import Round, RoundResult, merge_results
 from zcluster.bench.special import NAMES, Figure, SpecialOptions, SpecialResult, run_special
@@ -98,44 +99,6 @@ def test_an_unknown_output_is_refused() -> None:
         render(a_result(), "yaml")
 
 
-class _Page(HTMLParser):
-    """Collects what a page would load, and checks that its tags close."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.links += [str(value) for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "!doctype"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in ("line", "rect", "path")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-@pytest.mark.parametrize("kind", ["dapi", "special"])
-def test_the_html_stands_alone_and_is_well_formed(tmp_path: Path, kind: str) -> None:
-    special = SpecialResult("sleep", "some <calls>", MACHINE, (Figure("took", 0.3, "s", 0.2),))
-    path = tmp_path / "report.html"
-    write_report(a_result() if kind == "dapi" else special, path)
-    page = _Page()
-    page.feed(path.read_text())
-    assert page.open == []
-    assert page.links == []
-    assert "A <fast> CPU" in page.text
-    assert ("4.00 x" if kind == "dapi" else "NOT MET") in page.text
-    assert path.read_text().count("<svg") == (3 if kind == "dapi" else 0)
-
-
 def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing"):
         write_report(a_result(), tmp_path / "missing" / "report.html")
@@ -163,6 +126,21 @@ def test_options_are_refused_just_outside_their_range(name: str, least: int, mos
     for value in (least - 1, most + 1):
         with pytest.raises(UsageError):
             DapiOptions(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_sweep_has_each_number_once_and_at_most_twelve() -> None:
+    assert DapiOptions(in_flight=64, sweep=(256, 1)).levels == (1, 64, 256)
+    assert DapiOptions().levels == (256,)
+    assert QueueOptions(in_flight=8, sweep=(1,)).levels == (1, 8)
+    DapiOptions(in_flight=12, sweep=tuple(range(1, 12)))
+    for wrong in (
+        {"sweep": (256,)}, {"sweep": (1, 1)}, {"sweep": (0,)}, {"sweep": (MAX_IN_FLIGHT + 1,)}, {"sweep": tuple(range(1, 13))},
+        {"sweep": (1,), "rate": 10.0},
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            DapiOptions(**wrong)
+    with pytest.raises(UsageError):
+        QueueOptions(sweep=(65_537,))
 
 
 def test_a_comparison_needs_known_contenders_and_three_rounds() -> None:
@@ -194,8 +172,8 @@ def test_axes_say_round_numbers() -> None:
 
 def test_charts_of_nothing_are_nothing_and_bins_hold_everything() -> None:
     assert latency_chart({"a": Histogram()}) == ""
-    assert bar_chart(["x"], {"a": [None]}, "label") == ""
-    assert bar_chart(["x", "y"], {"a": [1.0, None]}, "label").count("<rect") == 1
+    assert bar_chart(["x"], {"a": [None]}, "label", short_number) == ""
+    assert bar_chart(["x", "y"], {"a": [1.0, None]}, "label", short_number).count("<rect") == 2  # wide and narrow
     assert sum(log_bins(a_round(1000, 3).histogram).values()) == pytest.approx(100)
 
 

@@ -65,6 +65,28 @@ def test_a_report_is_written_where_it_was_asked_for(ran_with: list[Any], zcluste
     assert ran.err.endswith(f"wrote {path}\n")
 
 
+@pytest.mark.parametrize("name", ["report", "report.txt", "report.html.gz", "missing/report.html", "missing/report.json"])
+def test_a_report_that_cannot_be_is_refused_before_anything_is_measured(
+    name: str, ran_with: list[Any], zcluster: Callable[..., Any], tmp_path: Path
+) -> None:
+    ran = zcluster("bench", "dapi", "--report", str(tmp_path / name))
+    assert (ran.code, ran.out, ran_with) == (2, "", [])
+    assert "--report" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.HTM", "a.json"])
+def test_a_report_is_a_page_or_data(name: str, ran_with: list[Any], zcluster: Callable[..., Any], tmp_path: Path) -> None:
+    assert zcluster("bench", "sleep", "--report", str(tmp_path / name)).code == 0
+    assert (tmp_path / name).read_text() == "page"
+
+
+def test_of_several_loads_the_last_is_that_of_the_figures(ran_with: list[Any], zcluster: Callable[..., Any]) -> None:
+    assert zcluster("bench", "dapi", "--in-flight", "1,8,256,64").code == 0
+    (options,) = ran_with
+    assert (options.in_flight, options.sweep, options.levels) == (64, (1, 8, 256), (1, 8, 64, 256))
+
+
 def test_a_bench_with_failed_requests_or_a_missed_bar_ends_with_3(ran_with: list[Any], zcluster: Callable[..., Any]) -> None:
     assert zcluster("bench", "dapi", "--in-flight", "13").code == 3
     assert zcluster("bench", "sleep", "--workers", "13").code == 3
@@ -76,6 +98,11 @@ def test_a_bench_with_failed_requests_or_a_missed_bar_ends_with_3(ran_with: list
     "words",
     [
         ("--in-flight", "0"),
+        ("--in-flight", "many"),
+        ("--in-flight", "1,,2"),
+        ("--in-flight", "8,8"),
+        ("--in-flight", "1,8", "--rate", "10"),
+        ("--in-flight", ",".join(map(str, range(1, 14)))),
         ("--compare", "kafka"),
         ("--compare", "raw", "--rounds", "2"),
         ("--duration", "soon"),

@@ -20,7 +20,7 @@ HAS_NATS = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
 def test_dapi_measures_and_compares(tmp_path: Path) -> None:
     compare = ("raw", "nats") if HAS_NATS else ("raw",)
     said: list[str] = []
-    result = run_dapi(DapiOptions(in_flight=16, duration_s=0.9, compare=compare), said.append)
+    result = run_dapi(DapiOptions(in_flight=16, sweep=(1,), duration_s=0.9, compare=compare), said.append)
     assert [contender.name for contender in result.contenders] == ["zcluster", *compare]
     for contender in result.contenders:
         assert len(contender.rounds) == 3
@@ -31,7 +31,9 @@ def test_dapi_measures_and_compares(tmp_path: Path) -> None:
     assert {ratio.against for ratio in result.ratios} == set(compare)
     # the contenders take turns
     turns = [line.split(": ")[1].split()[0] for line in said if line.startswith("round ")]
-    assert turns == ["zcluster", *compare] * 3
+    assert turns == ["zcluster", *compare] * 6
+    assert [level.in_flight for level in result.sweep] == [1, 16]
+    assert all(len(each.rounds) == 3 for level in result.sweep for each in level.contenders)
     assert json.loads(render(result, "json"))["machine"]["cores"] >= 1
     write_report(result, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size > 4096

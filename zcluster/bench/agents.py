@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from zcluster.bench.agentsfleet import Bench, Load
@@ -132,4 +132,6 @@ async def _run(options: AgentsOptions, say: Say) -> SpecialResult:
             figures += [replace(figure, name=f"{work.name}: {figure.name}") for figure in await work.run(bench)]
     what = "; ".join(f"{work.name}: {work.about}, {work.load.text()}" for work in works)
     name = GROUPS.name if works[0].name == GROUPS.name else "agents"
-    return SpecialResult(name, f"{what}; {options.rounds} round(s), medians", machine, tuple(figures))
+    about = f"{what}; {options.rounds} round(s), medians"
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+    return SpecialResult(name, about, machine, tuple(figures), plain)

@@ -29,6 +29,8 @@ ZCLUSTER, RAW, NATS = "zcluster", "raw", "nats"
 ROLES = (MASTER, WORKER, CLIENT)
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 MAX_IN_FLIGHT = 100_000
+MAX_LEVELS = 12
+"""Of a sweep."""
 MAX_PROCESSES = 64
 MAX_SIZE_BYTES = 64 * 1024 * 1024
 MAX_RATE = 10_000_000.0
@@ -66,21 +68,31 @@ class DapiOptions:
     """A key file for a running cluster, instead of one of our own."""
     master: str = ""
     """The address of a running cluster's master; empty: as the key file says."""
+    sweep: tuple[int, ...] = ()
+    """Other numbers of requests under way, each measured as well; the figures are those of ``in_flight``."""
 
     def __post_init__(self) -> None:
         _in_range("size", self.size_bytes, 0, MAX_SIZE_BYTES)
         _in_range("in-flight", self.in_flight, 1, MAX_IN_FLIGHT)
+        check_sweep(self.in_flight, self.sweep, MAX_IN_FLIGHT)
         _in_range("clients", self.clients, 1, MAX_PROCESSES)
         _in_range("workers", self.workers, 1, MAX_PROCESSES)
         _in_range("rate", self.rate, 0, MAX_RATE)
         _in_range("duration", self.duration_s, 0.1, 3600)
         _in_range("rounds", self.rounds, 1, 100)
         _in_range("timeout", self.timeout_s, 0.1, 3600)
+        if self.sweep and self.rate:
+            raise UsageError("a timetable has one --in-flight", hint="leave --rate out, or give --in-flight one number")
         if self.compare and self.rounds < 3:
             raise UsageError(f"a comparison has at least 3 rounds, not {self.rounds}", hint="leave --rounds out")
         for name in self.compare:
             if name not in (RAW, NATS) or self.compare.count(name) > 1:
                 raise UsageError(f"cannot compare with {name!r}", hint="--compare takes raw, nats or raw,nats")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """All numbers of requests under way that are measured, from the least to the greatest."""
+        return tuple(sorted((*self.sweep, self.in_flight)))
 
     @property
     def own_cluster(self) -> bool:
@@ -92,6 +104,17 @@ class DapiOptions:
         if self.key is not None:
             return self.key
         return Home.of(self.home or default_home()).admin_key
+
+
+def check_sweep(in_flight: int, sweep: tuple[int, ...], most: int) -> None:
+    """Refuses numbers of a sweep that are out of their range, given twice, or too many; raises UsageError."""
+    for each in sweep:
+        _in_range("in-flight", each, 1, most)
+    given = (*sweep, in_flight)
+    if len(set(given)) != len(given):
+        raise UsageError("--in-flight has a number twice", hint="give each number once, such as 1,8,64,256")
+    if len(given) > MAX_LEVELS:
+        raise UsageError(f"--in-flight takes at most {MAX_LEVELS} numbers, not {len(given)}", hint="give fewer numbers")
 
 
 def _in_range(name: str, value: float, least: float, most: float) -> None:
@@ -173,6 +196,15 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Level:
+    """What was measured with one number of requests under way."""
+
+    in_flight: int
+    contenders: tuple[Contender, ...]
+    """Without their memory, which is of all levels together."""
+
+
+@dataclass(frozen=True)
 class DapiResult:
     """What ``zcluster bench dapi`` has measured."""
 
@@ -180,6 +212,8 @@ class DapiResult:
     machine: Machine
     contenders: tuple[Contender, ...]
     """zcluster first."""
+    sweep: tuple[Level, ...] = ()
+    """All levels, from the least to the greatest; none when there was one only."""
 
     @property
     def ratios(self) -> list[Ratio]:
@@ -202,7 +236,8 @@ class DapiResult:
 class _Running:
     name: str
     watched: Watched
-    rounds: list[Round] = field(default_factory=list)
+    rounds: dict[int, list[Round]] = field(default_factory=dict)
+    """By the number of requests under way."""
 
 
 def run_dapi(options: DapiOptions, say: Say) -> DapiResult:
@@ -223,28 +258,35 @@ def run_dapi(options: DapiOptions, say: Say) -> DapiResult:
 
 async def _run(options: DapiOptions, say: Say) -> DapiResult:
     machine = describe_machine()
-    load = Load(
-        in_flight=options.in_flight,
-        rate=options.rate,
-        window_s=options.duration_s / options.rounds,
-        warm_up_s=min(max(options.duration_s / options.rounds / 4, MIN_WARM_UP_S), MAX_WARM_UP_S),
-    )
+    window_s = options.duration_s / options.rounds
+    warm_up_s = min(max(window_s / 4, MIN_WARM_UP_S), MAX_WARM_UP_S)
     async with AsyncExitStack() as stack:
         running = await _start(stack, options, say)
         for number in range(options.rounds):
-            for each in running:
-                each.rounds.append(await run_round(each.watched, load))
-                say(f"round {number + 1} of {options.rounds}: {each.name} {each.rounds[-1].rate:,.0f} requests/s")
+            for in_flight in options.levels:
+                load = Load(in_flight=in_flight, rate=options.rate, window_s=window_s, warm_up_s=warm_up_s)
+                for each in running:
+                    rounds = each.rounds.setdefault(in_flight, [])
+                    rounds.append(await run_round(each.watched, load))
+                    level = f", {in_flight} in flight" if options.sweep else ""
+                    say(f"round {number + 1} of {options.rounds}{level}: {each.name} {rounds[-1].rate:,.0f} requests/s")
         contenders = tuple(
             Contender(
                 each.name,
-                tuple(each.rounds),
+                tuple(each.rounds[options.in_flight]),
                 {role: peak_memory_bytes(pids) for role, pids in each.watched.pids.items() if pids},
                 options.size_bytes,
             )
             for each in running
         )
-    return DapiResult(options, machine, contenders)
+    return DapiResult(options, machine, contenders, _levels(options, running))
+
+
+def _levels(options: DapiOptions, running: list[_Running]) -> tuple[Level, ...]:
+    def at(in_flight: int) -> tuple[Contender, ...]:
+        return tuple(Contender(each.name, tuple(each.rounds[in_flight]), {}, options.size_bytes) for each in running)
+
+    return tuple(Level(in_flight, at(in_flight)) for in_flight in options.levels) if options.sweep else ()
 
 
 async def _start(stack: AsyncExitStack, options: DapiOptions, say: Say) -> list[_Running]:

@@ -8,7 +8,7 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zcluster.bench.machine import Machine
 from zcluster.errors import UsageError
@@ -40,17 +40,22 @@ class Figure:
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
+def number_text(value: float, digits: int = 4) -> str:
+    """A number in ``digits`` digits, or in all of them before the point when it has more."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:,.{digits}g}"
+
+
 def bar_text(figure: Figure) -> str:
     """What a figure has to reach, or ``-``."""
     if figure.bar is None:
         return "-"
-    return f"{'at most' if figure.at_most else 'at least'} {figure.bar:,.4g} {figure.unit}"
+    return f"{'at most' if figure.at_most else 'at least'} {number_text(figure.bar)} {figure.unit}"
 
 
 def figure_cells(figure: Figure) -> tuple[str, str, str]:
     """What was measured, the bar, and whether it is met, as cells of a table."""
     met = "" if figure.met is None else ("met" if figure.met else "NOT MET")
-    return f"{figure.value:,.4g} {figure.unit}", bar_text(figure), met
+    return f"{number_text(figure.value)} {figure.unit}", bar_text(figure), met
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class SpecialResult:
     """What was done, in one line."""
     machine: Machine
     figures: tuple[Figure, ...]
+    options: dict[str, object] = field(default_factory=dict)
+    """What was asked for, as plain values."""
 
     @property
     def met(self) -> bool:

@@ -1,57 +1,40 @@
 """Results as one HTML file: figures, ratios and charts, readable for years without a network.
 
 Rules kept here:
-- the file has everything in it: no script, no link to elsewhere;
-- every text from a result is escaped;
-- the page shows the figures of the table; charts only add to them.
+- the page shows the figures of the table; charts only add to them, and each number of a chart stands in a table too;
+- a bench's page has what the bench has measured: sections without figures are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
-from zcluster.bench.charts import bar_chart, latency_chart
-from zcluster.bench.dapi import ROLES, DapiResult
-from zcluster.bench.figures import Rows, SpecialResult, bar_text
-from zcluster.bench.machine import Machine
+from zcluster.bench.bars import bar_chart, figure_chart
+from zcluster.bench.charts import MARKED, Text, duration_text, latency_chart, line_chart, short_number
+from zcluster.bench.dapi import ROLES, Contender, DapiResult
+from zcluster.bench.figures import Figure, Rows, SpecialResult, bar_text, number_text
+from zcluster.bench.htmlparts import bin_table, folded, legend, options_table, section, shell, table, tiles
 from zcluster.bench.queuereport import queue_figure_rows, queue_lines, queue_rows
-from zcluster.bench.queueresult import QueueResult
+from zcluster.bench.queueresult import QueueContender, QueueResult, QueueWork
 from zcluster.bench.report import (
     WHAT,
     Result,
     dapi_rows,
     describe_load,
+    options_dict,
     ratio_rows,
     special_rows,
 )
+from zcluster.bench.stats import Histogram
+from zcluster.bench.sweep import Point, job_points, point_rows, request_points
 from zcluster.bench.syncreport import sync_figure_rows, sync_rows
-from zcluster.bench.syncresult import SyncResult
+from zcluster.bench.syncresult import ROLES as SYNC_ROLES
+from zcluster.bench.syncresult import SyncResult, WorkResult
 
-_STYLE = """
-:root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#667085;--rule:#e4e7ec;--good:#1a7f4b;--bad:#b42318;
---s0:#2563a8;--s1:#d9822b;--s2:#5f9e6e}
-@media (prefers-color-scheme:dark){:root{--bg:#14171c;--card:#1c2027;--ink:#e6e9ef;--soft:#98a2b3;--rule:#2d333d;--good:#4cc38a;
---bad:#f97066;--s0:#6aa5e8;--s1:#f0a55b;--s2:#8cc79a}}
-*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:860px;margin:0 auto;padding:32px 20px 48px}h1{font-size:26px;margin:0 0 4px;letter-spacing:-.01em}
-h2{font-size:16px;margin:0 0 10px}p{margin:0;color:var(--soft)}
-section{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:18px 20px;margin-top:18px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(122px,1fr));gap:12px;margin-top:22px}
-.tile{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px 14px}
-.tile b{display:block;font-size:21px;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft);font-size:13px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:6px 10px;border-bottom:1px solid var(--rule);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}tr:last-child td{border-bottom:0}
-th{color:var(--soft);font-weight:600;font-size:13px}.met{color:var(--good)}.missed{color:var(--bad);font-weight:650}
-svg{width:100%;height:auto;display:block}.grid{stroke:var(--rule)}.tick,.axis{fill:var(--soft);font-size:12px}
-.value{fill:var(--ink);font-size:11px}.line{stroke-width:2;fill-opacity:.14}
-.legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 8px;color:var(--soft);font-size:13px}
-.legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
-""" + "".join(
-    f".bar.s{n},.legend .s{n}{{fill:var(--s{n});background:var(--s{n})}}.line.s{n}{{stroke:var(--s{n});fill:var(--s{n})}}\n"
-    for n in range(3)
-)
+MAX_TILES = 8
+MB = 1e6
 
 
 def page(result: Result) -> str:
@@ -64,103 +47,209 @@ def page(result: Result) -> str:
         name, body = "dapi", _dapi(result)
     else:
         name, body = result.name, _special(result)
-    title = f"zcluster bench {name}"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main><h1>{escape(title)}</h1>\n"
-        f"{body}{_machine(result.machine)}</main></body></html>\n"
-    )
+    return shell(f"zcluster bench {name}", body, result.machine)
+
+
+# -- what several benches have
+
+
+def _per_s(value: float) -> str:
+    return f"{short_number(value)}/s"
+
+
+def _us(value: float) -> str:
+    return f"{value:,.1f} µs"
+
+
+def _mb(value: float) -> str:
+    return f"{value:,.3g} MB"
+
+
+def _latencies(histograms: Mapping[str, Histogram], what: Mapping[str, str], caption: str) -> str:
+    chart = latency_chart(histograms)
+    if not chart:
+        return ""
+    rows: Rows = [("", *histograms)]
+    for percent in (*MARKED, 100.0):
+        cells = (duration_text(each.percentile_s(percent)) if each.count else "-" for each in histograms.values())
+        rows.append(("greatest" if percent == 100 else f"p{percent:g}", *cells))
+    rows.append(("answers", *(f"{each.count:,}" for each in histograms.values())))
+    more = folded("All the chart's numbers", bin_table(histograms))
+    return legend(list(histograms), what) + chart + table(rows, caption) + more
+
+
+def _sweep(points: Sequence[Point], unit: str, what: Mapping[str, str]) -> str:
+    if not points:
+        return ""
+    names = list(dict.fromkeys(point.name for point in points))
+    places = list(dict.fromkeys(point.in_flight for point in points))
+    rates = {name: [point.per_s for point in points if point.name == name] for name in names}
+    p99s = {name: [point.p99_s or 0.0 for point in points if point.name == name] for name in names}
+    axis = f"{unit} in flight (logarithmic)"
+    return "".join((
+        legend(names, what),
+        line_chart(places, rates, axis, f"{unit} a second against {unit} in flight", _per_s, log=True),
+        "<h3>Its latency, p99</h3>",
+        line_chart(places, p99s, axis, f"p99 against {unit} in flight", duration_text, log=True),
+        table(point_rows(points, unit), "Medians over the rounds"),
+    ))  # fmt: skip
+
+
+def _rounds(rates: Mapping[str, Sequence[float]], unit: str, what: Mapping[str, str]) -> str:
+    count = max((len(row) for row in rates.values()), default=0)
+    numbers = list(range(1, count + 1))
+    chart = line_chart(numbers, rates, "round", f"{unit} a second, round by round", _per_s)
+    rows: Rows = [("round", *rates)]
+    rows += [(str(number), *(f"{row[number - 1]:,.0f}" for row in rates.values())) for number in numbers]
+    return legend(list(rates), what) + chart + table(rows, f"{unit[0].upper()}{unit[1:]}/s in each round") if chart else ""
+
+
+def _bars(
+    groups: Sequence[str], series: Mapping[str, Sequence[float | None]], what: Mapping[str, str], caption: str, text: Text
+) -> str:
+    chart = bar_chart(groups, series, caption, text)
+    if not chart:
+        return ""
+    rows: Rows = [("", *series)]
+    for place, group in enumerate(groups):
+        values = [row[place] for row in series.values()]
+        rows.append((group, *("-" if value is None else text(value) for value in values)))
+    return legend(list(series), what) + chart + table(rows, caption)
+
+
+def _cpu(contenders: Sequence[Contender] | Sequence[QueueContender], what: Mapping[str, str]) -> str:
+    series = {each.name: [each.cpu_us(role) for role in ROLES] for each in contenders}
+    return _bars(ROLES, series, what, "CPU time of all processes of a role", _us)
+
+
+def _errors(contenders: Sequence[Contender] | Sequence[QueueContender], unit: str) -> str:
+    rows: Rows = [("", "error", unit)]
+    rows += [(each.name, code, f"{count:,}") for each in contenders for code, count in sorted(each.errors.items())]
+    return table(rows, "What failed") if len(rows) > 1 else f"<p>No failed {escape(unit)}.</p>"
+
+
+# -- the benches
 
 
 def _dapi(result: DapiResult) -> str:
-    mine = result.contenders[0]
-    tiles = [
+    each, mine = result.contenders, result.contenders[0]
+    first = [
         ("requests/s", f"{mine.rate:,.0f}"),
-        ("p50", f"{mine.percentile_s(50) * 1e3:,.2f} ms"),
-        ("p99", f"{mine.percentile_s(99) * 1e3:,.2f} ms"),
+        *((f"× {r.against}, requests/s", f"{r.value:.2f}") for r in result.ratios if r.figure == "requests_per_s"),
+        ("p50", duration_text(mine.percentile_s(50))),
+        ("p99", duration_text(mine.percentile_s(99))),
         ("errors", f"{sum(mine.errors.values()):,}"),
     ]
-    ratios = [(f"against {r.against}", f"{r.value:.2f} ×") for r in result.ratios if r.figure == "requests_per_s"]
-    legend = _legend([c.name for c in result.contenders])
-    rounds = [f"round {n + 1}" for n in range(result.options.rounds)]
-    throughput = bar_chart(rounds, {c.name: [r.rate for r in c.rounds] for c in result.contenders}, "requests/s")
-    cpu = bar_chart(ROLES, {c.name: [c.cpu_us(role) for role in ROLES] for c in result.contenders}, "CPU µs a request")
+    ratios = ratio_rows(result)
     parts = [
         f"<p>{escape(describe_load(result.options))}</p>",
-        _tiles([*tiles[:1], *ratios, *tiles[1:]]),
-        _section("Figures", _table(dapi_rows(result))),
+        tiles(first),
+        section("Figures", table(dapi_rows(result), "Medians over the rounds")),
+        section("Ratios", table(ratios, "zcluster's median divided by the other's, of the same run") if ratios else ""),
+        section("Latency", _latencies({c.name: c.histogram for c in each}, WHAT, "All rounds together")),
+        section("Throughput against requests in flight", _sweep(request_points(result.sweep), "requests", WHAT)),
+        section("CPU time a request, by role", _cpu(each, WHAT)),
+        section("Throughput, round by round", _rounds({c.name: [r.rate for r in c.rounds] for c in each}, "requests", WHAT)),
+        section("Errors", _errors(each, "requests")),
+        section("Options", options_table(options_dict(result.options))),
     ]
-    if len(result.contenders) > 1:
-        parts.append(_section("Ratios of medians", _table(ratio_rows(result))))
-    parts.append(_section("Latency", legend + latency_chart({c.name: c.histogram for c in result.contenders})))
-    parts.append(_section("Throughput, round by round", legend + throughput))
-    if cpu:
-        parts.append(_section("CPU time a request, by role", legend + cpu))
     return "".join(parts)
+
+
+def _figure_tiles(figures: Sequence[Figure]) -> str:
+    chosen = [figure for figure in figures if figure.bar is not None] or figures
+    shown = []
+    for figure in chosen[:MAX_TILES]:
+        wanted = "" if figure.bar is None else f", {bar_text(figure).strip()}"
+        shown.append((figure.name + wanted, f"{number_text(figure.value, 3)} {figure.unit}".strip()))
+    return tiles(shown)
 
 
 def _special(result: SpecialResult) -> str:
-    tiles = [
-        (figure.name if figure.bar is None else f"{figure.name}, {bar_text(figure)}", f"{figure.value:,.4g} {figure.unit}")
-        for figure in result.figures
-    ]
-    return f"<p>{escape(result.about)}</p>" + _tiles(tiles) + _section("Figures", _table(special_rows(result)))
+    return "".join((
+        f"<p>{escape(result.about)}</p>",
+        _figure_tiles(result.figures),
+        section("What is to be reached", figure_chart(result.figures)),
+        section("Figures", table(special_rows(result), "Medians over the rounds")),
+        section("Options", options_table(result.options)),
+    ))  # fmt: skip
 
 
 def _sync(result: SyncResult) -> str:
-    parts = [f"<p>{escape(result.about)}</p>"]
-    if any(work.contenders for work in result.works):
-        parts.append(_section("Copies", _table(sync_rows(result))))
-    parts.append(_section("Figures", _table(sync_figure_rows(result))))
-    parts.append(_section("Works", _table([("", ""), *((work.name, work.about) for work in result.works)])))
+    copies = [work for work in result.works if work.contenders]
+    names = list(dict.fromkeys(each.name for work in copies for each in work.contenders))
+    figures = _named(result.works)
+    parts = [f"<p>{escape(result.about)}</p>", _figure_tiles(figures)]
+    if copies:
+        groups = [work.name for work in copies]
+        seconds = {name: [_found(work, name, "seconds", 1.0) for work in copies] for name in names}
+        wire = {name: [_found(work, name, "wire_bytes", MB) for work in copies] for name in names}
+        pairs = [(work, role) for work in copies for role in SYNC_ROLES]
+        roles = [f"{work.name}: {role}" for work, role in pairs]
+        cpu = {name: [_role_cpu(work, name, role) for work, role in pairs] for name in names}
+        parts += [
+            section("Copies", table(sync_rows(result), "Medians over the rounds")),
+            section("Time of a copy", _bars(groups, seconds, {}, "Until the last target has it", duration_text)),
+            section("On the wire", _bars(groups, wire, {}, "Both ways, all targets together", _mb)),
+            section("CPU time, by role", _bars(roles, cpu, {}, "CPU time of all processes of a role", duration_text)),
+        ]
+    parts += [
+        section("What is to be reached", figure_chart(figures)),
+        section("Figures", table(sync_figure_rows(result), "Medians over the rounds, and what is to be reached")),
+        section("Works", table([("work", "what it is"), *((w.name, w.about) for w in result.works)], "What is done", words=True)),
+        section("Options", options_table(result.options)),
+    ]
     return "".join(parts)
+
+
+def _named(works: Sequence[WorkResult] | Sequence[QueueWork]) -> list[Figure]:
+    """The figures of all works, each with its work's name."""
+    return [replace(figure, name=f"{work.name}: {figure.name}") for work in works for figure in work.figures]
+
+
+def _found(work: WorkResult, name: str, figure: str, unit: float) -> float | None:
+    contender = work.contender(name)
+    value = None if contender is None else getattr(contender, figure)
+    return None if value is None else value / unit
+
+
+def _role_cpu(work: WorkResult, name: str, role: str) -> float | None:
+    contender = work.contender(name)
+    return None if contender is None else contender.cpu_s(role)
 
 
 def _queue(result: QueueResult) -> str:
-    parts = [f"<p>{escape(result.about)}</p>"]
-    parts += [_section(work.about, _table(queue_rows(work))) for work in result.works if work.contenders]
-    parts.append(_section("Figures", _table(queue_figure_rows(result))))
-    parts.append(_section("What they are", "".join(f"<p>{escape(line)}</p>" for line in queue_lines(result))))
+    figures = _named(result.works)
+    parts = [f"<p>{escape(result.about)}</p>", _figure_tiles(figures)]
+    parts += [_work(work) for work in result.works if work.contenders]
+    parts += [
+        section("What is to be reached", figure_chart(figures)),
+        section("Figures", table(queue_figure_rows(result), "Ratios and other figures, and what is to be reached")),
+        section("What they are", "".join(f"<p>{escape(line)}</p>" for line in queue_lines(result))),
+        section("Options", options_table(result.options)),
+    ]
     return "".join(parts)
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
-
-
-def _tiles(tiles: list[tuple[str, str]]) -> str:
-    cells = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in tiles)
-    return f'<div class="tiles">{cells}</div>\n'
-
-
-def _table(rows: Rows) -> str:
-    head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for row in body:
-        cells = []
-        for cell in row:
-            mark = {"met": ' class="met"', "NOT MET": ' class="missed"'}.get(cell, "")
-            cells.append(f"<td{mark}>{escape(cell)}</td>")
-        lines.append("<tr>" + "".join(cells) + "</tr>")
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-
-
-def _legend(names: list[str]) -> str:
-    if len(names) < 2:
-        return ""
-    items = (f'<span><i class="s{n}"></i>{escape(WHAT.get(name, name))}</span>' for n, name in enumerate(names))
-    return f'<div class="legend">{"".join(items)}</div>'
-
-
-def _machine(machine: Machine) -> str:
-    rows: Rows = [
-        ("", ""),
-        ("CPU", f"{machine.cpu}, {machine.cores} cores"),
-        ("memory", f"{machine.memory_bytes / 1024**3:.1f} GiB"),
-        ("kernel", machine.kernel),
-        ("Python", machine.python),
-        ("pyzmq, libzmq", f"{machine.pyzmq}, {machine.libzmq}"),
-        ("load average before", f"{machine.load_1m:g}"),
+def _work(work: QueueWork) -> str:
+    each = work.contenders
+    rates = {c.name: [r.done_per_s for r in c.rounds] for c in each}
+    parts = [
+        section(work.about, table(queue_rows(work), "Medians over the rounds")),
+        section(f"{work.name}: latency until a job is accepted", _latencies(_merged(each, "accept"), {}, "All rounds together")),
+        section(f"{work.name}: latency until a job is done", _latencies(_merged(each, "done"), {}, "All rounds together")),
+        section(f"{work.name}: throughput against jobs in flight", _sweep(job_points(work.sweep), "jobs", {})),
+        section(f"{work.name}: CPU time a job, by role", _cpu(each, {})),
+        section(f"{work.name}: throughput, round by round", _rounds(rates, "jobs", {})),
+        section(f"{work.name}: errors", _errors(each, "jobs")),
     ]
-    return _section("Machine", _table(rows))
+    return "".join(parts)
+
+
+def _merged(contenders: Sequence[QueueContender], of: str) -> dict[str, Histogram]:
+    found: dict[str, Histogram] = {}
+    for each in contenders:
+        found[each.name] = Histogram()
+        for one in each.rounds:
+            found[each.name].merge(getattr(one, of))
+    return found

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from zcluster.bench.child import run_cleanly
+from zcluster.bench.dapi import check_sweep
 from zcluster.bench.figures import Figure, Say
 from zcluster.bench.machine import describe_machine, peak_memory_bytes
 from zcluster.bench.queuecontenders import CELERY, CONTENDERS, OTHERS, REDIS, SQLITE, ZCLUSTER, check_installed
 from zcluster.bench.queuemillion import JOBS, measure_million
-from zcluster.bench.queueresult import QueueContender, QueueResult, QueueWork
+from zcluster.bench.queueresult import QueueContender, QueueLevel, QueueResult, QueueWork
 from zcluster.bench.queuerounds import IN_MEMORY, QueueLoad, QueueRound, QueueWatched, filesystem_of, run_queue_round
 from zcluster.errors import UsageError
 
@@ -56,9 +57,12 @@ class QueueOptions:
     """Jobs of the work million."""
     directory: Path | None = None
     """Where the files are; None: the directory for temporary files."""
+    sweep: tuple[int, ...] = ()
+    """Other numbers of jobs under way in the work done, each measured as well; the figures are those of ``in_flight``."""
 
     def __post_init__(self) -> None:
         _in_range("in-flight", self.in_flight, 1, MAX_IN_FLIGHT)
+        check_sweep(self.in_flight, self.sweep, MAX_IN_FLIGHT)
         _in_range("size", self.size_bytes, 0, MAX_SIZE_BYTES)
         _in_range("rounds", self.rounds, 1, 100)
         _in_range("duration", self.duration_s, 0.1, 3600)
@@ -73,6 +77,11 @@ class QueueOptions:
             )
         if self.directory is not None and not self.directory.is_dir():
             raise UsageError(f"{self.directory} is no directory", hint="give --dir a directory that exists")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """All numbers of jobs under way that the work done has, from the least to the greatest."""
+        return tuple(sorted((*self.sweep, self.in_flight)))
 
     @property
     def promised(self) -> bool:
@@ -115,11 +124,12 @@ def run_queue(options: QueueOptions, say: Say) -> QueueResult:
 class _Running:
     name: str
     watched: QueueWatched
-    rounds: list[QueueRound] = field(default_factory=list)
+    rounds: dict[int, list[QueueRound]] = field(default_factory=dict)
+    """By the number of jobs under way."""
 
-    def contender(self) -> QueueContender:
+    def contender(self, in_flight: int) -> QueueContender:
         peaks = {role: peak_memory_bytes(pids) for role, pids in self.watched.pids.items()}
-        return QueueContender(self.name, tuple(self.rounds), peaks)
+        return QueueContender(self.name, tuple(self.rounds[in_flight]), peaks)
 
 
 async def _run(options: QueueOptions, say: Say) -> QueueResult:
@@ -138,8 +148,9 @@ async def _run(options: QueueOptions, say: Say) -> QueueResult:
 
 
 async def _take_turns(
-    options: QueueOptions, names: Sequence[str], load: QueueLoad, directory: Path, say: Say
-) -> dict[str, QueueContender]:
+    options: QueueOptions, names: Sequence[str], levels: Sequence[int], directory: Path, say: Say
+) -> dict[int, dict[str, QueueContender]]:
+    """The contenders by name, for each number of jobs under way."""
     async with AsyncExitStack() as stack:
         running: list[_Running] = []
         for name in names:
@@ -148,16 +159,21 @@ async def _take_turns(
             place.mkdir()
             running.append(_Running(name, await stack.enter_async_context(CONTENDERS[name](place, options.size_bytes))))
         for number in range(options.rounds):
-            for each in running:
-                each.rounds.append(await run_queue_round(each.watched, load))
-                say(f"round {number + 1} of {options.rounds}: {each.name} {each.rounds[-1].done_per_s:,.0f} jobs/s")
-        return {each.name: each.contender() for each in running}
+            for in_flight in levels:
+                for each in running:
+                    rounds = each.rounds.setdefault(in_flight, [])
+                    rounds.append(await run_queue_round(each.watched, options.load(in_flight)))
+                    level = f", {in_flight} in flight" if len(levels) > 1 else ""
+                    say(f"round {number + 1} of {options.rounds}{level}: {each.name} {rounds[-1].done_per_s:,.0f} jobs/s")
+        return {in_flight: {each.name: each.contender(in_flight) for each in running} for in_flight in levels}
 
 
 async def _done(options: QueueOptions, directory: Path, say: Say) -> QueueWork:
-    found = await _take_turns(options, (ZCLUSTER, *options.compare), options.load(options.in_flight), directory, say)
+    levels = await _take_turns(options, (ZCLUSTER, *options.compare), options.levels, directory, say)
+    found = levels[options.in_flight]
+    sweep = tuple(QueueLevel(number, tuple(each.values())) for number, each in levels.items()) if options.sweep else ()
     about = f"{options.in_flight} jobs in flight; each value is followed by the next submission"
-    return QueueWork(DONE, about, tuple(found.values()), tuple(done_figures(found, promised=options.promised)))
+    return QueueWork(DONE, about, tuple(found.values()), tuple(done_figures(found, promised=options.promised)), sweep)
 
 
 def done_figures(found: dict[str, QueueContender], *, promised: bool) -> list[Figure]:
@@ -172,7 +188,7 @@ def done_figures(found: dict[str, QueueContender], *, promised: bool) -> list[Fi
 
 
 async def _accept(options: QueueOptions, directory: Path, say: Say) -> QueueWork:
-    found = await _take_turns(options, (ZCLUSTER, SQLITE), options.load(1), directory, say)
+    found = (await _take_turns(options, (ZCLUSTER, SQLITE), (1,), directory, say))[1]
     about = "one job at a time: submitted, accepted, done, then the next; against one commit after the other"
     return QueueWork(ACCEPT, about, tuple(found.values()), tuple(accept_figures(found, promised=options.promised)))
 

@@ -66,6 +66,7 @@ def _work(work: QueueWork) -> dict[str, Any]:
         "about": work.about,
         "contenders": [_contender(contender) for contender in work.contenders],
         "figures": [asdict(figure) | {"met": figure.met} for figure in work.figures],
+        "sweep": [{"in_flight": each.in_flight, "contenders": [_contender(c) for c in each.contenders]} for each in work.sweep],
     }
 
 

@@ -87,6 +87,15 @@ def _median_or_none(values: list[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
+class QueueLevel:
+    """What was measured with one number of jobs under way."""
+
+    in_flight: int
+    contenders: tuple[QueueContender, ...]
+    """Their memory is of all levels together."""
+
+
+@dataclass(frozen=True)
 class QueueWork:
     """What was measured of one work."""
 
@@ -97,6 +106,8 @@ class QueueWork:
     """zcluster first; none for a work without rounds."""
     figures: tuple[Figure, ...]
     """Ratios and other figures, with their bars where the load is that of the bar."""
+    sweep: tuple[QueueLevel, ...] = ()
+    """All numbers of jobs under way, from the least to the greatest; none when there was one only."""
 
 
 @dataclass(frozen=True)

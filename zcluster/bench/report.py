@@ -18,6 +18,7 @@ from zcluster.bench.machine import Machine
 from zcluster.bench.queuereport import queue_figure_rows, queue_lines, queue_rows, queue_to_dict
 from zcluster.bench.queueresult import QueueResult
 from zcluster.bench.rounds import Round
+from zcluster.bench.sweep import job_points, point_rows, request_points
 from zcluster.bench.syncreport import sync_figure_rows, sync_rows, sync_to_dict
 from zcluster.bench.syncresult import SyncResult
 from zcluster.errors import UsageError
@@ -54,11 +55,15 @@ def render(result: Result, output: str = "table") -> str:
 
 
 def write_report(result: Result, path: Path) -> None:
-    """Writes ``result`` as one HTML file that needs no network. Raises UsageError when it cannot be written."""
+    """Writes ``result`` as one HTML file that needs no network, or as JSON when that is how the name of ``path`` ends.
+
+    Raises UsageError when it cannot be written.
+    """
     from zcluster.bench.html import page  # not needed for the table: the charts are loaded when asked for
 
+    text = render(result, "json") if path.suffix.lower() == ".json" else page(result)
     try:
-        path.write_text(page(result), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", hint="give --report another place") from error
 
@@ -75,20 +80,23 @@ def to_dict(result: Result) -> dict[str, Any]:
         return {"schema": SCHEMA, "bench": "queue", "about": result.about, **queue_to_dict(result), "machine": machine}
     if isinstance(result, SpecialResult):
         figures = [asdict(figure) | {"met": figure.met} for figure in result.figures]
-        return {"schema": SCHEMA, "bench": result.name, "about": result.about, "figures": figures, "machine": machine}
+        return {"schema": SCHEMA, "bench": result.name, "about": result.about, "options": result.options, "figures": figures,
+                "machine": machine}  # fmt: skip
     return {
         "schema": SCHEMA,
         "bench": "dapi",
-        "options": _options(result.options),
+        "options": options_dict(result.options),
         "contenders": [_contender(contender) for contender in result.contenders],
         "ratios": [asdict(ratio) for ratio in result.ratios],
+        "sweep": [{"in_flight": each.in_flight, "contenders": [_contender(c) for c in each.contenders]} for each in result.sweep],
         "machine": machine,
     }
 
 
-def _options(options: DapiOptions) -> dict[str, Any]:
+def options_dict(options: DapiOptions) -> dict[str, Any]:
+    """What was asked for, as plain values."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
-    return plain | {"compare": list(options.compare), "loop": "open" if options.rate else "closed"}
+    return plain | {"compare": list(options.compare), "sweep": list(options.sweep), "loop": "open" if options.rate else "closed"}
 
 
 def _contender(contender: Contender) -> dict[str, Any]:
@@ -208,6 +216,8 @@ def _aligned(rows: Rows) -> str:
 
 def _dapi_table(result: DapiResult) -> str:
     parts = [f"{describe_load(result.options)}\n", _aligned(dapi_rows(result))]
+    if result.sweep:
+        parts.append(_aligned(point_rows(request_points(result.sweep), "requests")))
     ratios = ratio_rows(result)
     if ratios:
         parts.append(_aligned(ratios))
@@ -228,7 +238,9 @@ def _sync_table(result: SyncResult) -> str:
 
 def _queue_table(result: QueueResult) -> str:
     parts = [result.about + "\n"]
-    parts += [_aligned(queue_rows(work)) for work in result.works if work.contenders]
+    for work in result.works:
+        parts += [_aligned(queue_rows(work))] if work.contenders else []
+        parts += [_aligned(point_rows(job_points(work.sweep), "jobs"))] if work.sweep else []
     parts.append(_aligned(queue_figure_rows(result)))
     parts.append("".join(f"{line}\n" for line in queue_lines(result)))
     parts.append(f"machine: {describe_machine_text(result.machine)}\n")

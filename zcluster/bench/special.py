@@ -11,6 +11,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,6 @@ def run_special(name: str, options: SpecialOptions, say: Say) -> SpecialResult:
         raise UsageError(f"there is no bench {name!r}", hint=f"there are dapi, {', '.join(NAMES)}")
 
     async def run() -> SpecialResult:
-        return await _BENCHES[name](options, say)
+        return replace(await _BENCHES[name](options, say), options=asdict(options))
 
     return run_cleanly(run())

@@ -7,6 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import click
 from zcluster.cli.groups import Group
 from zcluster.cli.options import BYTES, DIRECTORY, DURATION, FILE, State, common_options, debug_option
 from zcluster.cli.output import put, say
-from zcluster.errors import EXIT_OK, EXIT_PARTIAL
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from zcluster.bench.report import Result
@@ -35,7 +36,52 @@ AGENT_WORKS = ("first", "changed", "idle", "million", "live")
 QUEUE_WORKS = ("done", "accept", "million")
 """The works of ``bench queue``; held equal likewise."""
 
-report_option = click.option("--report", type=FILE, metavar="FILE.html", help="Also write the result as one HTML file.")
+PAGES, DATA = (".html", ".htm"), (".json",)
+"""How the name of a report ends."""
+
+
+def _report_place(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses, before minutes are spent on measuring, a report that could not be written."""
+    if path is None:
+        return None
+    if path.suffix.lower() not in (*PAGES, *DATA):
+        raise UsageError(f"--report does not know what {path.name} is to be", hint="end its name with .html or .json")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no directory {path.parent}", hint="give --report another place")
+    return path
+
+
+class _InFlight(click.ParamType[tuple[int, ...]]):
+    """Numbers with commas between: the last one is what the figures are of."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        try:
+            return tuple(int(word) for word in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, or several with commas between, such as 1,8,64,256.", parameter, context)
+
+
+def in_flight_option(what: str) -> Callable[[Any], Any]:
+    """--in-flight for a bench that can measure several loads; ``what`` is under way."""
+    return click.option(
+        "--in-flight",
+        type=_InFlight(),
+        default="256",
+        metavar="N,...",
+        show_default=True,
+        help=f"{what} Of several numbers each is measured, and the figures are those of the last.",
+    )
+
+
+report_option = click.option(
+    "--report",
+    type=FILE,
+    metavar="FILE",
+    callback=_report_place,
+    help="Also write the result as one page (FILE.html) or as data (FILE.json).",
+)
 format_option = click.option(
     "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True, help="How to print the figures."
 )
@@ -54,7 +100,7 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--size", "size_bytes", type=BYTES, default=100, show_default=True, help="Length of the value that is echoed.")
-@click.option("--in-flight", type=int, default=256, show_default=True, help="Requests under way at once, at each client.")
+@in_flight_option("Requests under way at once, at each client.")
 @click.option("--clients", type=int, default=1, show_default=True, help="Client processes.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option(
@@ -77,7 +123,16 @@ def bench() -> None:
 @format_option
 @common_options
 @click.pass_obj
-def dapi(state: State, /, compare: str, rate: float | None, report: Path | None, output: str, **options: Any) -> int:
+def dapi(
+    state: State,
+    /,
+    compare: str,
+    rate: float | None,
+    in_flight: tuple[int, ...],
+    report: Path | None,
+    output: str,
+    **options: Any,
+) -> int:
     """Measure requests across the bus: how many a second, how fast, at what cost.
 
     Latency with --rate counts from the moment at which a request was due.
@@ -85,7 +140,9 @@ def dapi(state: State, /, compare: str, rate: float | None, report: Path | None,
     from zcluster.bench.dapi import DapiOptions, run_dapi
 
     names = tuple(name for name in compare.split(",") if name)
-    result = run_dapi(DapiOptions(home=state.home, compare=names, rate=rate or 0.0, **options), say)
+    *sweep, last = in_flight
+    load: dict[str, Any] = {"rate": rate or 0.0, "in_flight": last, "sweep": tuple(sweep)}
+    result = run_dapi(DapiOptions(home=state.home, compare=names, **load, **options), say)
     return _show(result, output, report, good=not result.contenders[0].errors)
 
 
@@ -172,7 +229,7 @@ def groups(report: Path | None, output: str, **options: Any) -> int:
 
 @bench.command()
 @click.option("--work", "works", default="done", metavar="NAME,...", show_default=True, help=f"Works: {', '.join(QUEUE_WORKS)}.")
-@click.option("--in-flight", type=int, default=256, show_default=True, help="Jobs under way at once, of the work done.")
+@in_flight_option("Jobs under way at once, of the work done.")
 @click.option("--size", "size_bytes", type=BYTES, default=100, show_default=True, help="Length of the value that is echoed.")
 @click.option("--compare", default="", metavar="sqlite,celery,redis", help="Also measure these, in turns (3 rounds or more).")
 @click.option(
@@ -184,7 +241,7 @@ def groups(report: Path | None, output: str, **options: Any) -> int:
 @report_option
 @format_option
 @debug_option
-def queue(works: str, compare: str, report: Path | None, output: str, **options: Any) -> int:
+def queue(works: str, compare: str, in_flight: tuple[int, ...], report: Path | None, output: str, **options: Any) -> int:
     """Measure durable jobs: how many a second, how fast they are accepted and done, at what cost.
 
     A commit is as fast as the disk of --dir. A work with its own load has the bars of what is promised of jobs; with another
@@ -193,7 +250,8 @@ def queue(works: str, compare: str, report: Path | None, output: str, **options:
     from zcluster.bench.queue import QueueOptions, run_queue
 
     names, others = (tuple(name for name in text.split(",") if name) for text in (works, compare))
-    result = run_queue(QueueOptions(works=names, compare=others, **options), say)
+    *sweep, last = in_flight
+    result = run_queue(QueueOptions(works=names, compare=others, in_flight=last, sweep=tuple(sweep), **options), say)
     return _show(result, output, report, good=result.met)
 
 

@@ -56,7 +56,7 @@ def test_the_file_is_private_and_readable_json(path: Path) -> None:
     document = json.loads(path.read_bytes())
     assert document["schema"] == 2
     assert [entry["name"] for entry in document["entries"]] == ["a", "b"]
-    assert set(document["entries"][0]) == {"name", "role", "public", "created_at", "id", "previous", "token"}
+    assert set(document["entries"][0]) == {"name", "role", "public", "created_at", "id", "previous", "token", "rotate_s"}
     assert sorted(os.listdir(path.parent)) == ["ring.json", "ring.json.lock"]
 
 
@@ -282,7 +282,7 @@ BROKEN = {
 }
 
 
-GOOD_2 = GOOD | {"id": KEYS[0], "previous": [[KEYS[1], AT]], "token": ""}
+GOOD_2 = GOOD | {"id": KEYS[0], "previous": [[KEYS[1], AT]], "token": "", "rotate_s": 0}
 TOKEN = {
     "id": "a1b2c3d4e5f6", "public": KEYS[2], "role": "worker", "name": "", "uses_left": 1, "created_at": AT, "expires_at": AT,
     "creator": KEYS[0], "revoked_at": "",

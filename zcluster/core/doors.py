@@ -40,19 +40,33 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownNode:
-    """A node whose key is known: its name, its public key (Z85), and the addresses that are known to be its."""
+    """A node whose key is known: its name, its public key (Z85), the addresses that are known to be its, and the key that is to
+    follow (empty: none is known)."""
 
     name: str
     public: str
     addresses: tuple[str, ...] = ()
+    next: str = ""
+
+    @property
+    def publics(self) -> tuple[str, ...]:
+        """Its keys, the present one first."""
+        return (self.public, self.next) if self.next else (self.public,)
 
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """The keys that a client or agent trusts: the master's (public key, Z85), and those of nodes with doors."""
+    """The keys that a client or agent trusts: the master's (public key, Z85), those of nodes with doors, and the one that is to
+    follow the master's (empty: none is known)."""
 
     master: str
     nodes: tuple[KnownNode, ...] = ()
+    next: str = ""
+
+    @property
+    def masters(self) -> tuple[str, ...]:
+        """The master's keys, the present one first."""
+        return (self.master, self.next) if self.next else (self.master,)
 
 
 def split_node(text: str) -> tuple[str, str]:
@@ -70,24 +84,27 @@ def candidates(addresses: Sequence[str], keys: KnownKeys) -> list[Candidate]:
     Raises:
         UsageError: a NAME is none of the nodes whose key is known.
     """
-    by_name = {node.name: node.public for node in keys.nodes[:MAX_NODES]}
-    by_address = {address: node.public for node in keys.nodes[:MAX_NODES] for address in node.addresses}
+    by_name = {node.name: node.publics for node in keys.nodes[:MAX_NODES]}
+    by_address = {address: node.publics for node in keys.nodes[:MAX_NODES] for address in node.addresses}
     found: list[Candidate] = []
     for text in addresses:
         name, address = split_node(text)
         if name:
-            public = by_name.get(name, keys.master if name == MASTER else "")
-            if not public:
+            publics = by_name.get(name, keys.masters if name == MASTER else ())
+            if not any(publics):
                 raise UsageError(
                     f"the key file knows no node {name[:80]!r}, so nothing proves that it is the right one",
                     hint="add [nodes.NAME] with its public key there, or make a new key on the master: zcluster keys new",
                 )
-            found.append(Candidate(address, public))
-        elif address in by_address:
-            found.append(Candidate(address, by_address[address]))
         else:
-            found += [Candidate(address, public) for public in dict.fromkeys([keys.master, *by_name.values()])]
+            publics = by_address.get(address) or (*keys.masters, *(public for each in by_name.values() for public in each))
+        found += [Candidate(address, public) for public in publics]
     return list(dict.fromkeys(found))
+
+
+def of_master(addresses: Sequence[str], keys: KnownKeys) -> list[Candidate]:
+    """What to try, in order, where ``addresses`` are the master's: each with the keys that it may have."""
+    return [Candidate(address, public) for address in addresses for public in keys.masters]
 
 
 class Places:

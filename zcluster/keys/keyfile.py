@@ -24,9 +24,10 @@ from zcluster.keys.rights import check_role
 SCHEMA = 1
 MAX_KEY_FILE_BYTES = 64 << 10
 
-_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master", "nodes")
-_MASTER_FIELDS = ("public", "addresses", "publish")
-_NODE_FIELDS = ("public", "addresses")
+_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master", "nodes", "next")
+_MASTER_FIELDS = ("public", "addresses", "publish", "next")
+_NODE_FIELDS = ("public", "addresses", "next")
+_NEXT_FIELDS = ("public", "secret")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class KeyFile:
         addresses: where the master takes requests, the preferred one first.
         publish: where it publishes.
         nodes: workers whose doors may be used with this key, at most MAX_NODES of them.
+        next: the pair that is to follow, while the key is being rotated.
+        master_next: the key that proves the master too, or soon will, while its key is being rotated; empty: none is known.
     """
 
     name: str
@@ -52,11 +55,18 @@ class KeyFile:
     addresses: tuple[str, ...] = ()
     publish: tuple[str, ...] = ()
     nodes: tuple[KnownNode, ...] = ()
+    next: KeyPair | None = None
+    master_next: str = ""
 
     @property
     def known(self) -> KnownKeys:
         """The keys that prove to this key's owner who answers."""
-        return KnownKeys(self.master_public, self.nodes)
+        return KnownKeys(self.master_public, self.nodes, self.master_next)
+
+    def for_other(self, name: str, role: str, pair: KeyPair, nodes: tuple[KnownNode, ...] = ()) -> KeyFile:
+        """The key file of another key of this cluster; this one is the master's own. No secret of this one is in it."""
+        following = "" if self.next is None else self.next.public
+        return KeyFile(name, role, self.cluster, pair, self.pair.public, self.addresses, self.publish, nodes, None, following)
 
     @classmethod
     def read(cls, path: Path) -> KeyFile:
@@ -120,7 +130,9 @@ class KeyFile:
                 f"public = {toml_value(self.master_public)}",
                 f"addresses = {toml_value(self.addresses)}",
                 f"publish = {toml_value(self.publish)}",
+                *([f"next = {toml_value(self.master_next)}"] if self.master_next else []),
                 "",
+                *_next_lines(self.next),
                 *(line for node in self.nodes for line in _node_lines(node)),
             ]
         )
@@ -128,7 +140,12 @@ class KeyFile:
 
 def _node_lines(node: KnownNode) -> list[str]:
     addresses = [f"addresses = {toml_value(node.addresses)}"] if node.addresses else []
-    return [f"[nodes.{toml_value(node.name)}]", f"public = {toml_value(node.public)}", *addresses, ""]
+    following = [f"next = {toml_value(node.next)}"] if node.next else []
+    return [f"[nodes.{toml_value(node.name)}]", f"public = {toml_value(node.public)}", *addresses, *following, ""]
+
+
+def _next_lines(pair: KeyPair | None) -> list[str]:
+    return [] if pair is None else ["[next]", f"public = {toml_value(pair.public)}", f"secret = {toml_value(pair.secret)}", ""]
 
 
 def _with_article(role: str) -> str:
@@ -162,19 +179,34 @@ def _read_fields(document: dict[str, Any]) -> KeyFile:
         if fault:
             raise InvalidKey(fault)
     role = check_role(_text(document, "role"))
-    pair = KeyPair(check_public(_text(document, "public")), _text(document, "secret"))
-    if public_of(pair.secret) != pair.public:
-        raise InvalidKey("the public key does not belong to the secret key")
+    following = document.get("next")
+    if following is not None and not isinstance(following, dict):
+        raise InvalidKey("next must be a table")
+    _only_known(following or {}, _NEXT_FIELDS)
     return KeyFile(
         name,
         role,
         cluster,
-        pair,
+        _pair(document, ""),
         check_public(_text(master, "public", "master.")),
         _addresses(master, "addresses", "master."),
         _addresses(master, "publish", "master."),
         _nodes(document.get("nodes", {})),
+        _pair(following, "next.") if following is not None else None,
+        _public_or_none(master, "master."),
     )
+
+
+def _pair(table: dict[str, Any], where: str) -> KeyPair:
+    pair = KeyPair(check_public(_text(table, "public", where)), _text(table, "secret", where))
+    if public_of(pair.secret) != pair.public:
+        which = "next public key" if where else "public key"
+        raise InvalidKey(f"the {which} does not belong to the secret key")
+    return pair
+
+
+def _public_or_none(table: dict[str, Any], where: str) -> str:
+    return check_public(_text(table, "next", where)) if "next" in table else ""
 
 
 def _nodes(table: object) -> tuple[KnownNode, ...]:
@@ -189,7 +221,8 @@ def _nodes(table: object) -> tuple[KnownNode, ...]:
             raise InvalidKey(fault)
         _only_known(node, _NODE_FIELDS)
         where = f"nodes.{name}."
-        found.append(KnownNode(name, check_public(_text(node, "public", where)), _addresses(node, "addresses", where)))
+        public, following = check_public(_text(node, "public", where)), _public_or_none(node, where)
+        found.append(KnownNode(name, public, _addresses(node, "addresses", where), following))
     return tuple(found)
 
 

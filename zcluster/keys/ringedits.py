@@ -29,7 +29,7 @@ def with_entries(content: Content, added: Iterable[Entry]) -> Content:
         InvalidKey: a name, role or public key is malformed or taken, or a public key was revoked.
     """
     entries = dict(content.entries)
-    holders = _holders(content)
+    holders = holders(content)
     revoked = {each.public: each for each in content.revoked}
     new: set[str] = set()
     for entry in added:
@@ -40,7 +40,7 @@ def with_entries(content: Content, added: Iterable[Entry]) -> Content:
     return content._replace(entries=entries, rejected=tuple(each for each in content.rejected if each.public not in new))
 
 
-def _holders(content: Content) -> dict[str, str]:
+def holders(content: Content) -> dict[str, str]:
     """Who has which public key, or had it first."""
     found = {token.public: f"the token {id_}" for id_, token in content.tokens.items()}
     for entry in content.entries.values():

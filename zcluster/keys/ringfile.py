@@ -20,6 +20,7 @@ from zcluster.config import name_fault
 from zcluster.errors import InvalidKey
 from zcluster.keys.pair import check_public
 from zcluster.keys.rights import check_role
+from zcluster.wire.rotation import MAX_OVERLAP_S
 
 SCHEMA = 2
 MAX_RING_BYTES = 64 << 20
@@ -49,6 +50,7 @@ class Entry:
         id: who it is, whatever key it has: its first public key. Sessions, jobs and agents belong to an id.
         previous: keys that it had before and that are still admitted for a while.
         token: the id of the join token by which it came, or empty.
+        rotate_s: its owner is to have another key, and this one is to be admitted for so long besides; 0: nobody wants that.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Entry:
     id: str = ""
     previous: tuple[Previous, ...] = ()
     token: str = ""
+    rotate_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -67,6 +70,11 @@ class Entry:
     def publics(self) -> tuple[str, ...]:
         """The key in use, and those of before."""
         return (self.public, *(each.public for each in self.previous))
+
+    @property
+    def door(self) -> tuple[str, str]:
+        """The key that the door of this worker has now, and the one that it will have (empty: the same)."""
+        return (self.previous[-1].public, self.public) if self.previous else (self.public, "")
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Content(NamedTuple):
 Record = TypeVar("Record")
 
 _ENTRY_1 = ("name", "role", "public", "created_at")
-_ENTRY_2 = (*_ENTRY_1, "id", "previous", "token")
+_ENTRY_2 = (*_ENTRY_1, "id", "previous", "token", "rotate_s")
 _REVOKED = ("name", "role", "public", "revoked_at")
 _TOKEN = ("id", "public", "role", "name", "uses_left", "created_at", "expires_at", "creator", "revoked_at")
 _REJECTED = ("public", "rejected_at")
@@ -222,9 +230,12 @@ def _record(
 
 
 def _entry(item: dict[str, Any], checked: Container[str]) -> Entry:
-    _check_texts(item, other=("previous",))
+    _check_texts(item, other=("previous", "rotate_s"))
     _check_named(item, checked)
     _check_times(item, "created_at")
+    rotate_s = item.get("rotate_s", 0)
+    if not isinstance(rotate_s, int | float) or isinstance(rotate_s, bool) or not 0 <= rotate_s <= MAX_OVERLAP_S:
+        raise InvalidKey(f"rotate_s is not a number from 0 to {MAX_OVERLAP_S:g}")
     if item.get("id"):
         _check_key(item["id"], checked)
     _check_token_id(item.get("token", ""))

@@ -29,13 +29,13 @@ def with_entries(content: Content, added: Iterable[Entry]) -> Content:
         InvalidKey: a name, role or public key is malformed or taken, or a public key was revoked.
     """
     entries = dict(content.entries)
-    holders = holders(content)
+    taken = holders(content)
     revoked = {each.public: each for each in content.revoked}
     new: set[str] = set()
     for entry in added:
-        _check_new(entry, entries, holders, revoked)
+        _check_new(entry, entries, taken, revoked)
         entries[entry.name] = entry
-        holders.update(dict.fromkeys((entry.id, *entry.publics), f"the key {entry.name!r}"))
+        taken.update(dict.fromkeys((entry.id, *entry.publics), f"the key {entry.name!r}"))
         new.add(entry.public)
     return content._replace(entries=entries, rejected=tuple(each for each in content.rejected if each.public not in new))
 
@@ -53,7 +53,7 @@ def belongs(token: Token, entry: Entry) -> bool:
     return token.creator == entry.id or token.id == entry.token or token.name == entry.name
 
 
-def _check_new(entry: Entry, entries: Mapping[str, Entry], holders: Mapping[str, str], revoked: Mapping[str, Revoked]) -> None:
+def _check_new(entry: Entry, entries: Mapping[str, Entry], taken: Mapping[str, str], revoked: Mapping[str, Revoked]) -> None:
     fault = name_fault(entry.name)
     if fault:
         raise InvalidKey(fault)
@@ -63,8 +63,8 @@ def _check_new(entry: Entry, entries: Mapping[str, Entry], holders: Mapping[str,
     check_public(entry.public)
     if entry.name in entries:
         raise InvalidKey(f"the ring has a key {entry.name!r} already", hint="choose another name, or revoke that key first")
-    if entry.public in holders:
-        raise InvalidKey(f"this public key is in the ring already: {holders[entry.public]} has it", hint="make a new pair")
+    if entry.public in taken:
+        raise InvalidKey(f"this public key is in the ring already: {taken[entry.public]} has it", hint="make a new pair")
     if entry.public in revoked:
         gone = revoked[entry.public]
         raise InvalidKey(

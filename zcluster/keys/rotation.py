@@ -226,8 +226,8 @@ class OwnKey:
 
 
 def learnt(old: KeyFile, node: str, public: str) -> KeyFile:
-    """``old``, knowing that ``public`` is to follow the key of ``node`` (empty: of the master). A node that it does not know it need
-    not know."""
+    """``old``, knowing that ``public`` is to follow the key of ``node`` (empty: of the master); a node that it does not know it
+    need not know."""
     if not node:
         return old if public in old.known.masters else replace(old, master_next=public)
     return replace(old, nodes=tuple(replace(each, next=_next(each, public)) if each.name == node else each for each in old.nodes))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 0.8
 MAX_AGENTS = 100
+CONDITIONS = ("nodes=", "workers=", "node:", "agents=", "queue=empty", "sync=")
 KEYWORDS = ("any", "all", "master")
 SCOPES = ("defaults", "group/", "node/", "agent/")
 
@@ -94,6 +95,15 @@ def scope_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 def tree_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The trees whose name begins with ``incomplete``, with their directory at the master."""
     return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, lambda c: c.sync.trees())), incomplete)
+
+
+def conditions(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """What ``wait`` can wait for; names of nodes and trees behind their prefix."""
+    if incomplete.startswith("node:"):
+        return _matching(((f"node:{row['name']}=ready", "") for row in _ask(ctx, lambda c: c.nodes())), incomplete)
+    if incomplete.startswith("sync="):
+        return _matching(((f"sync={row['name']}", "") for row in _ask(ctx, lambda c: c.sync.trees())), incomplete)
+    return _matching(((word, "") for word in CONDITIONS), incomplete)
 
 
 def context_names(_ctx: click.Context, incomplete: str) -> list[CompletionItem]:

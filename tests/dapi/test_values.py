@@ -67,7 +67,7 @@ def count(value: object) -> int:
 @given(JSON)
 def test_what_is_outside_of_texts_is_counted_exactly(value: object) -> None:
     body = orjson.dumps(value)
-    assert module._separators_outside(body) == count(value)
+    assert module._outside_of_texts(body, MAX_QUOTES) == (count(value), len(body))
 
 
 def test_a_function_is_not_called_with_too_many() -> None:

@@ -223,9 +223,14 @@ class Function:
                 value = target(*values) if by_position else call(values, context)
             except BaseException as error:
                 seen = failure(error, secrets(body))
-                if seen is error:
-                    raise
-                raise seen from error
+                try:
+                    if seen is error:
+                        raise
+                    raise seen from error
+                finally:
+                    # Its traceback holds this frame: with it here they would hold each other, and the arguments, until the
+                    # collector looks, which it does seldom.
+                    del seen
             return encode(name, value)
 
         return run

@@ -17,8 +17,10 @@ MAX_VALUES = 500_000
 """Values in the arguments of one call, those within others too."""
 FREE_BYTES = MAX_VALUES
 """A shorter body cannot hold more."""
-MAX_QUOTES = 100_000
-"""Quotes that are followed one by one, when commas are too many to be all between values."""
+FIRST_QUOTES = 1000
+"""Quotes that are followed at first: enough for a few long texts."""
+MAX_QUOTES = 50_000
+"""Quotes that are followed when commas are too many to be all between values."""
 MAX_BACKSLASHES = 4096
 """In a row, before a quote."""
 SLICE_BYTES = 1024 * 1024
@@ -28,9 +30,15 @@ _BACKSLASH = ord("\\")
 
 def too_many_values(body: Body) -> bool:
     """Whether ``body`` may hold more than MAX_VALUES values."""
-    if len(body) <= FREE_BYTES or _separators(body, 0, len(body), MAX_VALUES) < MAX_VALUES:
+    if len(body) <= FREE_BYTES:
         return False
-    return _separators_outside(body) >= MAX_VALUES
+    for quotes in (FIRST_QUOTES, MAX_QUOTES):
+        found, at = _outside_of_texts(body, quotes)
+        if found < MAX_VALUES:
+            found += _separators(body, at, len(body), MAX_VALUES - found)
+        if found < MAX_VALUES:
+            return False
+    return True
 
 
 def _separators(body: Body, start: int, end: int, enough: int) -> int:
@@ -44,24 +52,25 @@ def _separators(body: Body, start: int, end: int, enough: int) -> int:
     return found
 
 
-def _separators_outside(body: Body) -> int:
-    """The same for the whole of ``body``, but not within texts; MAX_VALUES when there are too many quotes to tell."""
+def _outside_of_texts(body: Body, quotes: int) -> tuple[int, int]:
+    """How often a value may begin outside of texts, and up to where that was told; ends when it is too many."""
     found, at, size = 0, 0, len(body)
-    for _ in range(MAX_QUOTES):
+    for _ in range(quotes):
         begin = body.find(b'"', at)
         found += _separators(body, at, size if begin < 0 else begin, MAX_VALUES - found)
         if begin < 0 or found >= MAX_VALUES:
-            return found
-        at = _end_of_text(body, begin + 1)
-        if at < 0:
-            return MAX_VALUES
-    return MAX_VALUES
+            return found, size
+        end = _end_of_text(body, begin + 1, quotes)
+        if end < 0:
+            return found, begin
+        at = end
+    return found, at
 
 
-def _end_of_text(body: Body, start: int) -> int:
+def _end_of_text(body: Body, start: int, quotes: int) -> int:
     """Where the text that begins at ``start`` is over; -1 when that is too much to find out."""
     at = start
-    for _ in range(MAX_QUOTES):
+    for _ in range(quotes):
         quote = body.find(b'"', at)
         if quote < 0:
             return len(body)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zcluster.config import SETTINGS, TABLES, TREE_KEYS, Settings, TreeSettings, load, reference_markdown, template
+from zcluster.config.roles import ROLE_KEYS, RoleSettings
 from zcluster.config.settings import PRESETS
 
 
@@ -28,12 +29,17 @@ def test_every_commented_setting_is_the_default(tmp_path: Path) -> None:
     text = re.sub(r"^#([a-z_]+ = )", r"\1", template("zcluster"), flags=re.MULTILINE)
     assert load_template(tmp_path, text) == Settings()
     origins = load(tmp_path, {}, {}).origins
-    assert {name for name, origin in origins.items() if origin.kind != "file"} == {"sync.tree"}, "a tree is an example only"
+    assert {name for name, origin in origins.items() if origin.kind != "file"} == {"sync.tree", "roles.role"}, "examples"
 
 
 def test_the_example_of_a_tree_is_a_tree(tmp_path: Path) -> None:
-    text = re.sub(r"^# (?=\[\[sync|[a-z_]+ = )", "", template("zcluster"), flags=re.MULTILINE)
-    assert load_template(tmp_path, text).sync.tree == (TreeSettings("rules", str(tmp_path / "files/rules")),)
+    text = re.sub(r"^# (?=\[\[sync|\[roles|[a-z_]+ = )", "", template("zcluster"), flags=re.MULTILINE)
+    settings = load_template(tmp_path, text)
+    assert settings.sync.tree == (TreeSettings("rules", str(tmp_path / "files/rules")),)
+    assert settings.roles.role == (RoleSettings("deploy"),)
+    for key in ROLE_KEYS:
+        assert f"\n{key} = " in text
+        assert f"| `roles.NAME.{key}` |" in reference_markdown()
     for key, declared in TREE_KEYS.items():
         assert f"\n{key} = " in text
         assert f"| `sync.tree.{key}` |" in reference_markdown()

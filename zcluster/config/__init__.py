@@ -14,6 +14,7 @@ from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.load import Loaded, Origin, Reloaded, Row, load, reload, rows
 from zcluster.config.names import MAX_NAME_CHARS, RESERVED_NAMES, name_fault, nearest
 from zcluster.config.queue import QueueSettings
+from zcluster.config.roles import ROLE_KEYS, RoleSettings, RolesSettings
 from zcluster.config.settings import (
     LIVE,
     SETTINGS,
@@ -53,7 +54,10 @@ __all__ = [
     "Origin",
     "QueueSettings",
     "RESERVED_NAMES",
+    "ROLE_KEYS",
     "Reloaded",
+    "RoleSettings",
+    "RolesSettings",
     "Row",
     "SETTINGS",
     "SessionSettings",

@@ -18,6 +18,7 @@ from zcluster.config.addresses import MAX_ADDRESSES, parse_address
 from zcluster.config.home import absolute
 from zcluster.config.names import name_fault, nearest
 from zcluster.config.patterns import pattern_fault
+from zcluster.config.roles import MAX_GLOBS, ROLES_FORM, ROLES_ONLY_IN_FILE, glob_fault
 from zcluster.config.rules import CROSS_RULES
 from zcluster.config.settings import Settings
 from zcluster.config.spec import Declared, Spec
@@ -37,6 +38,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 _OWNER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]*\$?)?")
 _MOST = {"addresses": MAX_ADDRESSES, "modules": MAX_MODULES, "patterns": MAX_PATTERNS, "command": MAX_WORDS, "paths": MAX_ROOTS}
+_MOST |= {"globs": MAX_GLOBS}
 
 
 def check_value(declared: Declared, raw: object, *, text: bool, base: Path | None = None) -> object:
@@ -73,6 +75,12 @@ def check_value(declared: Declared, raw: object, *, text: bool, base: Path | Non
             if text:
                 raise ConfigError(ONLY_IN_FILE, hint=TREE_FORM)
             return raw  # zcluster.config.trees has read and checked them
+        case "roles":
+            if text:
+                raise ConfigError(ROLES_ONLY_IN_FILE, hint=ROLES_FORM)
+            return raw  # zcluster.config.roles has read and checked them
+        case "levels":
+            return _levels(spec, raw)
         case _:
             return _text(spec, raw, base)
 
@@ -178,6 +186,15 @@ def _form(spec: Spec, value: str) -> None:
             raise ConfigError(f"expected workers, got {words.pop()!r}", hint="name the workers, or all")
 
 
+def _levels(spec: Spec, raw: object) -> tuple[int, int]:
+    if not isinstance(raw, list | tuple) or len(raw) != 2:
+        _expected("a list like [0, 5], the lowest and the highest", raw)
+    low, high = (int(_in_range(spec, _integer(level, False))) for level in raw)
+    if low > high:
+        raise ConfigError(f"expected the lowest before the highest, got [{low}, {high}]")
+    return low, high
+
+
 def _texts(spec: Spec, raw: object, text: bool, base: Path | None) -> tuple[str, ...]:
     if isinstance(raw, str) and text:
         raw = [part.strip() for part in raw.split(",")] if raw.strip() else []
@@ -198,6 +215,11 @@ def _item(spec: Spec, item: object, base: Path | None) -> str:
         parse_address(item)
         return item
     if spec.kind == "command":
+        return item
+    if spec.kind == "globs":
+        fault = glob_fault(item)
+        if fault:
+            raise ConfigError(fault, hint="such as 'node.*', 'w*', 'any', 'group:*'")
         return item
     if spec.kind == "patterns":
         fault = pattern_fault(item)

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 from zcluster.config.check import check_together, check_value
 from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.names import nearest
+from zcluster.config.roles import ROLE_KEYS, ROLES_FORM, ROLES_ONLY_IN_FILE, RoleSettings, read_roles
 from zcluster.config.settings import LIVE, SETTINGS, TABLES, Settings
 from zcluster.config.sync import ONLY_IN_FILE, TREE_FORM, TREE_KEYS, TreeSettings
 from zcluster.config.tomltext import MAX_TOML_BYTES, TomlFault, key_lines, parse_toml
@@ -120,19 +121,26 @@ def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, envir
 def rows(loaded: Loaded) -> list[Row]:
     """Every setting with its value, origin and doc, in the order of the documentation.
 
-    Each tree is a row of its own, "sync.tree.NAME", with all that it says by key as its value.
+    Each tree is a row of its own, "sync.tree.NAME", with all that it says by key as its value; each role "roles.NAME".
     """
+    settings = loaded.settings
+    apart = {name for name, each in (("sync.tree", settings.sync.tree), ("roles.role", settings.roles.role)) if each}
     found = [
         Row(name, loaded.settings.value(name), str(loaded.origins[name]), declared.spec.doc)
         for name, declared in SETTINGS.items()
-        if name != "sync.tree" or not loaded.settings.sync.tree
+        if name not in apart
     ]
-    return found + [_tree_row(tree) for tree in loaded.settings.sync.tree]
+    return found + [_tree_row(tree) for tree in settings.sync.tree] + [_role_row(role) for role in settings.roles.role]
 
 
 def _tree_row(tree: TreeSettings) -> Row:
     value = {key: getattr(tree, key) for key in TREE_KEYS}
     return Row(f"sync.tree.{tree.name}", value, str(Origin("file", tree.place)), SETTINGS["sync.tree"].spec.doc)
+
+
+def _role_row(role: RoleSettings) -> Row:
+    value = {key: getattr(role, key) for key in ROLE_KEYS}
+    return Row(f"roles.{role.name}", value, str(Origin("file", role.place)), SETTINGS["roles.role"].spec.doc)
 
 
 def reload(running: Settings, fresh: Settings) -> Reloaded:
@@ -177,6 +185,11 @@ def _from_file(home: Home) -> Iterator[tuple[str, _Given]]:
             raise _unknown(f"{place}: unknown table [{table[:80]}]", table, TABLES, f"the tables are {', '.join(TABLES)}")
         if not isinstance(content, dict):
             raise ConfigError(f"{place}: expected {table} to be a table", hint=f"write [{table}] on a line of its own")
+        if table == "roles":
+            roles = read_roles(content, path, lines, lambda declared, raw: check_value(declared, raw, text=False))
+            if roles:
+                yield "roles.role", _Given(roles, Origin("file", roles[0].place), place, text=False, base=None)
+            continue
         for key, raw in content.items():
             line = lines.get((table, key), lines.get((table,), 0))
             name, place = f"{table}.{key}", f"{path}:{line}"
@@ -226,6 +239,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Given]
         if variable not in known:
             if variable.upper().startswith(SETTINGS["sync.tree"].environment + "__"):
                 raise ConfigError(f"environment variable {variable[:120]}: {ONLY_IN_FILE}", hint=TREE_FORM)
+            if variable.upper().startswith("ZCLUSTER_ROLES__"):
+                raise ConfigError(f"environment variable {variable[:120]}: {ROLES_ONLY_IN_FILE}", hint=ROLES_FORM)
             near = nearest(variable.upper(), known)
             hint = f"did you mean {near}?" if near else "the form is ZCLUSTER_TABLE__KEY; `zcluster config show` lists them"
             raise ConfigError(f"environment variable {variable[:120]} sets no known setting", hint=hint)

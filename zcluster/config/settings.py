@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from zcluster.config.audit import AuditSettings
 from zcluster.config.queue import QueueSettings
+from zcluster.config.roles import RolesSettings
 from zcluster.config.spec import SPEC_KEY, Declared, about
 from zcluster.config.sync import SyncSettings
 from zcluster.config.units import GIB, KIB, MIB
@@ -320,6 +321,7 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    roles: RolesSettings = field(default_factory=RolesSettings)
 
     def value(self, name: str) -> object:
         """The value of the setting ``name`` ("table.key"); raises KeyError for an unknown one."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 Kind = Literal[
     "name", "choice", "integer", "bytes", "duration", "bind", "addresses", "path", "modules", "boolean", "share", "mode", "owner",
     "target", "worker path", "patterns", "command", "paths", "trees",
+    "globs", "levels", "roles",
 ]  # fmt: skip
 """What a value is: how it is read, checked and shown."""
 
@@ -43,6 +44,9 @@ KIND_TEXT: Mapping[Kind, str] = MappingProxyType(
         "command": "list of texts",
         "paths": "list of paths",
         "trees": "tables [[sync.tree]], in the file only",
+        "globs": "list of globs",
+        "levels": "two numbers",
+        "roles": "tables [roles.NAME], in the file only",
     }
 )
 
@@ -77,7 +81,7 @@ class Spec:
     @property
     def is_list(self) -> bool:
         """Whether the value is a list of texts."""
-        return self.kind in ("addresses", "modules", "patterns", "command", "paths")
+        return self.kind in ("addresses", "modules", "patterns", "command", "paths", "globs")
 
 
 def about(kind: Kind, doc: str, **rest: Any) -> dict[str, Spec]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from inspect import getdoc
 
 from zcluster.config.check import range_text
+from zcluster.config.roles import ROLE_KEYS, RoleSettings
 from zcluster.config.settings import PRESETS, SETTINGS, TABLES
 from zcluster.config.spec import KIND_TEXT, Declared
 from zcluster.config.sync import TREE_KEYS, TreeSettings
@@ -39,8 +40,8 @@ def template(cluster_name: str) -> str:
         for declared in SETTINGS.values():
             if declared.table != table:
                 continue
-            if declared.spec.kind == "trees":
-                lines += _example_tree(declared)
+            if declared.spec.kind in ("trees", "roles"):
+                lines += _example_tree(declared) if declared.spec.kind == "trees" else _example_role(declared)
                 continue
             lines += [f"# {line}" for line in textwrap.wrap(_described(declared), _WIDTH)]
             is_name = declared.name == "cluster.name"
@@ -59,6 +60,15 @@ def _example_tree(declared: Declared) -> Iterator[str]:
         yield f"# {key} = {_toml_default(each) if each.default is not None else toml_value(_EXAMPLES[key])}"
 
 
+def _example_role(declared: Declared) -> Iterator[str]:
+    """A whole [roles.NAME] as comments, as of a tree."""
+    yield from (f"# {line}" for line in textwrap.wrap(f"{declared.spec.doc} Remove the '# ' to declare one:", _WIDTH))
+    yield "# [roles.deploy]"
+    for key, each in ROLE_KEYS.items():
+        yield from (f"#   {line}" for line in textwrap.wrap(_described(each), _WIDTH))
+        yield f"# {key} = {_toml_default(each)}"
+
+
 def reference_markdown() -> str:
     """The reference of all settings, in Markdown."""
     return "\n".join(_reference_lines())
@@ -68,6 +78,7 @@ def _reference_lines() -> Iterator[str]:
     for table, kind in TABLES.items():
         yield from _reference_table(f"[{table}]", kind, [each for each in SETTINGS.values() if each.table == table])
     yield from _reference_table("[[sync.tree]]", TreeSettings, list(TREE_KEYS.values()))
+    yield from _reference_table("[roles.NAME]", RoleSettings, list(ROLE_KEYS.values()))
     yield "## Presets\n\n`cluster.preset` changes these defaults. A value that is set explicitly wins.\n"
     yield "| setting | " + " | ".join(f"`{preset}`" for preset in PRESETS) + " |"
     yield "|---" * (len(PRESETS) + 1) + "|"

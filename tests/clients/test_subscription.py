@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from unittest.mock import Mock
 
 import pytest
 import zmq
 
 from zcluster.clients.subscription import Subscription
 from zcluster.keys import KeyFile, generate
+from zcluster.keys.rotation import OwnKey
 from zcluster.net import subscriber as module
 from zcluster.net.context import new_context, server_socket
 from zcluster.net.reader import Reader
@@ -28,7 +30,7 @@ class Publisher:
         self.context = new_context()
         self.pair = generate()
         self._events = 0
-        self._zap = Zap(loop, self.context, lambda public: True, lambda address, reason: None, logging.getLogger("test"))
+        self._zap = Zap(loop, self.context, lambda public: True, Mock(), logging.getLogger("test"))
         keys = (self.pair.secret.encode(), self.pair.public.encode())
         self._socket = server_socket(self.context, zmq.XPUB, *keys, max_bytes=65_536)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
@@ -110,7 +112,7 @@ def test_a_dead_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         publisher = Publisher()
         path = Path(publisher.port)
         port = await path.open()
-        async with asyncio.timeout(PATIENCE_S), Subscription(key_file(publisher, port), TOPIC) as events:
+        async with asyncio.timeout(PATIENCE_S), Subscription(OwnKey(key_file(publisher, port)), TOPIC) as events:
             each = aiter(events)
             first = await anext(each)
             path.die()
@@ -125,7 +127,7 @@ def test_a_dead_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_ends_are_looked_after() -> None:
     async def main() -> None:
         publisher = Publisher()
-        async with Subscription(key_file(publisher, publisher.port), TOPIC) as events:
+        async with Subscription(OwnKey(key_file(publisher, publisher.port)), TOPIC) as events:
             assert events.subscriber is not None
             socket = events.subscriber.socket
             assert socket is not None

@@ -54,12 +54,14 @@ class Wire:
         self.context = new_context()
         self.server_pair = generate()
         self.admitted: set[str] = set()
-        self.denied: list[tuple[str, str]] = []
+        self.denials: list[tuple[str, str]] = []
+        self.unknown: list[tuple[str, str]] = []
+        self.limits = 0
         self.received = Told()
         self.fds: list[int] = []
         """The descriptors that the received messages came by."""
         self.logger = logging.getLogger("zcluster.test")
-        self.zap = Zap(self.loop, self.context, self.admits, self.deny, self.logger) if zap else None
+        self.zap = Zap(self.loop, self.context, self.admits, self, self.logger) if zap else None
         pair = (self.server_pair.secret.encode(), self.server_pair.public.encode())
         self.server = server_socket(self.context, zmq.ROUTER, *pair, max_bytes=MAX_BYTES)
         self.server.bind("tcp://127.0.0.1:*")
@@ -70,8 +72,15 @@ class Wire:
     def admits(self, public: str) -> bool:
         return public in self.admitted
 
-    def deny(self, address: str, reason: str) -> None:
-        self.denied.append((address, reason))
+    def denied(self, address: str, reason: str) -> None:
+        self.denials.append((address, reason))
+
+    def unknown_key(self, public: str, address: str) -> str:
+        self.unknown.append((public, address))
+        return ""
+
+    def limited(self) -> None:
+        self.limits += 1
 
     def client(self, pair: KeyPair | None = None, server_public: str | None = None) -> tuple[Socket, Told]:
         """A connected CURVE client that has sent ``b"hello"``, and the monitor events of its connection."""

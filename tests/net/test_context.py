@@ -40,7 +40,7 @@ def assert_bounded(socket: Socket) -> None:
     assert socket.getsockopt(zmq.RCVHWM) == made.QUEUE_MESSAGES
     assert socket.getsockopt(zmq.MAXMSGSIZE) == MAX_BYTES
     assert socket.getsockopt(zmq.MECHANISM) == zmq.CURVE
-    assert socket.getsockopt(zmq.HANDSHAKE_IVL) == 5000
+    assert socket.getsockopt(zmq.HANDSHAKE_IVL) == made.HANDSHAKE_MS
     assert socket.getsockopt(zmq.IPV6) == 1
 
 

@@ -49,7 +49,7 @@ def test_nobody_listening_is_told_as_closed(make_wire: MakeWire) -> None:
     asyncio.run(main())
 
 
-def test_the_server_is_told_the_descriptor_of_a_connection_that_ended(make_wire: MakeWire) -> None:
+def test_the_server_is_told_the_descriptor_of_a_connection_that_began_and_ended(make_wire: MakeWire) -> None:
     async def main() -> None:
         wire = make_wire()
         pair = generate()
@@ -57,6 +57,7 @@ def test_the_server_is_told_the_descriptor_of_a_connection_that_ended(make_wire:
         server_events = watch(wire.context, wire.server, SERVER_EVENTS)
         socket, _ = wire.client(pair)
         await wire.received.next()
+        assert read_event(server_events) == (int(zmq.EVENT_ACCEPTED), wire.fds[0])
         socket.disable_monitor()
         socket.close(linger=0)
         assert server_events.poll(60_000)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import zmq
 
@@ -26,7 +27,7 @@ def test_memory_is_bounded_and_others_get_everything_they_read() -> None:
         context = new_context()
         pair = generate()
         everyone = lambda public: True  # noqa: E731
-        zap = Zap(loop, context, everyone, lambda address, reason: None, logging.getLogger("test"), everyone)
+        zap = Zap(loop, context, everyone, Mock(), logging.getLogger("test"), everyone)
         keys = (pair.secret.encode(), pair.public.encode())
         publisher = server_socket(context, zmq.XPUB, *keys, max_bytes=1024, domain=PUBLISH_DOMAIN)
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket as sockets
 from collections.abc import Awaitable, Callable
+from unittest.mock import Mock
 
 import pytest
 import zmq
 
 from zcluster.keys import KeyPair, generate
 from zcluster.net import subscribers as module
+from zcluster.net.connections import REVOKED, SUBSCRIPTIONS, Connection, Expected
 from zcluster.net.context import PUBLISH_DOMAIN, Socket, client_socket, new_context, server_socket
-from zcluster.net.monitor import LINK_EVENTS, read_event, watch
+from zcluster.net.descriptors import Descriptors, Reserve
+from zcluster.net.guard import Guard
+from zcluster.net.monitor import LINK_EVENTS, SERVER_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
-from zcluster.net.subscribers import Subscribed, Subscribers
+from zcluster.net.subscribers import Subscribers
 from zcluster.net.zap import Zap
 
 PATIENCE_S = 60.0
@@ -31,14 +33,24 @@ class Publisher:
         self.pair = generate()
         self.out: set[str] = set()
         self.changed = asyncio.Event()
+        self.cuts: list[str] = []
         everyone: Callable[[str], bool] = lambda public: True  # noqa: E731
-        self._zap = Zap(self.loop, self.context, everyone, lambda address, reason: None, logging.getLogger("t"), everyone)
+        self._zap = Zap(self.loop, self.context, everyone, Mock(), logging.getLogger("t"), everyone)
         keys = (self.pair.secret.encode(), self.pair.public.encode())
         self.socket = server_socket(self.context, zmq.XPUB, *keys, max_bytes=1024, domain=PUBLISH_DOMAIN)
-        self.subscribers = Subscribers(self.socket, lambda public: public not in self.out)
+        events = watch(self.context, self.socket, SERVER_EVENTS)
+        self._descriptors, self._reserve = Descriptors(), Reserve()
+        self.guard = Guard(events, self._descriptors, self._reserve, Expected(), self.loop.time, self, lambda connection: None)
+        self.subscribers = Subscribers(self.socket, self.guard, lambda public: public not in self.out)
         self.socket.bind("tcp://127.0.0.1:*")
-        self._readers = [Reader(self.loop, self.socket, self._turn)]
+        self._readers = [Reader(self.loop, self.socket, self._turn), Reader(self.loop, events, self.guard.turn)]
         self._clients: list[Socket] = []
+
+    def connection_cut(self, connection: Connection, reason: str) -> None:
+        self.cuts.append(reason)
+
+    def descriptors_exhausted(self) -> None:
+        raise AssertionError("there are enough")
 
     def subscribe(self, pair: KeyPair, topics: int = 1) -> dict[str, bool]:
         """Subscribe; the result says ``ended`` once its connection has."""
@@ -68,15 +80,18 @@ class Publisher:
                 await self.changed.wait()
 
     def known(self) -> set[str]:
-        return {subscribed.public for subscribed in self.subscribers._by_fd.values()}
+        return {connection.public for connection in self.guard.connections if not connection.cut}
 
     def close(self) -> None:
+        self.socket.disable_monitor()
         for socket in self._clients:
             socket.disable_monitor()
             socket.close(linger=0)
         for reader in self._readers:
             reader.close()
         self._zap.close()
+        self._reserve.close()
+        self._descriptors.close()
         self.context.term()
 
     def _turn(self) -> bool:
@@ -102,10 +117,11 @@ def test_the_connection_of_a_revoked_key_ends_at_once_and_no_other() -> None:
         one, other = publisher.subscribe(stays), publisher.subscribe(goes)
         await publisher.until(lambda: publisher.known() == {stays.public, goes.public})
         publisher.out.add(goes.public)
-        publisher.subscribers.keys_changed()
+        publisher.subscribers.keys_changed(newcomers=False)
         await publisher.until(lambda: other["ended"])
         assert not one["ended"]
         assert publisher.known() == {stays.public}
+        assert publisher.cuts == [REVOKED]
 
     run(test)
 
@@ -130,38 +146,9 @@ def test_too_many_subscriptions_end_the_connection(more: int, ended: bool, monke
         told = publisher.subscribe(pair, topics=5 + more)
         if ended:
             await publisher.until(lambda: told["ended"])
+            assert publisher.cuts == [SUBSCRIPTIONS]
         else:
-            await publisher.until(lambda: [each.count for each in publisher.subscribers._by_fd.values()] == [5])
+            await publisher.until(lambda: [each.count for each in publisher.guard.connections] == [5])
             assert not told["ended"]
-
-    run(test)
-
-
-def is_same(fd: int, other: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.fstat(other))
-    except OSError:
-        return False  # that of the list itself
-
-
-def test_a_descriptor_that_another_uses_now_is_left_alone() -> None:
-    async def test(publisher: Publisher) -> None:
-        mine, theirs = sockets.socketpair()
-        publisher.subscribers._by_fd[mine.fileno()] = Subscribed("gone", ("127.0.0.1", 1))
-        closed = os.dup(0)
-        os.close(closed)
-        publisher.subscribers._by_fd[closed] = Subscribed("gone", ("127.0.0.1", 1))
-        file = os.open(__file__, os.O_RDONLY)
-        publisher.subscribers._by_fd[file] = Subscribed("gone", ("127.0.0.1", 1))
-        publisher.out.add("gone")
-        publisher.subscribers.keys_changed()
-        same = [fd for fd in map(int, os.listdir("/proc/self/fd")) if is_same(fd, file)]
-        assert same == [file], "looking at it leaves nothing open"
-        os.close(file)
-        assert publisher.known() == set()
-        mine.sendall(b"x")
-        assert theirs.recv(1) == b"x"
-        mine.close()
-        theirs.close()
 
     run(test)

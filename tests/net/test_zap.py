@@ -23,7 +23,7 @@ def test_an_admitted_key_is_heard_under_its_own_name(make_wire: MakeWire) -> Non
         _, events = wire.client(pair)
         assert await events.next() == SUCCEEDED
         assert await wire.received.next() == (pair.public, b"hello")
-        assert wire.denied == []
+        assert wire.denials == []
         wire.close()
 
     asyncio.run(main())
@@ -36,8 +36,8 @@ def test_an_unknown_key_is_refused_and_its_message_never_arrives(make_wire: Make
         wire.admitted.add(friend.public)
         _, events = wire.client(stranger)
         assert await events.next() == REFUSED
-        ((address, reason),) = wire.denied
-        assert address.endswith("127.0.0.1")
+        ((address, reason),) = wire.denials
+        assert address == "127.0.0.1"
         assert reason == f"unknown key {stranger.public}"
         wire.client(friend)
         assert await wire.received.next() == (friend.public, b"hello")
@@ -75,12 +75,12 @@ def test_errors_of_the_ring_and_of_the_log_deny_and_never_end_the_loop(
         for _ in range(3):
             _, events = wire.client(pair)
             assert await events.next() == REFUSED
-        assert {reason for _, reason in wire.denied} == {"error in the check: RuntimeError"}
+        assert {reason for _, reason in wire.denials} == {"error in the check: RuntimeError"}
 
         def fails(_address: str, _reason: str) -> None:
             raise RuntimeError("the disk of the log is full")
 
-        monkeypatch.setattr(wire.zap, "_denied", fails)
+        monkeypatch.setattr(wire, "denied", fails)
         _, events = wire.client(pair)
         assert await events.next() == REFUSED
         assert "ZAP could not answer" in caplog.text
@@ -164,7 +164,9 @@ def test_more_handshakes_at_once_than_a_turn_are_all_answered(make_wire: MakeWir
         answers = [wire.client(pair)[1] for pair in pairs]
         got = [await events.next() for events in answers]
         assert got == [SUCCEEDED, REFUSED] * 50
-        assert len(wire.denied) == 50
+        assert len(wire.denials) + wire.limits == 50
+        assert wire.limits, "strangers that try so often are not told one by one"
+        assert len(wire.unknown) == len(wire.denials)
         wire.close()
 
     asyncio.run(main())

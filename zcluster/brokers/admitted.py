@@ -36,6 +36,11 @@ class Admitted:
         identity = self.by_public[public] = Identity(entry.id, entry.name, entry.role)
         return identity
 
+    def name_of(self, public: str) -> str:
+        """The name of a public key, "" when it is not admitted."""
+        entry = self._ring.by_public(public)
+        return "" if entry is None else entry.name
+
     def _joiner(self, public: str) -> Identity | None:
         """Who has the token of this public key; not remembered, because a token ends by itself."""
         token = self._ring.token_of(public)

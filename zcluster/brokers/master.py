@@ -3,7 +3,7 @@
 Rules kept here:
 - everything happens on the loop's thread; after each turn what the machine decided is sent, its events are logged and
   published, and the next deadline is set;
-- the ring is looked at before each admission and every RING_POLL_S, so a change takes effect at once;
+- the ring is looked at before each admission and at each look of the front, so a change takes effect at once;
 - SIGTERM: no new requests, running ones may finish within session.drain_s, the rest is answered with an error, then BYE.
 """
 
@@ -47,12 +47,11 @@ from zcluster.net.reader import Alarm
 from zcluster.nodes.data import NodeData, lock_data, open_data
 from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.limits import machine_limits
+from zcluster.nodes.turnedaway import TurnedAway
 from zcluster.process import Lifetime, OneProcess, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Hello, Message, WireLimits, decode
 
-RING_POLL_S = 0.05
 LAST_WORDS_MS = 500
-DENIALS_LOGGED_PER_S = 10
 LOCAL_ROUNDS = 16
 """How often in one turn the machine and its own node may answer each other before others get their turn."""
 
@@ -102,7 +101,6 @@ class MasterProcess:
         """Whether a flush is on its way; until the front is there nothing can be sent."""
         self._listening = False
         """From when the front is there to when it is closed."""
-        self._denials = 0
         self._sequences = {b"beat": 0, b"nodes": 0}
         self._flood = Flood()
         self._draining = False
@@ -137,14 +135,16 @@ class MasterProcess:
         self._alarm = Alarm(loop, self._due)
         context = new_context()
         keys = FrontKeys(self._key_file.pair.public, self._key_file.pair.secret)
+        turned_away = TurnedAway(
+            self._machine.counters, self._note, self._admitted.name_of, loop.time, self._logger, unknown=self._side.on_unknown
+        )
         self._front = Front(
             context, self, keys, settings.master.bind, settings.master.publish, settings.limits.frame_bytes, self._logger,
-            subscribes=self._ring.may_subscribe,
+            turned_away, subscribes=self._ring.may_subscribe,
         )  # fmt: skip
         lifetime = Lifetime(loop, self._reload)
         self._listening, self._waking = True, False
         self._join_myself()
-        self._tick()
         self._trees.start()
         self._started(epoch)
         await lifetime.stopped()
@@ -191,11 +191,11 @@ class MasterProcess:
         self._look_at_ring()
         return self._admitted.identify(public) is not None
 
-    def front_denied(self, address: str, reason: str) -> None:
-        self._machine.counters.add("zap_denied")
-        self._denials += 1
-        if self._denials <= DENIALS_LOGGED_PER_S:
-            self._logger.warning("connection denied", extra={"fields": {"address": address, "reason": reason}})
+    def front_has_session(self, route: bytes) -> bool:
+        return route in self._machine.roster.peers
+
+    def front_look(self) -> None:
+        self._look_at_ring()
 
     # -- turns ------------------------------------------------------------------------------------------------------
 
@@ -264,11 +264,6 @@ class MasterProcess:
             # Whatever went wrong, time goes on for everything else.
             self._flush()
 
-    def _tick(self) -> None:
-        if self._listening:
-            self._loop.call_later(RING_POLL_S, self._tick)
-            self._look_at_ring()
-
     def _beat_myself(self) -> None:
         if not self._listening:
             return
@@ -277,7 +272,6 @@ class MasterProcess:
         beat = msgspec.structs.replace(self._node.beat(), agents=agents)
         self._machine.receive(LOCAL, self._me, beat, b"", 0, self._loop.time())
         self._publish(b"beat", {"cluster": self._machine.cluster, "epoch": self._machine.epoch})
-        self._denials = 0
         self._machine.events += self._flood.over(self._loop.time())
         self._flush()
 
@@ -289,7 +283,6 @@ class MasterProcess:
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
             sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine,
         )  # fmt: skip
-        self._side = MasterSide(self._machine, self._ring, self._publish_frame, self._locator.nodes_of, self._look_at_ring)
         return master_parts(desk, self._side)
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:
@@ -312,7 +305,7 @@ class MasterProcess:
         if not self._admitted.changed():
             return
         self._machine.keys_changed(self._admitted.still, self._loop.time())
-        self._front.keys_changed()
+        self._front.keys_changed(lambda public: self._admitted.identify(public) is not None)
         self._machine.forget_nodes(self._admitted.is_node)
         self._trees.nodes_changed()
         for tell in self._side.on_ring_change:

@@ -37,6 +37,7 @@ from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
 from zcluster.nodes.sampling import Sampler
 from zcluster.nodes.watchedstore import WatchedStore
+from zcluster.nodes.turnedaway import UnknownKey
 from zcluster.store.jobs_opening import open_jobs
 from zcluster.store.linelog import LineLog
 from zcluster.wire.agents import AgentOrder
@@ -64,6 +65,8 @@ class MasterSide:
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
+    on_unknown: list[UnknownKey] = field(default_factory=list)
+    """Called with each unknown public key that tried to connect, within bounds."""
     """Called with each event of the master."""
     before_turn: list[Callable[[float], None]] = field(default_factory=list)
     """Called before the machine's turn, with the loop's time."""
@@ -83,7 +86,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     admission = Admission(desk, master.machine, master.ring, master.look, master.address_of)
     master.on_ring_change.append(admission.ring_changed)
     master.denied = admission.denied
-    nodes = MasterNodes(desk, master.machine, master.ring, master.address_of)
+    nodes = MasterNodes(desk, master.machine, master.ring, master.look, master.address_of)
     master.on_ring_change.append(nodes.ring_changed)
     settings = desk.loaded().settings.audit
     audit = Audit(

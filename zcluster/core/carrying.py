@@ -120,6 +120,10 @@ class Forwarder:
         mine = self.limits.frame_bytes
         self._frame_bytes = (min(frame_bytes, mine) if frame_bytes else mine) - HEADER_BYTES
 
+    def __contains__(self, route: object) -> bool:
+        """Whether the connection at ``route`` is carried."""
+        return route in self._lines
+
     def master_down(self) -> list[Effect]:
         """The session with the master is over: so are all connections."""
         self._frame_bytes = 0

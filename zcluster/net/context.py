@@ -26,6 +26,8 @@ MAX_SOCKETS = 16_384
 QUEUE_MESSAGES = 64
 """High-water mark of a connection, each way: a full pipe is an answer, so it need not be long."""
 BACKLOG = 4096
+HANDSHAKE_MS = 3000
+"""How long a handshake may take; libzmq ends a connection then, whatever came by it."""
 
 # Plain integers: arithmetic on pyzmq's enumerations costs microseconds, and these are used for every message.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -90,5 +92,5 @@ def _socket(context: zmq.Context[Socket], kind: int, max_bytes: int) -> Socket:
     socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     socket.setsockopt(zmq.IPV6, 1)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     return socket  # type: ignore[no-any-return]

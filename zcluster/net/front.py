@@ -1,10 +1,11 @@
-"""A node's sockets for others: ROUTER for sessions, XPUB for broadcasts (a master's only), ZAP for admission, a monitor for lost
-connections.
+"""A node's sockets for others: ROUTER for sessions, XPUB for broadcasts (a master's only), ZAP for admission, and a guard of the
+connections of each.
 
 Rules kept here:
 - who sent a message is its connection's User-Id (the public key that ZAP admitted), read anew for each message;
 - a message is one frame behind the route; more frames, or an unknown User-Id, is counted and dropped;
-- ends of connections are read before a new one is taken note of: a file descriptor that was reused must not end the new session;
+- each connection is known from its accept to its end, and cut when its time is over (connections.py, stalled.py);
+- after a change of the ring the connections of keys that are out are cut before anything else is read;
 - sends never block: a full pipe keeps that one frame here, and the machine keeps the rest;
 - routing ids stay in this module.
 """
@@ -21,11 +22,16 @@ import zmq
 
 from zcluster.core.batch import Body
 from zcluster.errors import UsageError
+from zcluster.net.connections import REVOKED, Connection, Expected
 from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, SNDMORE, Socket, readable, server_socket
-from zcluster.net.monitor import SERVER_EVENTS, read_event, watch
+from zcluster.net.descriptors import Descriptors, Reserve
+from zcluster.net.guard import Guard, Told
+from zcluster.net.monitor import SERVER_EVENTS, watch
+from zcluster.net.pulse import Pulse
 from zcluster.net.reader import FLUSH_BYTES, Reader
+from zcluster.net.stalled import LONG_OVERHEAD_BYTES, SHORT_BYTES, SHORT_OVERHEAD_BYTES, wire_bytes
 from zcluster.net.subscribers import Subscribers
-from zcluster.net.zap import Zap
+from zcluster.net.zap import Strangers, Zap
 from zcluster.wire import Frame, Message, frame_of
 
 TURN = 64
@@ -44,7 +50,13 @@ class Owner(Protocol):
     def front_unblocked(self, route: bytes) -> None: ...
     def front_turn_over(self) -> None: ...
     def front_admits(self, public: str) -> bool: ...
-    def front_denied(self, address: str, reason: str) -> None: ...
+    def front_has_session(self, route: bytes) -> bool: ...
+    def front_look(self) -> None:
+        """Called every PULSE_S: look at what may have changed."""
+
+
+class TurnedAway(Strangers, Told, Protocol):
+    """Who hears of those that are not let in, and of connections that were cut."""
 
 
 @dataclass(frozen=True)
@@ -60,51 +72,74 @@ class Front:
 
     Args:
         publish: where to publish; empty: nothing is published.
+        turned_away: hears of those that are not let in, or cut.
         setting: names the setting of ``bind``, for who has to choose another.
         subscribes: whether a public key may subscribe to what is published; None: no key may.
     """
 
     def __init__(
         self, context: zmq.Context[Socket], owner: Owner, keys: FrontKeys, bind: str, publish: str, frame_bytes: int,
-        logger: logging.Logger, setting: str = "master.bind", subscribes: Callable[[str], bool] | None = None,
+        logger: logging.Logger, turned_away: TurnedAway, setting: str = "master.bind",
+        subscribes: Callable[[str], bool] | None = None,
     ) -> None:  # fmt: skip
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._owner = owner
-        self._routes: dict[int, bytes] = {}
-        self._fds: dict[bytes, int] = {}
+        self._by_route: dict[bytes, Connection] = {}
         self._stuck: dict[bytes, Frame] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
+        self._messages = 0
+        """How many were read."""
+        self._expected = Expected()
         # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
-        self._zap = Zap(loop, context, owner.front_admits, owner.front_denied, logger, subscribes)
+        self._zap = Zap(loop, context, owner.front_admits, turned_away, logger, subscribes, self._let_in)
         pair = (keys.secret.encode(), keys.public.encode())
         self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._publisher = _publisher(context, pair) if publish else None
-        self._pair = watch(context, self._router, SERVER_EVENTS)
+        self._pairs = [watch(context, socket, SERVER_EVENTS) for socket in self._servers()]
         try:
-            _bind(self._router, bind, setting)
+            self.endpoint = _bind(self._router, bind, setting)
             if self._publisher is not None:
                 _bind(self._publisher, publish, "master.publish")
         except UsageError:
-            for socket in (self._router, self._publisher, self._pair):
-                if socket is not None:
-                    socket.close(linger=0)
+            for socket in (*self._servers(), *self._pairs):
+                socket.close(linger=0)
             self._zap.close()
             raise
+        self._start(subscribes or _nobody, frame_bytes, turned_away)
+
+    def _start(self, subscribes: Callable[[str], bool], frame_bytes: int, told: Told) -> None:
+        """Begin to read what is bound."""
+        loop, owner = self._loop, self._owner
+        self._descriptors, self._reserve = Descriptors(), Reserve()
+        common = (self._descriptors, self._reserve, self._expected, loop.time, told)
+        self._sessions = Guard(self._pairs[0], *common, self._ended)
         self._router_reader = Reader(loop, self._router, self._turn)
+        self._monitors = [Reader(loop, self._pairs[0], self._sessions.turn)]
         self._subscribers: Subscribers | None = None
         self._publisher_reader: Reader | None = None
+        guard = None
         if self._publisher is not None:
-            self._subscribers = Subscribers(self._publisher, subscribes or _nobody)
+            guard = Guard(self._pairs[1], *common, _ignored)
+            self._subscribers = Subscribers(self._publisher, guard, subscribes)
             self._publisher_reader = Reader(loop, self._publisher, self._subscribers.turn)
-        self._monitor = Reader(loop, self._pair, self._ends)
+            self._monitors.append(Reader(loop, self._pairs[1], guard.turn))
+        self._pulse = Pulse(
+            loop, self._sessions, guard, self._descriptors, self._reserve, told, frame_bytes,
+            has_session=owner.front_has_session, messages=lambda: self._messages, dry=self._dry, first=owner.front_look,
+        )  # fmt: skip
 
     @property
     def port(self) -> int:
         """The port at which sessions are taken, the system's choice where ``bind`` leaves it open."""
-        return int(self._router.getsockopt(zmq.LAST_ENDPOINT).decode().rpartition(":")[2].rstrip("\0"))  # type: ignore[union-attr]
+        return int(self.endpoint.rpartition(":")[2])
+
+    def address_of(self, route: bytes) -> str:
+        """Where the connection comes from, "" when nobody knows (any more)."""
+        connection = self._by_route.get(route)
+        return "" if connection is None else connection.address
 
     def send(self, route: bytes, message: Message, bodies: list[Body]) -> bool:
         """Send; false when the peer's pipe is full: the message is kept and goes first, the caller keeps the rest."""
@@ -115,10 +150,7 @@ class Front:
         self._router_reader.look_again()
 
     def forget(self, route: bytes) -> None:
-        """The session on ``route`` is over."""
-        fd = self._fds.pop(route, None)
-        if fd is not None and self._routes.get(fd) == route:
-            del self._routes[fd]
+        """The session on ``route`` is over: nothing that waits for it is sent any more."""
         self._stuck.pop(route, None)
 
     def publish(self, topic: bytes, body: bytes) -> None:
@@ -127,21 +159,50 @@ class Front:
             self._publisher.send_multipart([topic, body], NOBLOCK)
             self._publisher_reader.look_again()
 
-    def keys_changed(self) -> None:
-        """The ring changed: who may not subscribe any more hears nothing from now on."""
+    def keys_changed(self, admitted: Callable[[str], bool]) -> None:
+        """The ring changed: connections of public keys that are not ``admitted`` end now, and of those that may not subscribe.
+
+        Whose a connection is that has said nothing yet is not known. Where one of the keys that were let in lately is out, all of
+        them end: who is still admitted comes back. Sessions have LAST_WORD_S to be told why.
+        """
+        now = self._loop.time()
+        newcomers = self._expected.any_other(admitted, now)
+        self._sessions.read_all()
+        out = self._sessions.connections.of_other_keys(admitted, newcomers)
+        self._sessions.cut([each for each in out if not each.public], REVOKED)
+        self._pulse.cut_soon([each for each in out if each.public], now)
         if self._subscribers is not None:
-            self._subscribers.keys_changed()
+            self._subscribers.keys_changed(newcomers)
 
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""
         if self._retry is not None:
             self._retry.cancel()
-        self._router.disable_monitor()
-        self._monitor.close()
+        self._pulse.close()
+        for socket in self._servers():
+            socket.disable_monitor()
+        for monitor in self._monitors:
+            monitor.close()
         self._router_reader.close(linger_ms)
         if self._publisher_reader is not None:
             self._publisher_reader.close(linger_ms)
         self._zap.close()
+        self._reserve.close()
+        self._descriptors.close()
+
+    # -- what the guards tell ----------------------------------------------------------------------------------------
+
+    def _ended(self, connection: Connection) -> None:
+        route = connection.route
+        if route and self._by_route.pop(route, None) is not None:
+            self.forget(route)
+            self._owner.front_disconnected(route)
+
+    def _let_in(self, public: str) -> None:
+        self._expected.admitted(public, self._loop.time())
+
+    def _dry(self) -> bool:
+        return not self._router_reader.look_again()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +225,7 @@ class Front:
         if waiting:
             self._owner.front_turn_over()
             more = readable(self._router)
+        self._messages += count
         self._lone = count < 2
         return more and count > 0
 
@@ -183,32 +245,32 @@ class Front:
         except zmq.ZMQError:
             owner.front_malformed(route, "a connection without a User-Id")
             return 0
-        if route not in self._fds:
-            self._remember(route, frame)
+        connection = self._by_route.get(route)
+        if connection is None:
+            connection = self._remember(route, public, frame)
         data = frame.bytes
+        size = len(data)
+        connection.delivered_bytes += size + (SHORT_OVERHEAD_BYTES if size <= SHORT_BYTES else LONG_OVERHEAD_BYTES)
         owner.front_message(route, public, data)
-        return len(data)
+        return size
 
-    def _remember(self, route: bytes, frame: zmq.Frame) -> None:
-        self._ends()
+    def _remember(self, route: bytes, public: str, frame: zmq.Frame) -> Connection:
         fd = int(frame.get(zmq.SRCFD))
-        self._fds[route] = fd
-        self._routes[fd] = route
+        connection = self._sessions.spoke(fd, public, route)
+        if connection is None:
+            return Connection(fd, 0, "", 0.0)  # it has ended while its message was on its way here
+        self._by_route[route] = connection
+        return connection
 
     def _skip(self, route: bytes) -> None:
-        count = 1
+        count, size = 1, 0
         while self._router.getsockopt(zmq.RCVMORE):
-            self._router.recv(NOBLOCK, copy=False)
+            size += wire_bytes(len(self._router.recv(NOBLOCK, copy=False).buffer))
             count += 1
+        connection = self._by_route.get(route)
+        if connection is not None:
+            connection.delivered_bytes += size
         self._owner.front_malformed(route, f"a message of {count} frames, one is allowed")
-
-    def _ends(self) -> bool:
-        while (found := read_event(self._pair)) is not None:
-            route = self._routes.get(found[1])
-            if route is not None:
-                self.forget(route)
-                self._owner.front_disconnected(route)
-        return False
 
     # -- writing ----------------------------------------------------------------------------------------------------
 
@@ -225,9 +287,13 @@ class Front:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            self._by_route.pop(route, None)
             self.forget(route)
             self._owner.front_disconnected(route)
         return True
+
+    def _servers(self) -> list[Socket]:
+        return [self._router] if self._publisher is None else [self._router, self._publisher]
 
     def _retry_later(self) -> None:
         if self._retry is None:
@@ -250,10 +316,14 @@ def _publisher(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socke
     return server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
 
 
-def _bind(socket: Socket, address: str, setting: str) -> None:
+def _ignored(_connection: Connection) -> None:
+    """Nobody has to be told of the end of a subscriber."""
+
+
+def _bind(socket: Socket, address: str, setting: str) -> str:
+    """The address bound, the system's choices filled in."""
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
         raise UsageError(f"cannot listen on {address}: {error.strerror}", hint=f"choose another {setting}") from None
-
-
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -22,7 +22,8 @@ LINK_EVENTS = int(
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-SERVER_EVENTS = int(zmq.EVENT_DISCONNECTED)
+SERVER_EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+"""Not ACCEPT_FAILED: a listener without descriptors tells it without a pause, faster than it can be read."""
 _EVENT = struct.Struct("=hi")
 _numbers = itertools.count(1)
 

@@ -45,11 +45,12 @@ class Reader:
         loop.add_reader(self._fd, self._woken)
         self.look_again()
 
-    def look_again(self) -> None:
-        """Schedule a turn if the socket has something to read: to be called after sends."""
+    def look_again(self) -> bool:
+        """Schedule a turn if the socket has something to read: to be called after sends. Returns whether a turn is on its way."""
         if not self._scheduled and not self._closed and readable(self._socket):
             self._scheduled = True
             self._loop.call_soon(self._scheduled_turn)
+        return self._scheduled
 
     def close(self, linger_ms: int = 0) -> None:
         """Stop reading and close the socket; what was sent may still leave for ``linger_ms``."""

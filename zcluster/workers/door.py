@@ -33,6 +33,7 @@ from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
 from zcluster.nodes.directory import Directory
 from zcluster.nodes.limits import machine_limits
+from zcluster.nodes.turnedaway import TurnedAway
 from zcluster.wire import Message, Welcome, WireLimits, decode
 from zcluster.wire.agents import Carry, Doors
 from zcluster.workers.uplink import Uplink
@@ -40,7 +41,6 @@ from zcluster.workers.uplink import Uplink
 LAST_WORDS_MS = 500
 ADMITTED = SHARED_ROLES | {AGENT_ROLE}
 """The roles that may come in."""
-DENIALS_LOGGED_PER_S = 10
 
 
 class Door:
@@ -80,7 +80,6 @@ class Door:
         self._ring: Mapping[str, Identity] = {}
         self._front: Front | None = None
         self._alarm = Alarm(loop, self._due)
-        self._denials, self._denials_since_s = 0, 0.0
         uplink.attach(self)
 
     @property
@@ -99,7 +98,13 @@ class Door:
             return
         keys = FrontKeys(self._pair.public, self._pair.secret)
         frame_bytes = self._settings.limits.frame_bytes
-        self._front = front = Front(context, self, keys, worker.door, "", frame_bytes, self._logger, "worker.door")
+        turned_away = TurnedAway(
+            self.machine.counters, self._note, self._name_of, self._loop.time, self._logger, "connection denied at the door",
+            unknown=(self._unknown,),
+        )  # fmt: skip
+        self._front = front = Front(
+            context, self, keys, worker.door, "", frame_bytes, self._logger, turned_away, setting="worker.door"
+        )
         self.addresses = advertised_door(worker.door, front.port, worker.advertise, socket.gethostname())
         fields = {"door": worker.door, "port": front.port, "told": list(self.addresses)}
         what = "the door is open; it admits nobody until the ring has been copied from the master"
@@ -116,6 +121,9 @@ class Door:
         admitted = set(ring.values())  # whatever key each came with: it may have two while it changes it
         self.machine.keys_changed(admitted.__contains__, now)
         self._perform(self._forwarder.keys_changed(self._is_client))
+        if self._front is not None:
+            self._send_decided()  # they are told before they are cut
+            self._front.keys_changed(self.front_admits)
         self._wake()
 
     def flush(self) -> None:
@@ -187,17 +195,20 @@ class Door:
         identity = self._ring.get(public)
         return identity is not None and identity.role in ADMITTED
 
-    def front_denied(self, address: str, reason: str) -> None:
-        self.machine.counters.add("zap_denied")
-        now = self._loop.time()
-        if now - self._denials_since_s >= 1.0:
-            self._denials, self._denials_since_s = 0, now
-        self._denials += 1
-        if self._denials <= DENIALS_LOGGED_PER_S:
-            why = reason if self._ring else "the ring has not been copied from the master yet"
-            self._logger.warning("connection denied at the door", extra={"fields": {"address": address, "reason": why}})
+    def front_has_session(self, route: bytes) -> bool:
+        return route in self.machine.roster.peers or route in self._forwarder
+
+    def front_look(self) -> None:
+        """What is looked at here is told by the worker: the ring's copy comes over its session."""
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _name_of(self, public: str) -> str:
+        identity = self._ring.get(public)
+        return "" if identity is None else identity.name
+
+    def _unknown(self, _public: str, _address: str) -> str:
+        return "" if self._ring else "the ring has not been copied from the master yet"
 
     def _is_client(self, public: str) -> bool:
         identity = self._ring.get(public)

@@ -1,0 +1,223 @@
+"""The connections of one server socket: each that was accepted, whose it is, and which of them have to end.
+
+Rules kept here:
+- nothing is done here: times, ends and first messages come in, connections to cut go out, each once and with its reason;
+- a connection is nobody's until its first message: until then it is a newcomer, whether it has authenticated or not;
+- newcomers are bounded, in all and for each address. One too many of an address costs its own oldest; one too many in all costs
+  the oldest of the new one's address where that has more than its share, and else the oldest of all;
+- a newcomer has NEWCOMER_S to say something; who has said something and has no session is cut after SESSION_S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from zcluster.net.descriptors import LOCAL
+
+NEWCOMER_S = 4.5
+"""From its start to its first message. Longer than libzmq gives the handshake, shorter than the 5 s of the protocol, because
+looking takes time."""
+SESSION_S = 4.5
+"""How long a connection may be without a session."""
+EXPECTED_S = 10.0
+"""After this a connection that was let in has spoken or was cut."""
+MAX_NEWCOMERS = 4096
+MAX_NEWCOMERS_PER_ADDRESS = 2048
+"""A fleet behind one address may come back at once: 500 workers, and as many who subscribe."""
+
+REVOKED = "revoked"
+NO_SESSION = "no_session"
+CROWD = "crowd"
+STALLED = "stalled"
+SUBSCRIPTIONS = "subscriptions"
+DESCRIPTORS = "descriptors"
+REASONS = {
+    REVOKED: "its key is no longer admitted",
+    NO_SESSION: "it has no session",
+    CROWD: "too many connections that have said nothing yet",
+    STALLED: "it sends bytes that become no message",
+    SUBSCRIPTIONS: "too many subscriptions, or too long ones",
+    DESCRIPTORS: "the process has no file descriptors left",
+}
+"""Why a connection is cut: the reason, and what is said of it."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """What the last look at a connection's bytes saw (see stalled.py)."""
+
+    delivered_bytes: int = 0
+    received_bytes: int = 0
+    """What had come when one of its messages was last seen to have arrived."""
+    suspected_at: int | None = None
+    """How many messages had been read of all connections when it was first suspected."""
+    resident_bytes: int = 0
+    """The process's memory when a Unix socket was first seen to have unread bytes."""
+    unread_looks: int = 0
+    """At how many looks in a row a Unix socket had unread bytes, and no message had arrived."""
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection."""
+
+    fd: int
+    inode: int
+    address: str
+    since_s: float
+    public: str = ""
+    """Whose it is, from its first message on."""
+    route: bytes = b""
+    delivered_bytes: int = 0
+    """What its messages took on the wire."""
+    count: int = 0
+    """At a publisher: how often it subscribed."""
+    idle_since_s: float | None = None
+    """Since when it has no session; None: it had one when last looked at."""
+    cut: bool = False
+    mark: Mark = field(default_factory=Mark)
+    """What was seen of its bytes."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it came by a Unix socket."""
+        return self.address == LOCAL
+
+
+class Connections:
+    """The connections of one server socket.
+
+    Args:
+        newcomers: how many there may be in all. per_address: and of one address.
+    """
+
+    def __init__(self, newcomers: int = MAX_NEWCOMERS, per_address: int = MAX_NEWCOMERS_PER_ADDRESS) -> None:
+        self.by_fd: dict[int, Connection] = {}
+        self._most, self._most_per_address, self._fair_share = newcomers, per_address, per_address // 8
+        self._newcomers: dict[Connection, None] = {}
+        """The oldest first."""
+        self._of_address: dict[str, dict[Connection, None]] = {}
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self.by_fd.values())
+
+    def __len__(self) -> int:
+        return len(self.by_fd)
+
+    @property
+    def newcomers(self) -> int:
+        """How many have said nothing yet."""
+        return len(self._newcomers)
+
+    def accepted(self, fd: int, inode: int, address: str, now: float) -> list[Connection]:
+        """There is a new connection; returns those that are too many, already marked as cut."""
+        self.ended(fd)
+        connection = self.by_fd[fd] = Connection(fd, inode, address, now, idle_since_s=now)
+        self._newcomers[connection] = None
+        mine = self._of_address.setdefault(group(address), {})
+        mine[connection] = None
+        if len(mine) > self._most_per_address:
+            return [self._too_many(mine)]
+        if len(self._newcomers) > self._most:
+            return [self._too_many(mine if len(mine) > self._fair_share else self._newcomers)]
+        return []
+
+    def ended(self, fd: int) -> Connection | None:
+        """The connection behind ``fd`` is over; returns what it was."""
+        connection = self.by_fd.pop(fd, None)
+        if connection is not None:
+            self._no_newcomer(connection)
+        return connection
+
+    def spoke(self, fd: int, public: str, route: bytes = b"") -> Connection | None:
+        """The first message has come by ``fd``; None: nothing is known of such a connection."""
+        connection = self.by_fd.get(fd)
+        if connection is not None:
+            self._no_newcomer(connection)
+            connection.public, connection.route = public, route
+        return connection
+
+    def oldest(self, count: int) -> list[Connection]:
+        """The ``count`` oldest newcomers, now marked as cut."""
+        return [self._mark(each) for each, _ in zip(list(self._newcomers), range(count), strict=False)]
+
+    def of_other_keys(self, admitted: Callable[[str], bool], newcomers: bool) -> list[Connection]:
+        """Those whose key is not ``admitted``, now marked as cut; all ``newcomers`` too, where one of them may be such a one."""
+        known = {connection.public for connection in self.by_fd.values()}
+        gone = {public for public in known if public and not admitted(public)}
+        if newcomers:
+            gone.add("")
+        return [self._mark(each) for each in self.by_fd.values() if each.public in gone and not each.cut]
+
+    def silent(self, now: float) -> list[Connection]:
+        """Newcomers whose time is over, now marked as cut."""
+        due = []
+        for connection in self._newcomers:
+            if now - connection.since_s < NEWCOMER_S:
+                break
+            due.append(connection)
+        return [self._mark(each) for each in due]
+
+    def without_session(self, has_session: Callable[[bytes], bool], now: float) -> list[Connection]:
+        """Those that said something and have had no session for SESSION_S, now marked as cut. To be asked now and then."""
+        due = []
+        for connection in self.by_fd.values():
+            if not connection.public or connection.cut:
+                continue
+            if has_session(connection.route):
+                connection.idle_since_s = None
+            elif connection.idle_since_s is None:
+                connection.idle_since_s = now
+            elif now - connection.idle_since_s >= SESSION_S:
+                due.append(connection)
+        return [self._mark(each) for each in due]
+
+    def _too_many(self, those: dict[Connection, None]) -> Connection:
+        return self._mark(next(iter(those)))
+
+    def _mark(self, connection: Connection) -> Connection:
+        self._no_newcomer(connection)
+        connection.cut = True
+        return connection
+
+    def _no_newcomer(self, connection: Connection) -> None:
+        if connection in self._newcomers:
+            del self._newcomers[connection]
+            where = group(connection.address)
+            mine = self._of_address[where]
+            del mine[connection]
+            if not mine:
+                del self._of_address[where]
+
+
+def group(address: str) -> str:
+    """Whose the address is: of IPv6 the network of 64 bits, which is what one host may choose its addresses from."""
+    if ":" not in address:
+        return address
+    head = address.partition("%")[0].partition("::")
+    parts = head[0].split(":")[:4]
+    return ":".join(parts + ["0"] * (4 - len(parts))) if head[1] else ":".join(parts)
+
+
+class Expected:
+    """Keys that were let in lately and have said nothing yet: one of the newcomers belongs to each."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[int, float]] = {}
+
+    def admitted(self, public: str, now: float) -> None:
+        """ZAP has let in ``public``."""
+        count, _ = self._waiting.get(public, (0, now))
+        self._waiting[public] = (count + 1, now)
+
+    def spoke(self, public: str) -> None:
+        """A connection of ``public`` has said its first word."""
+        count, at_s = self._waiting.pop(public, (0, 0.0))
+        if count > 1:
+            self._waiting[public] = (count - 1, at_s)
+
+    def any_other(self, admitted: Callable[[str], bool], now: float) -> bool:
+        """Whether a newcomer may be of a key that is not ``admitted`` any more."""
+        self._waiting = {public: each for public, each in self._waiting.items() if now - each[1] < EXPECTED_S}
+        return any(not admitted(public) for public in self._waiting)

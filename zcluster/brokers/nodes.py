@@ -33,8 +33,6 @@ from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Put
 
 PREFIX = "drained/"
-CUT_S = 2.0
-"""How long a removal waits for the node's session to end; the ring is looked at many times a second."""
 SHOWN = 20
 """Requests that run on a node, as ``nodes.describe`` shows them."""
 MAX_REVOKED = 10
@@ -56,15 +54,16 @@ class MasterNodes:
     """Part of a master: its nodes, one by one.
 
     Args:
-        address_of: where the connection of a route comes from; empty when nobody knows.
+        look: looks at the ring now. address_of: where the connection of a route comes from; empty when nobody knows.
     """
 
-    def __init__(self, desk: Desk, machine: Master, ring: Ring, address_of: Callable[[Route], str]) -> None:
-        self._desk, self._machine, self._ring, self._address_of = desk, machine, ring, address_of
+    def __init__(
+        self, desk: Desk, machine: Master, ring: Ring, look: Callable[[], None], address_of: Callable[[Route], str]
+    ) -> None:
+        self._desk, self._machine, self._ring, self._look, self._address_of = desk, machine, ring, look, address_of
         self._held: dict[str, Held] = {}
         """By principal."""
         self._changing = asyncio.Lock()
-        self._ring_is_new = asyncio.Event()
         self._forgetting: set[asyncio.Task[None]] = set()
 
     # -- Part -----------------------------------------------------------------------------------------------------------
@@ -98,7 +97,6 @@ class MasterNodes:
 
     def ring_changed(self) -> None:
         """Keys have gone, or are called otherwise."""
-        self._ring_is_new.set()
         self._forget_gone()
         self._tell()
 
@@ -219,14 +217,9 @@ class MasterNodes:
         return {"name": name, "removed": True, "key_revoked": bool(revoke and entry is not None)}
 
     async def _revoke(self, name: str) -> None:
-        """Revoke the key, and wait until no session is left of it."""
-        self._ring_is_new.clear()
+        """Revoke the key: when this returns no session is left of it."""
         await asyncio.to_thread(lambda: Ring(self._ring.path).revoke(name))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CUT_S):
-                while name in self._ring.entries:
-                    await self._ring_is_new.wait()
-                    self._ring_is_new.clear()
+        self._look()
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Monitored(click.Command):
 def check(
     state: State, /, form: str, timeout: float | None, key: Path | None, master: tuple[str, ...], **limits: float | None
 ) -> int:
-    """Check the cluster's health once.
+    """Check the cluster's health once, for people and monitoring.
 
     Exit codes of text and json: 0 ok, 3 degraded, 6 unreachable. Of nagios: 0 ok, 1 warning, 2 critical (also: the master does
     not answer), 3 unknown. Of prometheus: 0, with zcluster_up 0 when the master does not answer.

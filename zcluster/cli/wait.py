@@ -96,7 +96,9 @@ def parsed(text: str) -> Condition:
 def wait(
     state: State, conditions: tuple[str, ...], timeout: float | None, key: Path | None, master: tuple[str, ...]
 ) -> None:
-    """Wait until all conditions hold, for a master that is not up yet too.
+    """Wait until all conditions hold: nodes, agents, queue, trees.
+
+    A master that is not up yet is waited for too.
 
     \b
     nodes=3            at least 3 nodes are ready, the master among them

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from zcluster.errors import NotAllowed, Unreachable
-from zcluster.keys import KeyFile
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.subscriber import Subscriber
 
 MAX_EVENT_BYTES = 1_048_576
@@ -31,10 +31,10 @@ class Subscription:
         Unreachable: the key file names no address to subscribe at. NotAllowed: the master refuses the key.
     """
 
-    def __init__(self, key_file: KeyFile, topic: bytes) -> None:
-        if not key_file.publish:
+    def __init__(self, own: OwnKey, topic: bytes) -> None:
+        if not own.key_file.publish:
             raise Unreachable("the key file names no publisher", hint="make a new key file with `zcluster keys new`")
-        self._key_file = key_file
+        self._own = own
         self._topic = topic
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_AHEAD)
         self._waiter: asyncio.Future[None] | None = None
@@ -43,7 +43,7 @@ class Subscription:
 
     async def __aenter__(self) -> Subscription:
         self._loop = asyncio.get_running_loop()
-        self.subscriber = Subscriber(self._key_file, [self._topic], self, MAX_EVENT_BYTES)
+        self.subscriber = Subscriber(self._own, [self._topic], self, MAX_EVENT_BYTES)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -131,10 +131,9 @@ class Places:
         address = self._addresses[self._at]
         return Candidate(address, self._keys[address][self._key])
 
-    def here(self) -> list[Candidate]:
-        """This address, with each key that may be its; that of :attr:`now` first."""
-        address, public = self.now
-        return [self.now, *(Candidate(address, other) for other in self._keys[address] if other != public)]
+    def keys_of(self, address: str) -> list[str]:
+        """The keys that ``address`` may have, in the order in which they are tried."""
+        return list(self._keys.get(address, ()))
 
     def worked(self) -> None:
         """A session was opened here: this key is the right one."""

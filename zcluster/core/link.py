@@ -180,9 +180,10 @@ class Link:
         """Move the session to a connection with another key of its owner; nothing when there is no session, or it moves."""
         if self.state != "up" or self.moving or self.welcome is None:
             return []
-        now_here, *others = self.places.here()
-        self._keys_left = [place.public for place in others]
-        return self._dial(now_here, now)
+        address, public = self.places.now
+        learnt = [] if self._later is None else self._later.keys_of(address)
+        self._keys_left = [other for other in dict.fromkeys([*self.places.keys_of(address), *learnt]) if other != public]
+        return self._dial(self.places.now, now)
 
     def received_there(self, message: Message, now: float, jitter: float) -> list[Effect]:
         """A message on the second connection, before the session is there."""

@@ -145,6 +145,8 @@ class OwnKey:
 
     def __init__(self, key_file: KeyFile, path: Path | None = None) -> None:
         self.key_file = key_file
+        self.current = key_file.pair
+        """The pair to connect with."""
         self.path = path
         self._seen = None if path is None else Signature.at(path)
 
@@ -162,10 +164,24 @@ class OwnKey:
         self._seen = found
         return self._take(KeyFile.read(self.path))
 
+    @property
     def pairs(self) -> tuple[KeyPair, ...]:
-        """The pairs to connect with: the present one, and the next if there is one."""
+        """The pairs that may be admitted: the present one, and the next if there is one."""
         key_file = self.key_file
         return (key_file.pair,) if key_file.next is None else (key_file.pair, key_file.next)
+
+    def use(self, public: str) -> bool:
+        """Connect with the pair of ``public`` from now on; false when it is none of this key's."""
+        found = [pair for pair in self.pairs if pair.public == public]
+        if found:
+            self.current = found[0]
+        return bool(found)
+
+    def other(self) -> bool:
+        """The pair of now was refused: connect with the other one; false when there is none."""
+        before = self.current
+        self.current = next((pair for pair in self.pairs if pair != before), before)
+        return self.current != before
 
     # Each of the following waits for a disk: not on a loop.
 
@@ -222,6 +238,8 @@ class OwnKey:
 
     def _take(self, key_file: KeyFile) -> bool:
         changed, self.key_file = key_file != self.key_file, key_file
+        if self.current not in self.pairs:
+            self.current = key_file.pair
         return changed
 
 

@@ -119,6 +119,11 @@ class LinkDriver:
         """The public key of the connection that there is; of the next one while there is none."""
         return self._keys[1].decode() if self._line is None else self._line.public
 
+    @property
+    def place(self) -> Candidate:
+        """Where it is, or goes, and the key that is expected there."""
+        return self._link.places.now
+
     def use(self, public: str, secret: str) -> None:
         """Make connections with this pair from now on."""
         self._keys = (secret.encode(), public.encode())

@@ -3,6 +3,8 @@
 Rules kept here:
 - it reconnects with full jitter until it is closed, each time to the next address, also after a refusal: the key may be admitted
   in a moment;
+- each connection is made with the keys of that moment: the pair of its owner, or the other one after a refusal, and one of those
+  that may prove the master;
 - a connection whose other end is gone without a word (a pulled cable, a router that forgot it) is noticed: libzmq's heartbeats
   look after the link. They say nothing of the master's health, which its "beat" topic does; but a subscriber says nothing
   itself, so that TCP alone would never find out;
@@ -12,14 +14,15 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Protocol
 
 import zmq
 
-from zcluster.errors import Unreachable
-from zcluster.keys import KeyFile
+from zcluster.errors import InvalidKey, Unreachable
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import NOBLOCK, Socket, client_socket, new_context
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
@@ -50,7 +53,7 @@ class Subscriber:
     """Subscribes from its making until it is closed, inside a running loop.
 
     Args:
-        key_file: who subscribes, and where the master publishes.
+        own: who subscribes, and where the master publishes.
         topics: whole topics; what else begins with one of them is dropped.
         max_bytes: of one frame; a connection that brings a larger one ends.
 
@@ -58,13 +61,13 @@ class Subscriber:
         Unreachable: the key file names no address to subscribe at.
     """
 
-    def __init__(self, key_file: KeyFile, topics: Sequence[bytes], owner: Owner, max_bytes: int) -> None:
-        if not key_file.publish:
+    def __init__(self, own: OwnKey, topics: Sequence[bytes], owner: Owner, max_bytes: int) -> None:
+        if not own.key_file.publish:
             raise Unreachable("the key file names no publisher", hint="make a new key file with `zcluster keys new`")
-        self._key_file, self._topics, self._owner, self._max_bytes = key_file, frozenset(topics), owner, max_bytes
+        self._own, self._topics, self._owner, self._max_bytes = own, frozenset(topics), owner, max_bytes
         self._loop = asyncio.get_running_loop()
         self._context = new_context()
-        self._attempt = 0
+        self._attempt = self._refusals = 0
         self._reader: Reader | None = None
         self._monitor: Reader | None = None
         self._pair: Socket | None = None
@@ -80,10 +83,20 @@ class Subscriber:
         self._drop()
         self._context.term()
 
+    def rekey(self) -> None:
+        """The key is another: connect anew, with it."""
+        if self._retry is not None:
+            self._retry.cancel()
+        self._drop()
+        self._connect_again()
+
     def _connect(self) -> None:
-        key_file = self._key_file
-        pair = key_file.pair
-        keys = (pair.secret.encode(), pair.public.encode(), key_file.master_public.encode())
+        own, key_file = self._own, self._own.key_file
+        pairs = sorted(own.pairs, key=lambda pair: pair != own.current)
+        pair = pairs[self._refusals % len(pairs)]
+        ways = [(address, master) for master in key_file.known.masters for address in key_file.publish]
+        address, master = ways[self._attempt % len(ways)]
+        keys = (pair.secret.encode(), pair.public.encode(), master.encode())
         socket = client_socket(self._context, zmq.SUB, *keys, max_bytes=self._max_bytes)
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
@@ -92,13 +105,15 @@ class Subscriber:
         self._pair = watch(self._context, socket, LINK_EVENTS)
         for topic in self._topics:
             socket.setsockopt(zmq.SUBSCRIBE, topic)
-        socket.connect(key_file.publish[self._attempt % len(key_file.publish)])
+        socket.connect(address)
         self._reader = Reader(self._loop, socket, self._turn)
         self._monitor = Reader(self._loop, self._pair, self._monitor_turn)
 
     def _again(self) -> None:
         self._attempt += 1
         self._drop()
+        with contextlib.suppress(InvalidKey):  # a file that cannot be read changes nothing
+            self._own.look()
         self._retry = self._loop.call_later(_random.uniform(0, RETRY_MAX_S), self._connect_again)
 
     def _connect_again(self) -> None:
@@ -136,10 +151,12 @@ class Subscriber:
             if found is None:
                 return False
             if found[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._attempt = 0
+                self._attempt = self._refusals = 0
                 self._owner.subscription_up()
                 continue
+            refused = found[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._refusals += refused
             self._again()
-            if found[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            if refused and self._refusals >= len(self._own.pairs):
                 self._owner.subscription_refused()
         return False

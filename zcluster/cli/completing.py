@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,8 @@ from zcluster.errors import ZClusterError
 
 if TYPE_CHECKING:
     from zcluster.clients import AsyncClient
+    from zcluster.config import Home
+    from zcluster.keys import Ring
 
 TIMEOUT_S = 0.8
 MAX_AGENTS = 100
@@ -29,6 +32,7 @@ KEYWORDS = ("any", "all", "master")
 SCOPES = ("defaults", "group/", "node/", "agent/")
 
 Rows = Sequence[dict[str, Any]]
+Pairs = Iterable[tuple[str, str]]
 
 
 def function_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -119,16 +123,47 @@ def context_names(_ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
 def key_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The admitted keys of the home whose name begins with ``incomplete``, with their role; nothing is connected."""
+    return _of_home(ctx, incomplete, lambda _home, ring: ((entry.name, entry.role) for entry in ring.entries.values()))
+
+
+def token_ids(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The join tokens of the home whose id begins with ``incomplete``, with their role; nothing is connected."""
+    return _of_home(ctx, incomplete, lambda _home, ring: ((token.id, token.role) for token in ring.tokens.values()))
+
+
+def pending_fingerprints(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The fingerprints of keys that wait to be accepted, with their address; nothing is connected."""
+    from zcluster.keys import fingerprint
+    from zcluster.keys.pending import read_pending, waiting
+
+    def find(home: Home, ring: Ring) -> Pairs:
+        return ((fingerprint(each.public), each.address) for each in waiting(read_pending(home), ring))
+
+    return _of_home(ctx, incomplete, find)
+
+
+def role_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The roles that a key may have: the built-in ones, and those of the home's configuration."""
+    from zcluster.cli.connect import settings
+    from zcluster.keys.rights import ROLES
+
+    names = list(ROLES)
+    with suppress(ZClusterError, OSError):  # a configuration that cannot be read declares nothing
+        names += [each.name for each in settings(ctx.find_object(State) or State()).settings.roles.role]
+    return _matching(((name, "") for name in dict.fromkeys(names)), incomplete)
+
+
+def _of_home(ctx: click.Context, incomplete: str, find: Callable[[Home, Ring], Pairs]) -> list[CompletionItem]:
     from zcluster.config import Home, default_home
     from zcluster.keys import Ring
 
     state = ctx.find_object(State) or State()
     try:
-        ring_file = Home.of(state.home or default_home()).ring_file
-        entries = Ring(ring_file).entries.values() if ring_file.exists() else ()
+        home = Home.of(state.home or default_home())
+        found = list(find(home, Ring(home.ring_file))) if home.ring_file.exists() else []
     except (ZClusterError, OSError):
         return []  # no ring that can be read: nothing to offer
-    return _matching(((entry.name, entry.role) for entry in entries), incomplete)
+    return _matching(found, incomplete)
 
 
 def _matching(names: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionItem]:

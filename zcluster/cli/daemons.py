@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 import click
 
 from zcluster.cli.connect import settings
+from zcluster.cli.joining import join_file_option, token_of
 from zcluster.cli.options import FILE, State, common_options
-from zcluster.cli.output import pairs, put
-from zcluster.errors import InvalidKey, UsageError
+from zcluster.cli.output import pairs, put, say
+from zcluster.errors import InvalidKey, NotAllowed, UsageError
 
 if TYPE_CHECKING:
     from zcluster.config import Loaded
     from zcluster.keys import InitialisedHome, KeyFile
+    from zcluster.keys.tokens import TokenText
 
 
 @click.command()
@@ -66,29 +68,57 @@ def master(
 @click.option("--master", multiple=True, metavar="tcp://HOST:PORT", help="Address of a master, instead of the key file's.")
 @click.option("--door", metavar="tcp://HOST:PORT", help="Where to take agents and clients. [default: no door]")
 @click.option("--functions", multiple=True, metavar="MODULE", help="Module or .py file with functions (may be repeated).")
+@click.option("--join", metavar="TOKEN", help="Join with this token first; '-' reads it from stdin. [env: ZCLUSTER_JOIN]")
+@join_file_option
 @common_options
 @click.pass_obj
 def worker(
-    state: State, key: Path | None, name: str | None, master: tuple[str, ...], door: str | None, functions: tuple[str, ...]
-) -> int:
-    """Run a worker with the key file that it was given.
+    state: State, key: Path | None, name: str | None, master: tuple[str, ...], door: str | None, functions: tuple[str, ...],
+    join: str | None, join_file: Path | None,
+) -> int:  # fmt: skip
+    """Run a worker with its key file, or let it join with a token first.
 
-    SIGTERM drains and ends it, SIGHUP reads the configuration again.
+    With a token (`zcluster token create`) it makes a key of its own and is admitted; from then on it needs no token, and one that
+    is given is not looked at. SIGTERM drains and ends it, SIGHUP reads the configuration again.
     """
-    from zcluster.keys import KeyFile, worker_key_path
     from zcluster.workers.worker import serve
 
     flags = {
         "node.name": name, "worker.key": key, "worker.master": master, "worker.door": door, "functions.modules": functions,
     }  # fmt: skip
     loaded = settings(state, flags)
-    wanted = loaded.settings.node.name
-    path = Path(loaded.settings.worker.key) if loaded.settings.worker.key else worker_key_path(loaded.home, wanted)
-    key_file = KeyFile.read(path)
+    return serve(loaded, worker_key(loaded, token_of(join, join_file)))
+
+
+def worker_key(loaded: Loaded, token: TokenText | None) -> KeyFile:
+    """The key file of a worker, which has joined: with ``token``, or when somebody accepts it, where it has not yet.
+
+    Raises:
+        InvalidKey: there is no key file that it could be, or it is another node's. NotAllowed: it is no worker's, or the token is
+            refused. Unreachable: no master answers a joiner.
+    """
+    from zcluster.config import Home
+    from zcluster.keys import KeyFile, joining_key_path, make_private_dir, worker_key_path
+    from zcluster.workers.joining import Joining, joined
+
+    home, wanted, given = Home.of(loaded.home), loaded.settings.node.name, loaded.settings.worker.key
+    if token is not None and token.role != "worker":
+        raise NotAllowed(f"the token is for a key of role {token.role}", hint="zcluster keys join takes it")
+    if given:
+        path = Path(given)
+    else:
+        path = worker_key_path(home, wanted) if token is None else joining_key_path(home, wanted)
+        for directory in (home.path, home.keys_dir):
+            if not directory.is_dir():
+                make_private_dir(directory)
+    if token is None and not KeyFile.read(path).joining:
+        key_file = KeyFile.read(path)
+        if wanted and wanted != key_file.name and given:
+            raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
+    else:
+        key_file = joined(Joining(path, token, wanted, loaded.settings.worker.master, say))
     key_file.check_user(path, "worker", ("worker",))
-    if wanted and wanted != key_file.name:
-        raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
-    return serve(loaded, key_file)
+    return key_file
 
 
 def prepare_home(loaded: Loaded) -> InitialisedHome:

@@ -8,41 +8,32 @@ Rules kept here:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from zcluster.cli.connect import settings
 from zcluster.cli.groups import Group
-from zcluster.cli.options import State, common_options, output_option
+from zcluster.cli.keyhome import check_known_role, home_of, ring_of, role_option
+from zcluster.cli.keys_admit import accept, join, pending, reject, request
+from zcluster.cli.options import State, common_options, completes, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
-from zcluster.errors import InvalidKey, UsageError
-from zcluster.keys.rights import ROLES
+from zcluster.errors import UsageError
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from zcluster.config import Home
-    from zcluster.keys import Entry, Ring
+    from zcluster.keys import Entry
 
 COLUMNS = (
     Column("name", "NAME"),
     Column("role", "ROLE"),
     Column("fingerprint", "FINGERPRINT"),
     Column("created_at", "CREATED"),
+    Column("token", "TOKEN", wide=True),
     Column("public", "PUBLIC", wide=True),
 )
 
 ANY_FILE = click.Path(path_type=Path)
-
-role_option = click.option("--role", type=click.Choice(ROLES), required=True, help="What the key's owner may do.")
-
-
-def complete_name(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of admitted keys for the shell."""
-    from zcluster.cli.completing import key_names
-
-    return key_names(ctx, incomplete)
 
 
 class PublicKeyCommand(click.Command):
@@ -91,7 +82,7 @@ def init(state: State, cluster: str | None, name: str | None) -> None:
 
 @keys.command()
 @click.argument("name", required=False)
-@role_option
+@role_option()
 @click.option(
     "--out", type=ANY_FILE, metavar="FILE",
     help="The key file to write; with --count the directory. [default: keys/NAME.key in the home]",
@@ -112,12 +103,13 @@ def new(state: State, name: str | None, role: str, out: Path | None, count: int 
     """
     from zcluster.keys import fingerprint, new_key
 
+    check_known_role(state, role)
     if count is not None or prefix is not None:
         _new_many(state, name, role, out, count, prefix)
         return
     if name is None:
         raise UsageError("missing argument 'NAME'", hint="zcluster keys new NAME --role ROLE")
-    key_file, path = new_key(_home(state), name, role, out)
+    key_file, path = new_key(home_of(state), name, role, out)
     public = key_file.pair.public
     item = {"name": name, "role": role, "file": str(path), "fingerprint": fingerprint(public), "public": public}
     emit_object(item, state.output, lines=pairs(list(item.items())[:4]))
@@ -130,7 +122,7 @@ def _new_many(state: State, name: str | None, role: str, out: Path | None, count
 
     if name is not None or out is None or not count or not prefix:
         raise UsageError("many keys need --count, --prefix and --out, and no NAME", hint="--count 100 --prefix sim- --out DIR")
-    files = new_keys(_home(state), prefix, count, role, out)
+    files = new_keys(home_of(state), prefix, count, role, out)
     item = {"count": len(files), "role": role, "first": files[0].stem, "last": files[-1].stem, "directory": str(out)}
     emit_object(item, state.output, lines=pairs(list(item.items())))
 
@@ -138,7 +130,7 @@ def _new_many(state: State, name: str | None, role: str, out: Path | None, count
 @keys.command(cls=PublicKeyCommand)
 @click.argument("name")
 @click.argument("public_key", metavar="PUBLIC-KEY")
-@role_option
+@role_option()
 @output_option
 @common_options
 @click.pass_obj
@@ -147,8 +139,9 @@ def add(state: State, name: str, public_key: str, role: str) -> None:
 
     PUBLIC-KEY is 40 characters of Z85; quote it for the shell. It may begin with '-'.
     """
-    entry = _ring(_home(state)).add(name, role, public_key)
-    item = _item(entry)
+    from zcluster.keys.rows import key_row
+
+    item = key_row(ring_of(home_of(state)).add(name, check_known_role(state, role), public_key))
     emit_object(item, state.output, lines=pairs(list(item.items())))
 
 
@@ -158,26 +151,30 @@ def add(state: State, name: str, public_key: str, role: str) -> None:
 @click.pass_obj
 def list_keys(state: State) -> None:
     """List the admitted keys."""
-    entries = _ring(_home(state)).entries.values()
-    emit_list([_item(entry) for entry in sorted(entries, key=lambda entry: entry.name)], COLUMNS, state.output)
+    from zcluster.keys.rows import key_row
+
+    entries = ring_of(home_of(state)).entries.values()
+    emit_list([key_row(entry) for entry in sorted(entries, key=lambda entry: entry.name)], COLUMNS, state.output)
 
 
 @keys.command()
-@click.argument("name", shell_complete=complete_name)
+@click.argument("name", shell_complete=completes("key_names"))
 @output_option
 @common_options
 @click.pass_obj
 def show(state: State, name: str) -> None:
     """Show the admitted key NAME; never its secret."""
-    home = _home(state)
-    item = _item(_ring(home).get(name))
+    from zcluster.keys.rows import key_row
+
+    home = home_of(state)
+    item = key_row(ring_of(home).get(name))
     path = home.key_file(name)
     item["file"] = str(path) if path.exists() else None
     emit_object(item, state.output, lines=pairs(list(item.items())))
 
 
 @keys.command()
-@click.argument("name", shell_complete=complete_name)
+@click.argument("name", shell_complete=completes("key_names"))
 @click.option("--force", is_flag=True, help="Also when it is the home's own key, of its master or its administrator.")
 @output_option
 @common_options
@@ -185,29 +182,23 @@ def show(state: State, name: str) -> None:
 def revoke(state: State, name: str, force: bool) -> None:
     """Admit the key NAME no longer; a running master refuses it at once, and for good.
 
-    The two keys of the home itself need --force.
+    Its connections are cut. The tokens that it made, the one by which it joined and those for its name are revoked with it. The
+    two keys of the home itself need --force.
     """
-    home = _home(state)
-    ring = _ring(home)
+    from zcluster.keys.rows import revoked_row
+
+    home = home_of(state)
+    ring = ring_of(home)
     if not force:
         _check_not_own(home, ring.get(name))
+    before = sum(not each.revoked_at for each in ring.tokens.values())
     record = ring.revoke(name)
-    item = {"name": record.name, "role": record.role, "revoked_at": record.revoked_at, "public": record.public}
+    item = revoked_row(record, before - sum(not each.revoked_at for each in ring.tokens.values()))
     emit_object(item, state.output, lines=pairs(list(item.items())))
 
 
-def _home(state: State) -> Home:
-    from zcluster.config import Home, default_home
-
-    return Home.of(state.home or default_home())
-
-
-def _ring(home: Home) -> Ring:
-    from zcluster.keys import Ring
-
-    if not home.ring_file.exists():
-        raise InvalidKey(f"{home.path} has no ring of keys", hint="run `zcluster keys init` on the master, or give --home")
-    return Ring(home.ring_file)
+for _command in (pending, accept, reject, request, join):
+    keys.add_command(_command)
 
 
 def _check_not_own(home: Home, entry: Entry) -> None:
@@ -224,15 +215,3 @@ def _check_not_own(home: Home, entry: Entry) -> None:
         means = "the commands on this machine are let in with it, and will be refused"
         recover = f"afterwards: move {path} away, then zcluster keys new {entry.name} --role {entry.role}"
     raise UsageError(f"{entry.name!r} is this home's own {path.stem} key: {means}", hint=f"--force revokes it; {recover}")
-
-
-def _item(entry: Any) -> dict[str, Any]:
-    from zcluster.keys import fingerprint
-
-    return {
-        "name": entry.name,
-        "role": entry.role,
-        "fingerprint": fingerprint(entry.public),
-        "created_at": entry.created_at,
-        "public": entry.public,
-    }

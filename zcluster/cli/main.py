@@ -55,6 +55,7 @@ COMMANDS = {
     },
     "Manage": {
         "keys": Entry("zcluster.cli.keys:keys", "Make, admit, show and revoke keys."),
+        "token": Entry("zcluster.cli.token:token", "Make, list and revoke join tokens, which let new machines in."),
         "context": Entry("zcluster.cli.contexts:context", "Name clusters, and choose the one that commands ask."),
         "audit": Entry("zcluster.cli.audit:audit", "Show who asked for what, where it ran, how it ended."),
         "config": Entry("zcluster.cli.config:config", "Show where settings come from; change the live configuration."),

@@ -3,7 +3,7 @@
 Rules kept here:
 - a wish that is taken gets a number; a wish that is no name is made one;
 - strangers are bounded, in all and for each address: one that floods pushes out its own tries first, then the oldest of all;
-- a joiner asks with its own key first: an answer that was lost costs no use of the token;
+- a joiner asks with its own key before it asks with the token again: an answer that was lost costs no use of the token;
 - a joiner gives up when its token is refused, and never when it only waits to be accepted.
 """
 
@@ -109,18 +109,19 @@ class Joiner:
 
     Args:
         has_token: whether there is a token; without one somebody has to accept the key.
+        fresh: whether its key was made just now, so that nobody can have admitted it.
         give_up_after_s: how long nobody has to answer for a joiner with a token to give up.
     """
 
-    def __init__(self, has_token: bool, give_up_after_s: float, now: float) -> None:
+    def __init__(self, has_token: bool, fresh: bool, give_up_after_s: float, now: float) -> None:
         self._has_token = has_token
         self._give_up_s = now + give_up_after_s if has_token else None
         self._failures = 0
-        self._with_token = False
+        self._with_token = has_token and fresh
 
     def first(self) -> Try:
         """What is tried first."""
-        return Try(False, 0.0)
+        return Try(self._with_token, 0.0)
 
     def refused(self) -> Try | None:
         """The master does not admit the pair that was tried; None: there is nothing else to try."""

@@ -119,7 +119,7 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
         raise InvalidKey(f"{path} exists already", hint="move it away or choose another file; nothing was changed")
     ring = Ring(home.ring_file)
     nodes = known_workers(ring) if role in DOOR_ROLES else ()
-    key_file = replace(master, name=name, role=role, pair=generate(), nodes=nodes)
+    key_file = master.for_other(name, role, generate(), nodes)
     entry = ring.add(name, role, key_file.pair.public)
     try:
         key_file.write(path)
@@ -145,7 +145,7 @@ def new_keys(home: Home | Path, prefix: str, count: int, role: str, directory: P
     if fault:
         raise InvalidKey(fault)
     make_private_dir(directory)
-    made = {directory / f"{name}.key": replace(master, name=name, role=role, pair=generate()) for name in names}
+    made = {directory / f"{name}.key": master.for_other(name, role, generate()) for name in names}
     written: list[Path] = []
     try:
         for path, key_file in made.items():
@@ -163,7 +163,8 @@ def new_keys(home: Home | Path, prefix: str, count: int, role: str, directory: P
 def known_workers(ring: Ring) -> tuple[KnownNode, ...]:
     """The workers whose keys are admitted, by name: any of them may have a door."""
     names = sorted(name for name, entry in ring.entries.items() if entry.role == "worker")
-    return tuple(KnownNode(name, ring.entries[name].public) for name in names[:MAX_NODES])
+    doors = [(name, *ring.entries[name].door) for name in names[:MAX_NODES]]
+    return tuple(KnownNode(name, public, (), following) for name, public, following in doors)
 
 
 def own_key(home: Home | Path, entry: Entry) -> Path | None:
@@ -200,6 +201,20 @@ def worker_key_path(home: Home | Path, name: str = "") -> Path:
         what = f"several worker keys ({names})" if found else "no worker key"
         raise NoSuchKey(f"{home.keys_dir} has {what}", hint="give --name or --key" if found else hint)
     return found[0]
+
+
+def joining_key_path(home: Home | Path, name: str = "") -> Path:
+    """The key file of a worker that joins with a token: as :func:`worker_key_path`, and keys/worker.key where there is none yet.
+
+    Raises:
+        NoSuchKey: without a name, there are several.
+    """
+    home = Home.of(home)
+    if name:
+        return home.key_file(name)
+    if not any(KeyFile.read(path).role == "worker" for path in home.keys_dir.glob("*.key")):
+        return home.key_file("worker")
+    return worker_key_path(home)
 
 
 def _make_config(home: Home, cluster_name: str) -> list[Path]:
@@ -246,7 +261,7 @@ def _make_admin(home: Home, ring: Ring, master: KeyFile) -> list[Path]:
         return []
     if ADMIN in ring.entries or ring.revocations(ADMIN):
         return []
-    admin = replace(master, name=ADMIN, role=ADMIN, pair=generate())
+    admin = master.for_other(ADMIN, ADMIN, generate())
     admin.write(home.admin_key)
     _admit(ring, admin)
     return [home.admin_key]

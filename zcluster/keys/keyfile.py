@@ -24,7 +24,7 @@ from zcluster.keys.rights import check_role
 SCHEMA = 1
 MAX_KEY_FILE_BYTES = 64 << 10
 
-_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master", "nodes", "next")
+_FIELDS = ("schema", "name", "role", "cluster", "public", "secret", "master", "nodes", "next", "joining")
 _MASTER_FIELDS = ("public", "addresses", "publish", "next")
 _NODE_FIELDS = ("public", "addresses", "next")
 _NEXT_FIELDS = ("public", "secret")
@@ -45,6 +45,7 @@ class KeyFile:
         nodes: workers whose doors may be used with this key, at most MAX_NODES of them.
         next: the pair that is to follow, while the key is being rotated.
         master_next: the key that proves the master too, or soon will, while its key is being rotated; empty: none is known.
+        joining: its owner does not know yet whether the master admits it, and under which name: the name and role are wishes.
     """
 
     name: str
@@ -57,6 +58,7 @@ class KeyFile:
     nodes: tuple[KnownNode, ...] = ()
     next: KeyPair | None = None
     master_next: str = ""
+    joining: bool = False
 
     @property
     def known(self) -> KnownKeys:
@@ -125,6 +127,7 @@ class KeyFile:
                 f"cluster = {toml_value(self.cluster)}",
                 f"public = {toml_value(self.pair.public)}",
                 f"secret = {toml_value(self.pair.secret)}",
+                *(["joining = true"] if self.joining else []),
                 "",
                 "[master]",
                 f"public = {toml_value(self.master_public)}",
@@ -194,6 +197,7 @@ def _read_fields(document: dict[str, Any]) -> KeyFile:
         _nodes(document.get("nodes", {})),
         _pair(following, "next.") if following is not None else None,
         _public_or_none(master, "master."),
+        _joining(document),
     )
 
 
@@ -207,6 +211,13 @@ def _pair(table: dict[str, Any], where: str) -> KeyPair:
 
 def _public_or_none(table: dict[str, Any], where: str) -> str:
     return check_public(_text(table, "next", where)) if "next" in table else ""
+
+
+def _joining(document: dict[str, Any]) -> bool:
+    joining = document.get("joining", False)
+    if not isinstance(joining, bool):
+        raise InvalidKey("joining is neither true nor false")
+    return joining
 
 
 def _nodes(table: object) -> tuple[KnownNode, ...]:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,8 +33,6 @@ PREFIX = "zcj1-"
 MAX_TOKEN_CHARS = 8192
 MAX_TTL_S = 30 * 86_400.0
 CHECK_BYTES = 4
-JOINABLE_FORCED = ("admin", "master")
-"""Roles that a token gives only when that is asked for twice (admin), or never (master)."""
 
 _FIELDS = {"master", "secret", "cluster", "addresses", "role", "name"}
 
@@ -95,7 +93,8 @@ class TokenText:
 
 
 def create_token(
-    ring: Ring, role: str, *, name: str = "", ttl_s: float, uses: int = 1, creator: str = "", force: bool = False
+    ring: Ring, role: str, *, name: str = "", ttl_s: float, uses: int = 1, creator: str = "", force: bool = False,
+    bases: Mapping[str, str] | None = None,
 ) -> tuple[Token, KeyPair]:
     """Make a token and note it in the ring; returns it with its pair, whose secret nobody else has.
 
@@ -107,12 +106,16 @@ def create_token(
         uses: how many keys it admits.
         creator: the id of the key that makes it; the token is worth nothing when that key is revoked.
         force: also a token that admits administrators.
+        bases: of the roles of the configuration, what each is a part of.
 
     Raises:
         InvalidKey: something is out of its bounds, the name is taken, or there are too many tokens.
+        NotAllowed: the key that makes it is not admitted.
         Busy: another process kept the ring locked.
     """
-    _check_wanted(role, name, ttl_s, uses, force)
+    _check_wanted(role, name, ttl_s, uses)
+    if (bases or {}).get(role, role) == "admin" and not force:
+        raise InvalidKey("a token for an administrator lets its holder do everything", hint="force makes it all the same")
     pair, now_s = generate(), time.time()
     token = Token(secrets.token_hex(TOKEN_ID_CHARS // 2), pair.public, role, name, uses, iso(now_s), iso(now_s + ttl_s), creator)
 
@@ -156,6 +159,19 @@ def revoke_token(ring: Ring, id_: str) -> Token:
     return ring.change(edit)
 
 
+def forget_token(ring: Ring, id_: str) -> None:
+    """Undo :func:`create_token` as if it had never been.
+
+    Raises:
+        Busy: another process kept the ring locked.
+    """
+
+    def edit(content: Content) -> tuple[Content, None]:
+        return content._replace(tokens={each: token for each, token in content.tokens.items() if each != id_}), None
+
+    ring.change(edit)
+
+
 def refusal(token: Token, now_s: float) -> str:
     """Why ``token`` admits nobody at ``now_s`` (seconds since 1970); empty: it does."""
     if token.revoked_at:
@@ -189,12 +205,10 @@ def join(content: Content, token_public: str, public: str, wish: str, now_s: flo
     return with_entries(content._replace(tokens={**content.tokens, token.id: used}), [entry]), entry
 
 
-def _check_wanted(role: str, name: str, ttl_s: float, uses: int, force: bool) -> None:
+def _check_wanted(role: str, name: str, ttl_s: float, uses: int) -> None:
     check_role(role)
     if role == "master":
         raise InvalidKey("a master does not join by a token", hint="zcluster keys new NAME --role master")
-    if role in JOINABLE_FORCED and not force:
-        raise InvalidKey("a token for an administrator lets its holder do everything", hint="--force makes it all the same")
     fault = name_fault(name) if name else ""
     if fault:
         raise InvalidKey(fault)
@@ -230,13 +244,13 @@ def _check(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=CHECK_BYTES).digest()
 
 
-def addresses_of(given: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """``given``, or without any ``known`` ones: where a token's holder finds the master.
+def addresses_of(now: Sequence[str], noted: Sequence[str]) -> tuple[str, ...]:
+    """Where a token's holder finds the master: its addresses of ``now``, or without any those ``noted`` in its key file.
 
     Raises:
         InvalidKey: there is none.
     """
-    found = tuple(given) or tuple(known)
+    found = tuple(now) or tuple(noted)
     if not found:
-        raise InvalidKey("the master's key file knows no address of its own", hint="start the master once, or give --address")
+        raise InvalidKey("the master's key file knows no address", hint="start the master once: it notes its addresses")
     return found

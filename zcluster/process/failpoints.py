@@ -19,6 +19,9 @@ VARIABLE = "ZCLUSTER_FAILPOINT"
 
 FAILPOINTS = frozenset(
     {
+        "join.before_asking",
+        "join.before_answer",
+        "join.answered",
         "queue.accept.before_commit",
         "queue.accept.after_commit",
         "queue.lease.before_commit",

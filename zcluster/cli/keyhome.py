@@ -1,0 +1,74 @@
+"""What the commands about keys share: the master's home, its ring, roles, and names for the shell.
+
+Rules kept here:
+- the home is worked on as it is on disk: its master may run or not, and a broken zcluster.toml keeps nobody from revoking a key;
+- a role that nobody has declared is a mistake here, although the ring would take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from zcluster.cli.connect import settings
+from zcluster.cli.options import State, completes
+from zcluster.errors import InvalidKey, UsageError
+from zcluster.keys.rights import ROLES
+
+if TYPE_CHECKING:
+    from zcluster.config import Home
+    from zcluster.keys import Ring
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def home_of(state: State) -> Home:
+    """The home that is meant."""
+    from zcluster.config import Home, default_home
+
+    return Home.of(state.home or default_home())
+
+
+def ring_of(home: Home) -> Ring:
+    """The ring in ``home``.
+
+    Raises:
+        InvalidKey: there is none, or it is broken.
+    """
+    from zcluster.keys import Ring
+
+    if not home.ring_file.exists():
+        raise InvalidKey(f"{home.path} has no ring of keys", hint="run `zcluster keys init` on the master, or give --home")
+    return Ring(home.ring_file)
+
+
+def check_known_role(state: State, role: str) -> str:
+    """``role`` itself, when it is one of the built-in roles or of the configuration in the home.
+
+    Raises:
+        UsageError: it is none of them. ConfigError: it is not built in, and the configuration cannot be read.
+    """
+    if role in ROLES:
+        return role
+    declared = [each.name for each in settings(state).settings.roles.role]
+    if role in declared:
+        return role
+    from zcluster.config import nearest
+
+    known = (*ROLES, *declared)
+    near = nearest(role, known)
+    hint = f"did you mean {near!r}?" if near else f"the roles are {', '.join(known)}"
+    raise UsageError(f"there is no role {role[:80]!r}", hint=hint)
+
+
+def role_option(
+    required: bool = True, default: str | None = None, help: str = "What the key's owner may do."
+) -> Callable[[F], F]:
+    """``--role ROLE``."""
+    return click.option(
+        "--role", required=required, default=default, metavar="ROLE", shell_complete=completes("role_names"), help=help,
+        show_default=default is not None,
+    )  # fmt: skip

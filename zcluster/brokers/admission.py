@@ -29,6 +29,7 @@ from zcluster.keys.pending import write_pending
 from zcluster.keys.tokens import join, refusal
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
+from zcluster.process.failpoints import failpoint
 from zcluster.wire import Bye, Message, Refusal
 from zcluster.wire.joining import Join, Joined, KnownKey
 
@@ -193,6 +194,7 @@ class Admission:
         except ZClusterError as error:
             self._desk.logger.error("no key was admitted, the ring cannot be changed: %s", error)
             outcomes = [NOT_NOTED] * len(batch)
+        failpoint("join.before_answer")
         for asked, outcome in zip(batch, outcomes, strict=True):
             self._answer(asked.route, self._told(asked, outcome))
 

@@ -46,7 +46,7 @@ DIGESTED = ("groups/", "config/", "ring/")
 """Prefixes of the store that are tables: workers have copies of them."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class MasterSide:
     """What only a master's parts get."""
 
@@ -60,8 +60,6 @@ class MasterSide:
     """Look at the ring now: it was changed here."""
     address_of: Callable[[Route], str] = lambda _route: ""
     """Where a connection comes from, as far as it is known."""
-    denied: Callable[[str, str], str] = lambda _public, _address: "unknown key"
-    """A key was not admitted, from this address; says why, for the log."""
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
@@ -85,7 +83,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     doors = MasterDoors(desk, master.machine, master.ring)
     admission = Admission(desk, master.machine, master.ring, master.look, master.address_of)
     master.on_ring_change.append(admission.ring_changed)
-    master.denied = admission.denied
+    master.on_unknown.append(admission.denied)
     nodes = MasterNodes(desk, master.machine, master.ring, master.look, master.address_of)
     master.on_ring_change.append(nodes.ring_changed)
     settings = desk.loaded().settings.audit

@@ -25,7 +25,8 @@ from zcluster.errors import InvalidKey, NotAllowed, UsageError
 
 if TYPE_CHECKING:
     from zcluster.config import Loaded
-    from zcluster.keys import InitialisedHome, KeyFile
+    from zcluster.keys import InitialisedHome
+    from zcluster.keys.rotation import OwnKey
     from zcluster.keys.tokens import TokenText
 
 
@@ -90,8 +91,8 @@ def worker(
     return serve(loaded, worker_key(loaded, token_of(join, join_file)))
 
 
-def worker_key(loaded: Loaded, token: TokenText | None) -> KeyFile:
-    """The key file of a worker, which has joined: with ``token``, or when somebody accepts it, where it has not yet.
+def worker_key(loaded: Loaded, token: TokenText | None) -> OwnKey:
+    """The key, and its file, of a worker, which has joined: with ``token``, or when somebody accepts it, where it has not yet.
 
     Raises:
         InvalidKey: there is no key file that it could be, or it is another node's. NotAllowed: it is no worker's, or the token is
@@ -99,6 +100,7 @@ def worker_key(loaded: Loaded, token: TokenText | None) -> KeyFile:
     """
     from zcluster.config import Home
     from zcluster.keys import KeyFile, joining_key_path, make_private_dir, worker_key_path
+    from zcluster.keys.rotation import OwnKey
     from zcluster.workers.joining import Joining, joined
 
     home, wanted, given = Home.of(loaded.home), loaded.settings.node.name, loaded.settings.worker.key
@@ -118,7 +120,7 @@ def worker_key(loaded: Loaded, token: TokenText | None) -> KeyFile:
     else:
         key_file = joined(Joining(path, token, wanted, loaded.settings.worker.master, say))
     key_file.check_user(path, "worker", ("worker",))
-    return key_file
+    return OwnKey(key_file, path)
 
 
 def prepare_home(loaded: Loaded) -> InitialisedHome:
@@ -189,6 +191,8 @@ def account(loaded: Loaded, key_file: KeyFile) -> list[str]:
         "",
         "to add a worker:",
         f"  zcluster keys new {name} --role worker --home {home}",
-        f"  zcluster worker --key {target}      (on another machine: copy that one file there first)",
+        f"  zcluster worker --key {target}",
+        "to add one on another machine, make the line to paste there:",
+        f"  zcluster token create --role worker --home {home}",
         f"to call it: zcluster dapi call node.info --home {home}",
     ]

@@ -29,6 +29,7 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Conflict, NoSuchNode, UsageError
 from zcluster.keys import Entry, Ring, fingerprint
+from zcluster.keys.rows import key_row
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Put
 
@@ -153,7 +154,7 @@ class MasterNodes:
             "drained": held is not None,
             "drained_by": held.by if held else None,
             "drained_at_s": held.at_s if held else None,
-            "key": _key(entry) if entry is not None else None,
+            "key": key_row(entry) if entry is not None else None,
             "revoked": [
                 {"fingerprint": fingerprint(each.public), "at": each.revoked_at} for each in revoked[-MAX_REVOKED:]
             ],
@@ -283,10 +284,3 @@ class MasterNodes:
 def _key_of(principal: str) -> str:
     """The store's key: printable whatever characters a public key has."""
     return PREFIX + principal.encode().hex()
-
-
-def _key(entry: Entry) -> Row:
-    return {
-        "name": entry.name, "role": entry.role, "fingerprint": fingerprint(entry.public), "public": entry.public,
-        "created_at": entry.created_at, "token": entry.token, "previous": len(entry.previous),
-    }  # fmt: skip

@@ -36,8 +36,9 @@ STEP_S = 3.0
 def doctor(state: State, node: str | None, timeout: float, key: Path | None, master: tuple[str, ...]) -> int:
     """Find what is wrong on the way to the master, or with a node.
 
-    It says the first thing that is wrong, and what to do. Without NODE: this machine's home and key file, then name, port, handshake, session, version, clock, disk. It also takes a
-    node's key file (--key worker-1.key), on the machine of a node that does not join. With NODE: what the master knows of it.
+    It says the first thing that is wrong, and what to do. Without NODE: this machine's home and key file, then name, port,
+    handshake, session, version, clock, disk. It also takes a node's key file (--key worker-1.key), on the machine of a node that
+    does not join. With NODE: what the master knows of it.
 
     Exit codes: 0 nothing is wrong, 1 something is, 3 there are warnings only.
     """

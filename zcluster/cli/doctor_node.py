@@ -48,6 +48,8 @@ async def _looked(c: AsyncClient, node: str, timeout_s: float) -> list[Finding]:
     row = await c.nodes.describe(node, timeout=timeout_s)
     status = await c.status()
     found = [Finding("master", "ok", f"{status['master']} of {status['cluster']} answers"), key_finding(row)]
+    if not row.get("key"):
+        found += await _waiting(c, node, timeout_s)
     found += session_findings(row, time.time())
     live = (row.get("session") is not None or row.get("role") == "master") and row.get("state") == "ready"
     if live:
@@ -63,7 +65,7 @@ def key_finding(row: Row) -> Finding:
     """Whether the ring has its key."""
     key, name = row.get("key"), row["name"]
     if key:
-        rotating = f", {key['previous']} older still admitted" if key.get("previous") else ""
+        rotating = f", {len(key['previous'])} older still admitted" if key.get("previous") else ""
         return Finding("key", "ok", f"{name} is admitted as {key['role']}: {key['fingerprint']}{rotating}")
     gone = row.get("revoked") or ()
     if gone:
@@ -71,6 +73,19 @@ def key_finding(row: Row) -> Finding:
         hint = f"make it a new one: zcluster keys new {name} --role worker, or zcluster token create"
         return Finding("key", "FAIL", f"the key of {name} was revoked at {last['at']}: {last['fingerprint']}", hint)
     return Finding("key", "FAIL", f"{name} has no key in the ring", f"zcluster keys new {name} --role worker")
+
+
+async def _waiting(c: AsyncClient, node: str, timeout_s: float) -> list[Finding]:
+    """Keys that ask to be admitted: one of them may be its new one."""
+    try:
+        rows = await c.call("keys.pending", target="master", timeout=timeout_s)
+    except ZClusterError as error:
+        return [Finding("pending", "skip", f"the keys that wait could not be asked: {error.message}")]
+    if not rows:
+        return [Finding("pending", "ok", "no key waits to be accepted")]
+    last = rows[-1]
+    said = f"{len(rows)} keys wait to be accepted, the last to try is {last['fingerprint']} from {last['address']}"
+    return [Finding("pending", "warn", said, f"if it is its: zcluster keys accept {node} --fingerprint {last['fingerprint']}")]
 
 
 def session_findings(row: Row, now_s: float) -> list[Finding]:

@@ -133,16 +133,15 @@ def description(row: Row, now_s: float) -> list[str]:
 
 def _who(row: Row) -> list[tuple[str, Any]]:
     key = row.get("key") or {}
-    grant = f", rights of {key['grant']}" if key.get("grant") else ""
     found: list[tuple[str, Any]] = [
         ("name", row["name"]),
-        ("role", f"{key.get('role') or row.get('role') or '-'}{grant}"),
+        ("role", key.get("role") or row.get("role")),
         ("key", key.get("fingerprint") or "none: it is not admitted"),
     ]
     if key.get("token"):
         found.append(("came by token", key["token"]))
     if key.get("previous"):
-        found.append(("older keys", f"{key['previous']} still admitted: its key is being rotated"))
+        found.append(("older keys", f"{len(key['previous'])} still admitted: its key is being rotated"))
     found += [("revoked key", f"{each['fingerprint']} at {each['at']}") for each in row.get("revoked") or ()]
     return found
 

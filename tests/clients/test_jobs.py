@@ -18,6 +18,7 @@ from zcluster.clients.jobs_blocking import Queue
 from zcluster.clients.link import ClientLink
 from zcluster.clients.queue import IDS_PER_CALL, AsyncQueue
 from zcluster.core.batch import Outgoing
+from zcluster.core.doors import Candidate
 from zcluster.core.link import LinkPolicy
 from zcluster.core.queue.job import State
 from zcluster.errors import (
@@ -35,6 +36,7 @@ from zcluster.errors import (
     ZClusterError,
 )
 from zcluster.keys import KeyFile, generate
+from zcluster.keys.rotation import OwnKey
 from zcluster.wire import Message, Refusal, Replies, ReplyGroup, Requests, Status, Welcome, WireLimits, decode, encode
 from zcluster.wire.jobs import (
     Accepted,
@@ -62,6 +64,8 @@ Answers = dict[str, Callable[[dict[str, Any]], Any]]
 class Master:
     """In place of the link's driver: it keeps what is sent, and says what the test wants said."""
 
+    place = Candidate("tcp://127.0.0.1:1")
+
     def __init__(self, *args: Any, **_options: Any) -> None:
         self.owner: ClientLink = args[2]
         self.jobs: list[tuple[Any, bytes]] = []
@@ -73,6 +77,8 @@ class Master:
         self.news = asyncio.Event()
 
     def start(self) -> None: ...
+
+    def use(self, public: str, secret: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -133,7 +139,7 @@ def played(
 
     async def main() -> None:
         key_file = KeyFile("anna", "client", "c", generate(), generate().public)
-        link = ClientLink(key_file, ["tcp://127.0.0.1:1"], LinkPolicy(), logging.getLogger("test"))
+        link = ClientLink(OwnKey(key_file), lambda _: [Candidate("tcp://127.0.0.1:1")], LinkPolicy(), logging.getLogger("test"))
         if up:
             link.link_up(WELCOME)
         client = AsyncClient()

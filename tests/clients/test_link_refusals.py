@@ -12,26 +12,27 @@ from zcluster.core.doors import Candidate
 from zcluster.core.link import LinkPolicy
 from zcluster.errors import NotAllowed, Unreachable, UnsupportedVersion, ZClusterError
 from zcluster.keys import KeyFile, generate
+from zcluster.keys.rotation import OwnKey
 
-NOWHERE = "tcp://127.0.0.1:1"
+NOWHERE, ELSEWHERE = Candidate("tcp://127.0.0.1:1"), Candidate("tcp://127.0.0.1:2")
 REFUSED = NotAllowed("refused")
 
 
 @pytest.mark.parametrize(("addresses", "errors", "ended"), [
     ([NOWHERE], [REFUSED], True),
     ([NOWHERE], [Unreachable("gone")], False),
-    ([Candidate(NOWHERE, "K"), Candidate(NOWHERE, "L")], [REFUSED], True),
-    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED], False),
-    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED, Unreachable("gone")], False),
-    ([NOWHERE, "tcp://127.0.0.1:2"], [REFUSED, REFUSED], True),
-    ([NOWHERE, "tcp://127.0.0.1:2"], [UnsupportedVersion("old")], True),
+    ([Candidate(NOWHERE.address, "K"), Candidate(NOWHERE.address, "L")], [REFUSED], True),
+    ([NOWHERE, ELSEWHERE], [REFUSED], False),
+    ([NOWHERE, ELSEWHERE], [REFUSED, Unreachable("gone")], False),
+    ([NOWHERE, ELSEWHERE], [REFUSED, REFUSED], True),
+    ([NOWHERE, ELSEWHERE], [UnsupportedVersion("old")], True),
 ])  # fmt: skip
 def test_it_gives_up_when_each_address_has_refused_it(
-    addresses: list[str | Candidate], errors: list[ZClusterError], ended: bool
+    addresses: list[Candidate], errors: list[ZClusterError], ended: bool
 ) -> None:
     async def body() -> None:
         key_file = KeyFile("anna", "client", "c", generate(), generate().public)
-        link = ClientLink(key_file, addresses, LinkPolicy(), logging.getLogger("test"))
+        link = ClientLink(OwnKey(key_file), lambda _key_file: addresses, LinkPolicy(), logging.getLogger("test"))
         waiting = asyncio.ensure_future(link.opened(60.0))
         for error in errors:
             link.link_down(error, False, 0.0)

@@ -17,6 +17,7 @@ from zcluster.clients.subscription import Subscription
 from zcluster.config import Home
 from zcluster.errors import NotAllowed
 from zcluster.keys import KeyFile, Ring
+from zcluster.keys.rotation import OwnKey
 
 FAST = {"session.heartbeat_s": 0.3}
 AGENTS = 5000
@@ -108,7 +109,7 @@ def test_an_agent_may_not_subscribe() -> None:
         async with LocalCluster(workers=0) as cluster:
             key_file = KeyFile.read(cluster.new_key("agent-1", "agent"))
             with pytest.raises(NotAllowed):
-                async with asyncio.timeout(30), Subscription(key_file, b"beat") as events:
+                async with asyncio.timeout(30), Subscription(OwnKey(key_file), b"beat") as events:
                     async for _ in events:
                         raise AssertionError("an agent heard what is published")
 
@@ -119,7 +120,7 @@ def test_a_revoked_key_hears_nothing_more() -> None:
     async def main() -> None:
         async with LocalCluster(workers=0, settings=FAST) as cluster:
             key_file = KeyFile.read(cluster.new_key("gone", "client"))
-            async with asyncio.timeout(30), Subscription(key_file, b"beat") as events:
+            async with asyncio.timeout(30), Subscription(OwnKey(key_file), b"beat") as events:
                 heard = aiter(events)
                 await anext(heard)
                 Ring(Home.of(cluster.home).ring_file).revoke("gone")

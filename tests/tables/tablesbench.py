@@ -18,6 +18,7 @@ from zcluster.core.tables.names import prefix_of
 from zcluster.core.tables.state import CopyState, read_state, state_key
 from zcluster.errors import ZClusterError
 from zcluster.keys import KeyFile, generate
+from zcluster.keys.rotation import OwnKey
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Change, Delete, Put
 from zcluster.store.memory import MemoryStore
@@ -112,7 +113,7 @@ class Worker(Table):
         self.asked: list[Ask] = []
         self.uplink = Uplink(self.flush)
         key_file = KeyFile("w", "worker", "c", generate(), generate().public)
-        self.tables = WorkerTables(self.desk, self.uplink, key_file, ["groups", "config"])
+        self.tables = WorkerTables(self.desk, self.uplink, OwnKey(key_file), ["groups", "config"])
 
     def flush(self) -> None:
         for message, bodies in self.uplink.take([]):

@@ -27,12 +27,14 @@ from zcluster.core.agents.keeping import LEASE_BEATS, Facts, Keeper, NodeChoice,
 from zcluster.core.batch import Outgoing
 from zcluster.core.link import Link, LinkPolicy
 from zcluster.errors import ZClusterError
-from zcluster.keys import KeyFile
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import Socket
 from zcluster.net.link import LinkDriver
+from zcluster.net.rekeying import Rekeying
 from zcluster.nodes.sampling import Sampler
 from zcluster.wire import VERSIONS, Beat, Bye, Hello, Message, Refusal, Welcome
 from zcluster.wire.agents import Doors, Grab, Settings, Shared
+from zcluster.wire.rotation import NextKey, Rotate, Rotated
 
 _random = secrets.SystemRandom()
 
@@ -70,7 +72,8 @@ class Told:
 class Agent:
     """One agent in the current event loop."""
 
-    def __init__(self, around: Surroundings, key_file: KeyFile, told: Told, state: AgentState, files: SharedFiles | None) -> None:
+    def __init__(self, around: Surroundings, own: OwnKey, told: Told, state: AgentState, files: SharedFiles | None) -> None:
+        key_file = own.key_file
         self.name = key_file.name
         self.node = ""
         """The node that it has its session with; empty without one."""
@@ -90,9 +93,10 @@ class Agent:
         self._instance = secrets.token_hex(8)
         self._link = Link(self._hello(), [self._choice.next()], around.policy)
         self._driver = LinkDriver(
-            around.context, self._link, self, public=key_file.pair.public, secret=key_file.pair.secret,
+            around.context, self._link, self, public=own.current.public, secret=own.current.secret,
             master_public=key_file.master_public, jitter=around.draw, logger=around.logger, monitored=around.monitored,
         )  # fmt: skip
+        self._rekeying = Rekeying(own, self._driver, lambda now: self._choice.know(now.known), around.logger)
 
     def start(self, held: dict[str, str] | None = None) -> None:
         """Begin; ``held`` are the shared files that are here."""
@@ -102,6 +106,7 @@ class Agent:
     def close(self) -> None:
         """Say BYE and end."""
         self._orders.stop()
+        self._rekeying.close()
         self._driver.close()
 
     async def finished(self) -> None:
@@ -115,6 +120,7 @@ class Agent:
         fields = {"at": welcome.master, "address": self._link.places.now.address, "session": welcome.session}
         self._around.logger.info("joined", extra={"fields": fields})
         self._choice.joined(welcome.master)
+        self._rekeying.link_up()
         self._address = own_address()
         self._keeper.forget()
         self._pace(self._around.draw())
@@ -126,6 +132,7 @@ class Agent:
         level = logging.WARNING if was_up else quiet
         fields = {"at": self.node, "retry_s": round(retry_s, 3)}
         self._around.logger.log(level, "lost: %s" if was_up else "%s", error, extra={"fields": fields})
+        self._rekeying.link_down(error)
         self._left()
         self._aim()
 
@@ -150,7 +157,10 @@ class Agent:
             case Bye(draining=True):
                 self._around.logger.info("the node is shutting down", extra={"fields": {"at": self.node}})
                 self._move_soon(self._choice.leave(self.node))
+            case Rotate() | Rotated() | NextKey():
+                self._rekeying.receive(message)
             case Refusal():
+                self._rekeying.receive(message)
                 self._around.logger.warning("the node refused a message: %s", message.message)
 
     def link_beat(self) -> Beat:

@@ -26,6 +26,7 @@ from zcluster.core.link import LinkPolicy
 from zcluster.errors import EXIT_OK, UsageError, ZClusterError
 from zcluster.files.durable import disk_error
 from zcluster.keys import KeyFile, fingerprint
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import new_context
 from zcluster.nodes.sampling import Sampler
 from zcluster.process import Lifetime, set_level, start_logging
@@ -53,10 +54,10 @@ class AgentOptions:
     log_format: str = "auto"
 
 
-def serve(key_file: KeyFile, options: AgentOptions) -> int:
+def serve(own: OwnKey, options: AgentOptions) -> int:
     """Run one agent until it is told to stop; returns its exit code."""
-    logger = start_logging(options.log_level, options.log_format, key_file.name)
-    return _run(_one(key_file, options, logger))
+    logger = start_logging(options.log_level, options.log_format, own.key_file.name)
+    return _run(_one(own, options, logger))
 
 
 def simulate(key_files: Sequence[KeyFile], options: AgentOptions) -> int:
@@ -108,7 +109,7 @@ def _lifetime(logger: logging.Logger) -> Lifetime:
     return Lifetime(asyncio.get_running_loop(), lambda: logger.info(note))
 
 
-async def _one(key_file: KeyFile, options: AgentOptions, logger: logging.Logger) -> int:
+async def _one(own: OwnKey, options: AgentOptions, logger: logging.Logger) -> int:
     lifetime = _lifetime(logger)
     ends = _Ends(lifetime, 1)
     context = new_context()
@@ -121,8 +122,8 @@ async def _one(key_file: KeyFile, options: AgentOptions, logger: logging.Logger)
     around = Surroundings(
         context, sampler, logger, POLICY, system(), ends.ended, level=lambda level: set_level(level or options.log_level)
     )
-    agent = Agent(around, key_file, Told(options.nodes, host_name(), options.labels), state, files)
-    fields = {"key": fingerprint(key_file.pair.public), "state": options.state_dir, "files": options.files_dir}
+    agent = Agent(around, own, Told(options.nodes, host_name(), options.labels), state, files)
+    fields = {"key": fingerprint(own.current.public), "state": options.state_dir, "files": options.files_dir}
     logger.info("agent starts", extra={"fields": fields})
     agent.start(held)
     await lifetime.stopped()
@@ -176,7 +177,7 @@ async def _many(key_files: Sequence[KeyFile], options: AgentOptions, logger: log
     logger.info("agents start", extra={"fields": {"count": len(key_files), "monitored": monitored}})
     for number, key_file in enumerate(key_files, 1):
         told = Told(options.nodes, key_file.name, options.labels)
-        agents.append(Agent(around, key_file, told, AgentState(None, logger), None))
+        agents.append(Agent(around, OwnKey(key_file), told, AgentState(None, logger), None))
         agents[-1].start()
         if number % START_TURN == 0:
             await asyncio.sleep(START_EVERY_S)

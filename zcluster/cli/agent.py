@@ -51,6 +51,7 @@ def agent(
     leave_out_unused()
     from zcluster.agents.process import AgentOptions, serve
     from zcluster.agents.process import simulate as simulate_agents
+    from zcluster.keys.rotation import OwnKey
 
     loaded = settings(state)
     for text in nodes:
@@ -66,7 +67,7 @@ def agent(
     key_file = _agent_key(key)
     place = state_dir if state_dir is not None else loaded.home / "data" / "agents" / key_file.name
     chosen = AgentOptions(nodes, options.labels, place, files_dir or place / "files", log.level, log.format)
-    return serve(key_file, chosen)
+    return serve(OwnKey(key_file, key), chosen)
 
 
 def parse_labels(words: tuple[str, ...]) -> dict[str, str]:

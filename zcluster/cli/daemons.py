@@ -25,7 +25,7 @@ from zcluster.errors import InvalidKey, NotAllowed, UsageError
 
 if TYPE_CHECKING:
     from zcluster.config import Loaded
-    from zcluster.keys import InitialisedHome
+    from zcluster.keys import InitialisedHome, KeyFile
     from zcluster.keys.rotation import OwnKey
     from zcluster.keys.tokens import TokenText
 

@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from zcluster.clients import events as events_module
+from zcluster.clients import logs as logs_module
 from zcluster.clients.checks import (
     check_idempotent,
     check_priority,
@@ -47,10 +48,11 @@ from zcluster.clients.result import Result
 from zcluster.clients.sinkqueue import SinkQueue
 from zcluster.config import Home, default_home
 from zcluster.core.calls import Call, decode_error
-from zcluster.core.doors import Candidate, candidates
+from zcluster.core.doors import Candidate, candidates, of_master
 from zcluster.core.link import LinkPolicy
 from zcluster.errors import UsageError
-from zcluster.keys import KeyFile
+from zcluster.keys import KeyFile, fingerprint
+from zcluster.keys.rotation import DEFAULT_OVERLAP_S, OwnKey, check_overlap
 from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
 
@@ -91,7 +93,8 @@ class AsyncClient(ClusterCalls, JobCalls):
         self._home, self._key = checked_path("home", home), checked_path("key", key)
         self._masters = checked_addresses(master)
         self._link: ClientLink | None = None
-        self.key_file: KeyFile | None = None
+        self.own: OwnKey | None = None
+        """The key that it uses, once it is connected."""
 
     async def __aenter__(self) -> AsyncClient:
         await self.connect()
@@ -112,15 +115,34 @@ class AsyncClient(ClusterCalls, JobCalls):
         path = _key_path(self._home, self._key)
         key_file = KeyFile.read(path)
         key_file.check_user(path, "client", CLIENT_ROLES)
-        self.key_file = key_file
-        given = [checked_address(text) for text in self._masters]
-        addresses = candidates(given, key_file.known) if given else [Candidate(address) for address in key_file.addresses]
-        self._link = link = ClientLink(key_file, addresses, LinkPolicy(), _logger)
+        self.own = OwnKey(key_file, path)
+        self._link = link = ClientLink(self.own, self._places, LinkPolicy(), _logger)
         try:
             await link.opened(self._timeout_s)
         except BaseException:
             await self.close()
             raise
+
+    @property
+    def key_file(self) -> KeyFile | None:
+        """What the key file says; None before the first connection."""
+        return None if self.own is None else self.own.key_file
+
+    async def rotate_key(self, overlap_s: float = DEFAULT_OVERLAP_S) -> dict[str, Any]:
+        """Have another key in place of the one that this client uses: {name, fingerprint, overlap_s}.
+
+        It is made here, written to the key file and then admitted by the master; the session moves to it, and what is under way
+        goes on. The older one is admitted for ``overlap_s`` more. Only with the key file's owner's rights, and connected to the
+        master itself.
+
+        Raises:
+            ZClusterError: the file cannot be written, or the master does not take it; the key is the same then.
+        """
+        link, own = self.open_link(), self.own
+        check_overlap(overlap_s)
+        answer = await link.rotate(overlap_s)
+        name = "" if own is None else own.key_file.name
+        return {"name": name, "fingerprint": fingerprint(answer.public), "overlap_s": answer.overlap_s}
 
     async def close(self) -> None:
         """Leave the cluster; open calls end with Unreachable."""
@@ -294,6 +316,20 @@ class AsyncClient(ClusterCalls, JobCalls):
         """
         return events_module.read(self, after, names=names, since_s=since_s, follow=follow, limit=limit)
 
+    def logs(
+        self, target: str = "master", *, lines: int = 100, level: str = "debug", follow: bool = False
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The newest lines of the logs of the nodes that ``target`` means: {time, level, node, message, fields}. For admins.
+
+        Args:
+            lines: how many at most, 0 to 2,000; of several nodes the newest of all, in the order of their times.
+            level: only lines of this level (debug, info, warning, error) and above.
+            follow: go on for ever with each line as it is written, over lost connections and nodes that start again.
+
+        A node that does not answer is a line too, with ``error``; the error is raised when none does.
+        """
+        return logs_module.read(self, target, lines=lines, level=level, follow=follow)
+
     def messages(self, as_name: str = "") -> Messages:
         """What other clients send to ``as_name`` (default: the name of the key), as Message; a newer one ends the older."""
         return Messages(self.open_link, checked_text("as_name", as_name))
@@ -317,14 +353,18 @@ class AsyncClient(ClusterCalls, JobCalls):
         """
         from zcluster.clients.subscription import Subscription
 
-        key_file = self.key_file
-        if key_file is None:
+        own = self.own
+        if own is None:
             raise UsageError("the client is not connected", hint="use it with `async with`")
-        async with Subscription(key_file, b"nodes") as subscription:
+        async with Subscription(own, b"nodes") as subscription:
             async for event in subscription:
                 yield event
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _places(self, key_file: KeyFile) -> list[Candidate]:
+        given = [checked_address(text) for text in self._masters]
+        return candidates(given, key_file.known) if given else of_master(key_file.addresses, key_file.known)
 
     def open_link(self) -> ClientLink:
         """What keeps its session; raises UsageError while it is closed."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from zcluster import __version__
@@ -33,9 +33,11 @@ from zcluster.errors import (
     error_from_dict,
 )
 from zcluster.keys import KeyFile
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import new_context
 from zcluster.net.link import LinkDriver
 from zcluster.net.reader import Alarm
+from zcluster.net.rekeying import Rekeying
 from zcluster.wire import (
     VERSIONS,
     Beat,
@@ -54,6 +56,7 @@ from zcluster.wire import (
 )
 from zcluster.wire.agents import Note
 from zcluster.wire.jobs import Accepted, Follow, Jobs, Outcomes
+from zcluster.wire.rotation import NextKey, Rotate, Rotated
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """The largest frame a client takes: its master, whose key it knows, may be configured to send large chunks."""
@@ -73,7 +76,7 @@ class ClientLink:
     """One client's session, kept open."""
 
     def __init__(
-        self, key_file: KeyFile, addresses: Sequence[str | Candidate], policy: LinkPolicy, logger: logging.Logger
+        self, own: OwnKey, addresses: Callable[[KeyFile], Sequence[Candidate]], policy: LinkPolicy, logger: logging.Logger
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
@@ -92,15 +95,17 @@ class ClientLink:
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._last_error: ZClusterError | None = None
         self._refusals = 0
-        self._address_count = len({choice if isinstance(choice, str) else choice.address for choice in addresses})
+        places = addresses(own.key_file)
+        self._address_count = len({place.address for place in places})
         self._ended: ZClusterError | None = None
         self._alarm = Alarm(self.loop, self._due)
         self._context = new_context()
         hello = Hello(versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8))
         self._driver = LinkDriver(
-            self._context, Link(hello, addresses, policy), self, public=key_file.pair.public, secret=key_file.pair.secret,
-            master_public=key_file.master_public, jitter=_random.random, logger=logger, wire_limits=FRAME_LIMITS,
+            self._context, Link(hello, places, policy), self, public=own.current.public, secret=own.current.secret,
+            master_public=own.key_file.master_public, jitter=_random.random, logger=logger, wire_limits=FRAME_LIMITS,
         )  # fmt: skip
+        self._rekeying = Rekeying(own, self._driver, lambda now: self._driver.redirect(addresses(now)), logger)
         self._driver.start()
 
     async def opened(self, timeout_s: float) -> None:
@@ -161,6 +166,10 @@ class ClientLink:
         """Why the master does not want this key, when that was its last word."""
         return self._last_error if isinstance(self._last_error, FATAL) and not self.calls.up else None
 
+    async def rotate(self, overlap_s: float) -> Rotated:
+        """Have another key; see Rekeying.rotate."""
+        return await self._rekeying.rotate(overlap_s)
+
     def say(self, message: Message) -> None:
         """Send a message of its own, when there is a session."""
         if self.calls.up:
@@ -174,6 +183,7 @@ class ClientLink:
         if self.notes is not None:
             self.notes.end()
         self._alarm.cancel()
+        self._rekeying.close()
         self._driver.close()
         self._context.term()
         self._fail_all(Unreachable("the client was closed"))
@@ -185,6 +195,7 @@ class ClientLink:
     def link_up(self, welcome: Welcome) -> None:
         self.session, self.cluster, self.master = welcome.session, welcome.cluster, welcome.master
         self.name = welcome.name
+        self._rekeying.link_up()
         self.calls.session_up(welcome, self.loop.time())
         _settle(self.submitting.session_up(welcome))
         self.following.session_up()
@@ -196,7 +207,8 @@ class ClientLink:
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
         self._last_error = error
         self.name = ""
-        if isinstance(error, FATAL) and not self._opened.done():
+        another = self._rekeying.link_down(error)
+        if isinstance(error, FATAL) and not self._opened.done() and not another:
             self._refusals += 1
             # One door may not know a new key yet that another, or the master, admits.
             if not isinstance(error, NotAllowed) or self._refusals >= self._address_count:
@@ -246,8 +258,11 @@ class ClientLink:
                         call.sink.put(status, node, leg, body)
             case Bye(draining=True):
                 self.submitting.drain()
+            case Rotate() | Rotated() | NextKey():
+                self._rekeying.receive(message)
             case Refusal():
-                self._refused(message)
+                if not self._rekeying.receive(message):
+                    self._refused(message)
             case Catalog():
                 calls.idempotent = frozenset(message.idempotent)
             case Note() if self.notes is not None:

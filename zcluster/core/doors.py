@@ -168,6 +168,10 @@ def fitting(doors: Iterable[Door]) -> list[Door]:
 
 def worth_telling(told: Sequence[Door], now: Sequence[Door]) -> bool:
     """Whether ``now`` differs from what was ``told`` by more than a few agents: then everybody hears of it."""
-    if [(door.node, door.public, door.addresses) for door in told] != [(door.node, door.public, door.addresses) for door in now]:
+    if [_where(door) for door in told] != [_where(door) for door in now]:
         return True
     return any(abs(old.agents - new.agents) > max(FEW_AGENTS, old.agents // 4) for old, new in zip(told, now, strict=True))
+
+
+def _where(door: Door) -> tuple[object, ...]:
+    return (door.node, door.public, door.next, door.addresses)

@@ -29,6 +29,7 @@ from zcluster.net.guard import Guard, Told
 from zcluster.net.monitor import SERVER_EVENTS, watch
 from zcluster.net.pulse import Pulse
 from zcluster.net.reader import FLUSH_BYTES, Reader
+from zcluster.net.rebinding import Rebinding
 from zcluster.net.stalled import LONG_OVERHEAD_BYTES, SHORT_BYTES, SHORT_OVERHEAD_BYTES, wire_bytes
 from zcluster.net.subscribers import Subscribers
 from zcluster.net.zap import Strangers, Zap
@@ -108,6 +109,7 @@ class Front:
                 socket.close(linger=0)
             self._zap.close()
             raise
+        self._listening = [Rebinding(socket) for socket in self._servers()]
         self._start(subscribes or _nobody, frame_bytes, turned_away)
 
     def _start(self, subscribes: Callable[[str], bool], frame_bytes: int, told: Told) -> None:
@@ -167,12 +169,20 @@ class Front:
         """
         now = self._loop.time()
         newcomers = self._expected.any_other(admitted, now)
-        self._sessions.read_all()
-        out = self._sessions.connections.of_other_keys(admitted, newcomers)
+        out = self._sessions.out(admitted, newcomers)
         self._sessions.cut([each for each in out if not each.public], REVOKED)
         self._pulse.cut_soon([each for each in out if each.public], now)
         if self._subscribers is not None:
             self._subscribers.keys_changed(newcomers)
+
+    def rekey(self, keys: FrontKeys) -> None:
+        """Who connects from now on meets this key; who is connected stays.
+
+        Raises:
+            Unreachable: the system does not let us; the older key stays in use.
+        """
+        for listening in self._listening:
+            listening.rekey(keys.public, keys.secret)
 
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""

@@ -89,6 +89,8 @@ class Door(Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: NodeName
     public: Annotated[str, Meta(max_length=40)]
     """Its CURVE public key, Z85."""
+    next: Annotated[str, Meta(max_length=40)] = ""
+    """The key that it will have soon, or has already; empty: none is known."""
     addresses: Annotated[list[Short], Meta(max_length=16)]
     agents: Count = 0
     """How many agents have a session there: the fewer, the better."""

@@ -26,8 +26,8 @@ from zcluster.core.limits import MasterLimits
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity
 from zcluster.core.roster import AGENT_ROLE, SHARED_ROLES
-from zcluster.errors import PeerError
-from zcluster.keys import KeyFile, may_call, may_send_at_door
+from zcluster.errors import PeerError, Unreachable
+from zcluster.keys import KeyFile, KeyPair, fingerprint, may_call, may_send_at_door
 from zcluster.net.context import Socket
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
@@ -36,6 +36,8 @@ from zcluster.nodes.limits import machine_limits
 from zcluster.nodes.turnedaway import TurnedAway
 from zcluster.wire import Message, Welcome, WireLimits, decode
 from zcluster.wire.agents import Carry, Doors
+from zcluster.wire.rotation import NextKey
+from zcluster.workers.nextkeys import NextKeys
 from zcluster.workers.uplink import Uplink
 
 LAST_WORDS_MS = 500
@@ -80,6 +82,8 @@ class Door:
         self._ring: Mapping[str, Identity] = {}
         self._front: Front | None = None
         self._alarm = Alarm(loop, self._due)
+        self._next_keys = NextKeys(self.machine)
+        self._rekeying: asyncio.TimerHandle | None = None
         uplink.attach(self)
 
     @property
@@ -110,6 +114,17 @@ class Door:
         what = "the door is open; it admits nobody until the ring has been copied from the master"
         self._logger.info(what, extra={"fields": fields})
 
+    def rekey_in(self, delay_s: float, pair: KeyPair) -> None:
+        """Prove itself with ``pair`` in ``delay_s``; until then with the older one, which is what most know."""
+        if self._rekeying is not None:
+            self._rekeying.cancel()
+        self._rekeying = self._loop.call_later(delay_s, self._rekey, pair)
+
+    def tell_next(self, message: NextKey) -> None:
+        """A key is to follow another: tell the agents here, and those that come."""
+        self._next_keys.tell(message)
+        self._wake()
+
     def apply(self, loaded: Loaded) -> None:
         """The configuration file was read again."""
         self.machine.apply(_limits(loaded.settings))
@@ -135,6 +150,8 @@ class Door:
     def close(self) -> None:
         """Say BYE to everyone and listen no more."""
         self._alarm.cancel()
+        if self._rekeying is not None:
+            self._rekeying.cancel()
         front = self._front
         if front is not None:
             self.machine.close(self._loop.time())
@@ -146,6 +163,7 @@ class Door:
     # -- a part of the session with the master ----------------------------------------------------------------------
 
     def link_up(self, welcome: Welcome) -> None:
+        self._next_keys.forget()  # the master tells what there is
         self._forwarder.master_up(welcome.frame_bytes)
 
     def link_down(self) -> None:
@@ -213,6 +231,16 @@ class Door:
     def _is_client(self, public: str) -> bool:
         identity = self._ring.get(public)
         return identity is not None and identity.role in SHARED_ROLES
+
+    def _rekey(self, pair: KeyPair) -> None:
+        self._rekeying, self._pair = None, pair
+        if self._front is not None:
+            try:
+                self._front.rekey(FrontKeys(pair.public, pair.secret))
+            except Unreachable as error:
+                self._logger.error("the door keeps its older key: %s", error)
+            else:
+                self._logger.info("the door has another key", extra={"fields": {"key": fingerprint(pair.public)}})
 
     def _due(self) -> None:
         try:

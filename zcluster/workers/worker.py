@@ -22,6 +22,7 @@ import zmq
 from zcluster import __version__
 from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.batch import Outgoing
+from zcluster.core.doors import Candidate, of_master
 from zcluster.core.eventflood import Flood
 from zcluster.core.link import Link, LinkPolicy
 from zcluster.core.peers import Event
@@ -31,48 +32,55 @@ from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, ZClusterError
 from zcluster.keys import KeyFile, fingerprint, may_call
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import Socket, new_context
 from zcluster.net.link import LinkDriver, Owner
 from zcluster.net.reader import Alarm
+from zcluster.net.rekeying import Rekeying
 from zcluster.nodes.data import NodeData, open_data
 from zcluster.nodes.desk import Desk, Part
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, FunctionInfo, Hello, Message, Refusal, Welcome, WireLimits
+from zcluster.wire.rotation import NextKey
 from zcluster.workers.door import Door
 from zcluster.workers.events import WorkerEvents
 from zcluster.workers.handover import Knock, lock_or_replace
 from zcluster.workers.parts import DIGESTED, worker_parts
+from zcluster.workers.roles import WorkerRoles
+from zcluster.workers.tables import WorkerTables
 from zcluster.workers.trees import WorkerTrees
 from zcluster.workers.uplink import Uplink
 
 _random = secrets.SystemRandom()
 
 
-def serve(loaded: Loaded, key_file: KeyFile, *, ready: Callable[[Welcome], None] | None = None) -> int:
+def serve(loaded: Loaded, own: OwnKey, *, ready: Callable[[Welcome], None] | None = None) -> int:
     """Run a worker until it is told to stop; returns its exit code.
 
     Args:
-        loaded: its configuration. key_file: who it is, and where its master is.
+        loaded: its configuration. own: who it is, and where its master is.
         ready: called at each admission by the master.
     """
-    logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, key_file.name)
-    return run_daemon(Worker(loaded, key_file, logger, ready).run())
+    logger = start_logging(loaded.settings.log.level, loaded.settings.log.format, own.key_file.name)
+    return run_daemon(Worker(loaded, own, logger, ready).run())
 
 
 class Worker:
     """One worker in the current event loop."""
 
     def __init__(
-        self, loaded: Loaded, key_file: KeyFile, logger: logging.Logger, ready: Callable[[Welcome], None] | None = None
+        self, loaded: Loaded, own: OwnKey, logger: logging.Logger, ready: Callable[[Welcome], None] | None = None
     ) -> None:
         settings = loaded.settings
         self._loaded = loaded
         self._logger = logger
         self._ready = ready
-        self._key_file = key_file
+        self._own = own
+        self._key_file = key_file = own.key_file
         self._flood = Flood()
         self._error: ZClusterError | None = None
         self._welcome: Welcome | None = None
+        self._ending = asyncio.Event()
         modules = settings.functions.modules
         sampler = ResourceSampler(loaded.home if loaded.home.is_dir() else loaded.home.parent)
         functions = node_functions(key_file.name, "worker", version=__version__, sampler=sampler)
@@ -104,8 +112,10 @@ class Worker:
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
             sampler=self._sampler, logger=self._logger,
         )  # fmt: skip
+        self.uplink.attach(WorkerRoles(self._node.rights))
         self._door.open(context)
         self._driver = self._link(context, self._hello(settings.worker.slots, self._node.infos()), self, self._trees.receive_bulk)
+        self._rekeying = Rekeying(self._own, self._driver, self._learnt, self._logger, self._rekeyed)
         fields = {"key": fingerprint(key_file.pair.public), "functions": len(self._functions)}
         self._logger.info("worker starts", extra={"fields": fields})
         for part in self._parts:
@@ -115,6 +125,7 @@ class Worker:
         await self._lifetime.stopped()
         await self._drain(settings.session.drain_s)
         self._trees.close()
+        self._rekeying.close()
         self._driver.close()
         self._door.close()
         for part in reversed(self._parts):
@@ -127,20 +138,32 @@ class Worker:
     def _hello(self, slots: int, functions: list[FunctionInfo]) -> Hello:
         return Hello(
             versions=list(VERSIONS), software=__version__, instance=secrets.token_hex(8), slots=slots, functions=functions,
-            door=list(self._door.addresses), parts=["tables", "agents"],
+            door=list(self._door.addresses), parts=["tables", "agents", "rights"],
         )  # fmt: skip
 
     def _link(
         self, context: zmq.Context[Socket], hello: Hello, owner: Owner, bulk: Callable[[memoryview], None] | None = None
     ) -> LinkDriver:
-        settings, key_file = self._loaded.settings, self._key_file
+        settings, key_file, pair = self._loaded.settings, self._own.key_file, self._own.current
         times = settings.session
         policy = LinkPolicy(times.hello_timeout_s, times.reconnect_base_s, times.reconnect_max_s)
         return LinkDriver(
-            context, Link(hello, settings.worker.master or key_file.addresses, policy), owner, public=key_file.pair.public,
-            secret=key_file.pair.secret, master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
+            context, Link(hello, self._places(key_file), policy), owner, public=pair.public, secret=pair.secret,
+            master_public=key_file.master_public, jitter=_random.random, logger=self._logger,
             wire_limits=WireLimits(frame_bytes=settings.limits.frame_bytes), bulk=bulk,
         )  # fmt: skip
+
+    def _places(self, key_file: KeyFile) -> list[Candidate]:
+        return of_master(self._loaded.settings.worker.master or key_file.addresses, key_file.known)
+
+    def _learnt(self, key_file: KeyFile) -> None:
+        self._driver.redirect(self._places(key_file))
+
+    def _rekeyed(self, overlap_s: float) -> None:
+        for part in self._parts:
+            if isinstance(part, WorkerTables):
+                part.rekey()
+        self._door.rekey_in(overlap_s, self._own.current)
 
     def _knock(self, context: zmq.Context[Socket]) -> LinkDriver:
         link = self._link(context, self._hello(0, []), Knock())
@@ -151,9 +174,9 @@ class Worker:
         desk = Desk(
             name=self._key_file.name, role="worker", home=Home.of(self._loaded.home), loaded=lambda: self._loaded,
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
-            sampler=self._sampler, store=data.store, book=data.book, sessions=self._door.machine,
+            sampler=self._sampler, store=data.store, book=data.book, sessions=self._door.machine, ending=self._ending,
         )  # fmt: skip
-        return worker_parts(desk, self.uplink, self._door, self._key_file)
+        return worker_parts(desk, self.uplink, self._door, self._own)
 
     def _note(self, noted: Event) -> None:
         for event in self._flood.thinned([noted], self._loop.time()):
@@ -167,6 +190,7 @@ class Worker:
         fields = {"cluster": welcome.cluster, "master": welcome.master, "session": welcome.session}
         self._logger.info("joined", extra={"fields": fields})
         self._welcome = welcome
+        self._rekeying.link_up()
         self._node.apply(self._agreed())
         self._trees.link_up(welcome)
         self.uplink.link_up(welcome)
@@ -174,6 +198,7 @@ class Worker:
             self._ready(welcome)
 
     def link_down(self, error: ZClusterError, was_up: bool, retry_s: float) -> None:
+        self._rekeying.link_down(error)
         self._node.session_lost()
         self._trees.link_down()
         self.uplink.link_down()
@@ -191,6 +216,11 @@ class Worker:
     def link_message(self, message: Message, data: bytes, offset: int) -> None:
         if isinstance(message, Refusal):
             self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
+        if message.kind in Rekeying.kinds:
+            self._rekeying.receive(message)
+            if isinstance(message, NextKey):
+                self._door.tell_next(message)
+            return
         if self._trees.receive(message, data) or self.uplink.receive(message, data, offset):
             return
         self._node.receive(message, data, offset)
@@ -221,6 +251,7 @@ class Worker:
         self._alarm.set(self._node.next_deadline())
 
     async def _drain(self, drain_s: float) -> None:
+        self._ending.set()
         if self._driver.up:
             self._logger.info("draining", extra={"fields": {"in_flight": self._node.in_flight}})
             self._driver.say(Bye(code="draining", message="the worker is shutting down", draining=True))

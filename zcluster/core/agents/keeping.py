@@ -121,6 +121,10 @@ class NodeChoice:
         self._lost = ""
         self._settled = False
 
+    def know(self, keys: KnownKeys) -> None:
+        """The key file says something else now."""
+        self._keys = keys
+
     @property
     def doors(self) -> list[Door]:
         """What is known of doors, to be kept for the next start."""
@@ -198,12 +202,12 @@ class NodeChoice:
             away[0], away[1] = away[1], away[0]
         ordered = away + [text for text in shuffled if text not in away]
         ways = {text: self._candidates(text) for text in ordered}
-        sure = [(text, found[0]) for text, found in ways.items() if found and self._is_known(text)]
+        sure = [(text, place) for text, found in ways.items() if self._is_known(text) for place in self._likely(text, found)]
         unsure = {text: found for text, found in ways.items() if not found or not self._is_known(text)}
         depth = max((len(found) for found in unsure.values()), default=0)
         guesses = [(text, found[rank]) for rank in range(depth) for text, found in unsure.items() if rank < len(found)]
         if unsure:
-            known = [(text, found) for text in self._fallback for found in self._candidates(text)[:1]]
+            known = [(text, place) for text in self._fallback for place in self._likely(text, self._candidates(text))]
             return [*sure, *guesses[: len(unsure)], *known, *guesses[len(unsure) :]]
         return sure
 
@@ -211,12 +215,19 @@ class NodeChoice:
         proven = self._proven.get(text)
         if proven is not None:
             door = self._doors.get(proven[0])
-            return [proven[1] if door is None else Candidate(proven[1].address, door.public)]
-        doors = [KnownNode(door.node, door.public, tuple(door.addresses)) for door in self._doors.values()]
+            known = [proven[1].public] if door is None else _publics(door)
+            masters = self._keys.masters if proven[1].public in self._keys.masters else ()
+            return [Candidate(proven[1].address, public) for public in dict.fromkeys([*known, *masters])]
+        doors = [KnownNode(door.node, door.public, tuple(door.addresses), door.next) for door in self._doors.values()]
         try:
-            return candidates([text], KnownKeys(self._keys.master, (*self._keys.nodes, *doors)))
+            return candidates([text], KnownKeys(self._keys.master, (*self._keys.nodes, *doors), self._keys.next))
         except UsageError:
             return []  # a node that only the master can tell of
+
+    def _likely(self, text: str, found: list[Candidate]) -> list[Candidate]:
+        """Of what may be tried at an address whose node is known, what is worth it."""
+        masters = [place for place in found if place.public in self._keys.masters]
+        return masters if masters and split_node(text)[1] in self._masters else found
 
     def _is_known(self, text: str) -> bool:
         """Whether it is known which key answers at an address."""
@@ -227,8 +238,8 @@ class NodeChoice:
     def _ways_to(self, door: Door) -> list[tuple[str, Candidate]]:
         given = [text for text in self._given if self._node_of(text) == door.node]
         if given:
-            return [(text, Candidate(split_node(text)[1], door.public)) for text in given]
-        return [(address, Candidate(address, door.public)) for address in door.addresses]
+            return [(text, Candidate(split_node(text)[1], public)) for text in given for public in _publics(door)]
+        return [(address, Candidate(address, public)) for address in door.addresses for public in _publics(door)]
 
     def _given_doors(self) -> dict[str, Door]:
         return {node: self._doors[node] for text in self._given if (node := self._node_of(text)) in self._doors}
@@ -246,3 +257,7 @@ class NodeChoice:
     def _load(self, text: str) -> float:
         door = self._doors.get(self._node_of(text))
         return math.inf if door is None else door.agents
+
+
+def _publics(door: Door) -> list[str]:
+    return [door.public, door.next] if door.next else [door.public]

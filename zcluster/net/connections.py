@@ -3,8 +3,10 @@
 Rules kept here:
 - nothing is done here: times, ends and first messages come in, connections to cut go out, each once and with its reason;
 - a connection is nobody's until its first message: until then it is a newcomer, whether it has authenticated or not;
-- newcomers are bounded, in all and for each address. One too many of an address costs its own oldest; one too many in all costs
-  the oldest of the new one's address where that has more than its share, and else the oldest of all;
+- newcomers are bounded, in all and for each address. One too many of an address costs one of its own; one too many in all costs
+  one of the new one's address where that has more than its share, and else one of all;
+- it costs the oldest that has sent no more than a greeting: going on needs our public key, which strangers have not. Only when
+  there is none, it costs the oldest;
 - a newcomer has NEWCOMER_S to say something; who has said something and has no session is cut after SESSION_S.
 """
 
@@ -22,6 +24,8 @@ SESSION_S = 4.5
 """How long a connection may be without a session."""
 EXPECTED_S = 10.0
 """After this a connection that was let in has spoken or was cut."""
+GREETING_BYTES = 64
+"""The first bytes of a connection (ZMTP 3.1, RFC 23)."""
 MAX_NEWCOMERS = 4096
 MAX_NEWCOMERS_PER_ADDRESS = 2048
 """A fleet behind one address may come back at once: 500 workers, and as many who subscribe."""
@@ -89,15 +93,18 @@ class Connections:
     """The connections of one server socket.
 
     Args:
+        received: how many bytes have come by a descriptor, where that is known.
         newcomers: how many there may be in all. per_address: and of one address.
     """
 
-    def __init__(self, newcomers: int = MAX_NEWCOMERS, per_address: int = MAX_NEWCOMERS_PER_ADDRESS) -> None:
+    def __init__(
+        self, received: Callable[[int], int | None], newcomers: int = MAX_NEWCOMERS, per_address: int = MAX_NEWCOMERS_PER_ADDRESS
+    ) -> None:
         self.by_fd: dict[int, Connection] = {}
+        self._received = received
         self._most, self._most_per_address, self._fair_share = newcomers, per_address, per_address // 8
-        self._newcomers: dict[Connection, None] = {}
-        """The oldest first."""
-        self._of_address: dict[str, dict[Connection, None]] = {}
+        self._newcomers = _Newcomers()
+        self._of_address: dict[str, _Newcomers] = {}
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self.by_fd.values())
@@ -108,19 +115,19 @@ class Connections:
     @property
     def newcomers(self) -> int:
         """How many have said nothing yet."""
-        return len(self._newcomers)
+        return len(self._newcomers.all)
 
     def accepted(self, fd: int, inode: int, address: str, now: float) -> list[Connection]:
         """There is a new connection; returns those that are too many, already marked as cut."""
         self.ended(fd)
         connection = self.by_fd[fd] = Connection(fd, inode, address, now, idle_since_s=now)
-        self._newcomers[connection] = None
-        mine = self._of_address.setdefault(group(address), {})
-        mine[connection] = None
-        if len(mine) > self._most_per_address:
+        mine = self._of_address.setdefault(group(address), _Newcomers())
+        for those in (self._newcomers, mine):
+            those.all[connection] = those.idle[connection] = None
+        if len(mine.all) > self._most_per_address:
             return [self._too_many(mine)]
-        if len(self._newcomers) > self._most:
-            return [self._too_many(mine if len(mine) > self._fair_share else self._newcomers)]
+        if len(self._newcomers.all) > self._most:
+            return [self._too_many(mine if len(mine.all) > self._fair_share else self._newcomers)]
         return []
 
     def ended(self, fd: int) -> Connection | None:
@@ -140,7 +147,7 @@ class Connections:
 
     def oldest(self, count: int) -> list[Connection]:
         """The ``count`` oldest newcomers, now marked as cut."""
-        return [self._mark(each) for each, _ in zip(list(self._newcomers), range(count), strict=False)]
+        return [self._mark(each) for each, _ in zip(list(self._newcomers.all), range(count), strict=False)]
 
     def of_other_keys(self, admitted: Callable[[str], bool], newcomers: bool) -> list[Connection]:
         """Those whose key is not ``admitted``, now marked as cut; all ``newcomers`` too, where one of them may be such a one."""
@@ -153,7 +160,7 @@ class Connections:
     def silent(self, now: float) -> list[Connection]:
         """Newcomers whose time is over, now marked as cut."""
         due = []
-        for connection in self._newcomers:
+        for connection in self._newcomers.all:
             if now - connection.since_s < NEWCOMER_S:
                 break
             due.append(connection)
@@ -173,8 +180,14 @@ class Connections:
                 due.append(connection)
         return [self._mark(each) for each in due]
 
-    def _too_many(self, those: dict[Connection, None]) -> Connection:
-        return self._mark(next(iter(those)))
+    def _too_many(self, those: _Newcomers) -> Connection:
+        while those.idle:
+            connection = next(iter(those.idle))
+            if (self._received(connection.fd) or 0) <= GREETING_BYTES:
+                return self._mark(connection)
+            for each in (self._newcomers, self._of_address[group(connection.address)]):
+                del each.idle[connection]
+        return self._mark(next(iter(those.all)))
 
     def _mark(self, connection: Connection) -> Connection:
         self._no_newcomer(connection)
@@ -182,22 +195,34 @@ class Connections:
         return connection
 
     def _no_newcomer(self, connection: Connection) -> None:
-        if connection in self._newcomers:
-            del self._newcomers[connection]
+        if connection in self._newcomers.all:
             where = group(connection.address)
             mine = self._of_address[where]
-            del mine[connection]
-            if not mine:
+            for those in (self._newcomers, mine):
+                del those.all[connection]
+                those.idle.pop(connection, None)
+            if not mine.all:
                 del self._of_address[where]
+
+
+class _Newcomers:
+    """Some connections that have said nothing, the oldest first."""
+
+    __slots__ = ("all", "idle")
+
+    def __init__(self) -> None:
+        self.all: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
+        """Those that are not known to have sent more than a greeting."""
 
 
 def group(address: str) -> str:
     """Whose the address is: of IPv6 the network of 64 bits, which is what one host may choose its addresses from."""
     if ":" not in address:
         return address
-    head = address.partition("%")[0].partition("::")
-    parts = head[0].split(":")[:4]
-    return ":".join(parts + ["0"] * (4 - len(parts))) if head[1] else ":".join(parts)
+    head, short, _ = address.partition("%")[0].partition("::")
+    parts = head.split(":")[:4]
+    return ":".join(parts + ["0"] * (4 - len(parts)) if short else parts)
 
 
 class Expected:

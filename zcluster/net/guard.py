@@ -1,10 +1,11 @@
 """Guards the connections of one server socket: learns of them from its monitor, and cuts those that have to end.
 
 Rules kept here:
-- events are read in their order, and all that are there before a connection is taken note of or cut: a descriptor that was used
-  again is not mistaken for the one before;
+- of each descriptor all events that are there are read before a connection is taken note of: one that was used again is not
+  mistaken for the one before. Of several at once the last counts: who came and went meanwhile was never here;
 - a cut is told once, with its reason; the end of the connection is told when libzmq has noticed it, as for any other;
-- a turn of events is bounded, so that ten thousand strangers do not keep the loop from the rest;
+- reading an event is cheap, and acting on it is not: a turn acts on a bounded number of descriptors, so that ten thousand
+  strangers do not keep the loop from the rest. Who speaks is not kept waiting behind them;
 - when descriptors run out, newcomers go at once, the oldest first: who has a session keeps it.
 """
 
@@ -20,6 +21,7 @@ from zcluster.net.connections import (
     DESCRIPTORS,
     MAX_NEWCOMERS,
     MAX_NEWCOMERS_PER_ADDRESS,
+    REVOKED,
     Connection,
     Connections,
     Expected,
@@ -28,10 +30,11 @@ from zcluster.net.context import Socket
 from zcluster.net.descriptors import Descriptors, Reserve, descriptor_limit
 from zcluster.net.monitor import read_event
 
-TURN = 256
+TURN = 64
+"""Descriptors that a turn acts on."""
 KEPT_FREE = 32
 """Descriptors below the limit that connections leave to the rest of the process."""
-ACCEPTED, DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
+ACCEPTED = int(zmq.EVENT_ACCEPTED)
 
 
 class Told(Protocol):
@@ -59,24 +62,28 @@ class Guard:
     ) -> None:  # fmt: skip
         self._pair, self._descriptors, self._reserve, self._expected = pair, descriptors, reserve, expected
         self._clock, self._told, self._ended = clock, told, ended
+        self._waiting: dict[int, int] = {}
+        """The last event of each descriptor that was not acted on yet."""
+        self._out: set[int] = set()
+        """Those of them that are cut when they are: their key may be out."""
         self._ceiling = descriptor_limit() - KEPT_FREE
         half = max(self._ceiling // 2, 1)
-        self.connections = Connections(min(MAX_NEWCOMERS, half), min(MAX_NEWCOMERS_PER_ADDRESS, half))
+        bounds = (min(MAX_NEWCOMERS, half), min(MAX_NEWCOMERS_PER_ADDRESS, half))
+        self.connections = Connections(descriptors.received_bytes, *bounds)
 
     def turn(self) -> bool:
-        """Read a bounded number of events; true when there may be more."""
-        return all(self._read_one() for _ in range(TURN))
-
-    def read_all(self) -> None:
-        """Read all events that are there."""
-        while self._read_one():
-            continue
+        """Act on a bounded number of events; true when there may be more."""
+        self._read()
+        for _ in range(min(TURN, len(self._waiting))):
+            self._act(next(iter(self._waiting)))
+        return bool(self._waiting)
 
     def spoke(self, fd: int, public: str, route: bytes = b"") -> Connection | None:
         """A message has come by ``fd``, from ``public``; None when that connection has ended meanwhile."""
         known = self.connections.by_fd.get(fd)
         if known is None or known.public != public or known.route != route:
-            self.read_all()
+            self._read()
+            self._act(fd)
             known = self.connections.spoke(fd, public, route)
             self._expected.spoke(public)
         return known
@@ -92,19 +99,30 @@ class Guard:
         """There are no descriptors left: the oldest newcomers go."""
         self.cut(self.connections.oldest(count), DESCRIPTORS)
 
-    def _read_one(self) -> bool:
-        found = read_event(self._pair)
-        if found is None:
-            return False
-        event, fd = found
+    def out(self, admitted: Callable[[str], bool], newcomers: bool) -> list[Connection]:
+        """Those whose key is not ``admitted``, marked as cut; with ``newcomers`` also all that have said nothing yet."""
+        self._read()
+        if newcomers:
+            self._out.update(self._waiting)
+        return self.connections.of_other_keys(admitted, newcomers)
+
+    def _read(self) -> None:
+        waiting = self._waiting
+        while (found := read_event(self._pair)) is not None:
+            waiting[found[1]] = found[0]
+
+    def _act(self, fd: int) -> None:
+        event = self._waiting.pop(fd, None)
+        if event is None:
+            return
+        self._over(fd)
         if event == ACCEPTED:
             self._accepted(fd)
-        else:
-            self._over(fd)
-        return True
+            if fd in self._out and fd in self.connections.by_fd:
+                self.cut([self.connections.by_fd[fd]], REVOKED)
+        self._out.discard(fd)
 
     def _accepted(self, fd: int) -> None:
-        self._over(fd)
         peer = self._descriptors.peer(fd)
         if peer is None:
             return  # it has ended already

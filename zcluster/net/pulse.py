@@ -75,7 +75,7 @@ class Pulse:
         if self._reserve.look():
             self._told.descriptors_exhausted()
             for guard in self._guards():
-                guard.read_all()
+                guard.turn()
                 guard.make_room(ROOM)
         resident_bytes = int(os.pread(self._size, 64, 0).split()[1]) * _PAGE_BYTES
         if self._growth.due(resident_bytes, self._stalled.suspects > 0, now):
@@ -83,8 +83,6 @@ class Pulse:
 
     def _look_at_bytes(self, resident_bytes: int, now: float) -> None:
         began_s = time.monotonic()  # the loop's own time stands still within a turn
-        for guard in self._guards():
-            guard.read_all()
         sessions, subscribers = self._sessions, self._subscribers
         stalled = self._stalled
         sessions.cut(stalled.sessions(sessions.connections, self._messages(), self._dry, resident_bytes), STALLED)

@@ -48,8 +48,7 @@ class Subscribers:
 
     def keys_changed(self, newcomers: bool) -> None:
         """The ring changed: connections of keys that may not subscribe end now, and ``newcomers`` where they may be such ones."""
-        self._guard.read_all()
-        self._guard.cut(self._guard.connections.of_other_keys(self._may_subscribe, newcomers), REVOKED)
+        self._guard.cut(self._guard.out(self._may_subscribe, newcomers), REVOKED)
 
     def _heard(self, frame: zmq.Frame) -> None:
         try:

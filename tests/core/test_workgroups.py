@@ -8,6 +8,7 @@ import pytest
 
 from zcluster.core.batch import MAX_MEMBERS, Batch
 from zcluster.core.peers import Peer, Request
+from zcluster.core.rights import Rights
 from zcluster.core.workgroups import begin_group, join_marked
 from zcluster.wire import Mark, RequestGroup, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
@@ -94,7 +95,7 @@ def test_marks_count_as_bytes_of_the_message(caller: Peer) -> None:
     for leg, request in enumerate(run, 1):
         request.leg, request.mark = leg, Mark(request.mark.job, 1, key)
         if not join_marked(request, whole, 1000):
-            begin_group(request, whole, 1000)
+            begin_group(request, whole, 1000, Rights())
     messages = [message for message, _ in whole.take()]
     assert [len(group.marks or ()) for message in messages if isinstance(message, Work) for group in message.groups] == [4, 3]
 
@@ -104,5 +105,5 @@ def test_no_message_has_more_members_than_others(bus: Any, caller: Peer) -> None
     for leg, request in enumerate(requests(caller, *["ab-1"] * (MAX_MEMBERS + 1)), 1):
         request.leg = leg
         if not join_marked(request, batch, 1000):
-            begin_group(request, batch, 1000)
+            begin_group(request, batch, 1000, Rights())
     assert [len(bodies) for _, bodies in batch.take()] == [MAX_MEMBERS, 1]

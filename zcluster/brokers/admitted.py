@@ -15,8 +15,9 @@ import time
 
 from zcluster.core.carrying import lowered
 from zcluster.core.peers import Identity
+from zcluster.core.rights import Rights
 from zcluster.errors import InvalidKey
-from zcluster.keys import JOINER, Ring
+from zcluster.keys import JOINER, Ring, may_subscribe
 from zcluster.keys.tokens import refusal
 
 
@@ -25,6 +26,9 @@ class Admitted:
 
     def __init__(self, ring: Ring, me: Identity, logger: logging.Logger) -> None:
         self._ring, self._me, self._logger = ring, me, logger
+        self.rights = Rights()
+        """What the configuration says of roles; of those that are not built in, what they are based on too."""
+        self._rights_seen = 0
         self.by_public: dict[str, Identity] = {}
         """Those that were asked for since the last change."""
 
@@ -33,7 +37,7 @@ class Admitted:
         entry = self._ring.by_public(public)
         if entry is None:
             return self._joiner(public)
-        identity = self.by_public[public] = Identity(entry.id, entry.name, entry.role)
+        identity = self.by_public[public] = self.rights.identity(entry.id, entry.name, entry.role)
         return identity
 
     def name_of(self, public: str) -> str:
@@ -49,8 +53,13 @@ class Admitted:
     def still(self, identity: Identity) -> bool:
         """Whether who had a session before is still the same, with the same rights."""
         entry = self._ring.by_id(identity.key)
-        found = None if entry is None else Identity(entry.id, entry.name, entry.role)
+        found = None if entry is None else self.rights.identity(entry.id, entry.name, entry.role)
         return identity == self._me or (found is not None and identity in (found, lowered(found)))
+
+    def may_subscribe(self, public: str) -> bool:
+        """Whether a key may subscribe to what the master publishes."""
+        identity = self.identify(public)
+        return identity is not None and may_subscribe(identity.role)
 
     def is_node(self, name: str) -> bool:
         """Whether a node may have this name."""
@@ -61,12 +70,14 @@ class Admitted:
         return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
 
     def changed(self) -> bool:
-        """Read the ring if it changed; returns whether it did."""
+        """Read the ring if it changed; returns whether it did, or what its roles mean."""
+        roles, self._rights_seen = self._rights_seen != self.rights.changes, self.rights.changes
         try:
-            if not self._ring.reload_if_changed():
+            if not self._ring.reload_if_changed() and not roles:
                 return False
         except InvalidKey as error:
             self._logger.error("the ring cannot be read, the keys admitted before stay: %s", error)
-            return False
+            if not roles:
+                return False
         self.by_public.clear()
         return True

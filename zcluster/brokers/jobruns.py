@@ -22,6 +22,7 @@ from zcluster.core.peers import Identity, Node, Peer, Request
 from zcluster.core.queue.job import Job
 from zcluster.core.queue.jobid import job_id
 from zcluster.core.queue.machine import JobQueue
+from zcluster.core.rights import standing_of, word_of
 from zcluster.core.transfer import Inbound, Outbound
 from zcluster.core.verdicts import encode_error
 from zcluster.errors import NotAllowed, PeerError, TooLarge
@@ -73,8 +74,8 @@ class JobRuns:
     ) -> None:  # fmt: skip
         self._machine, self._queue, self._store = machine, queue, store
         self._asker, self._clocks = asker, clocks
-        self._routes: dict[tuple[str, str], JobRoute] = {}
-        """By key and role."""
+        self._routes: dict[tuple[str, ...], JobRoute] = {}
+        """By key, role, and the roles whose rights hold."""
         self._runs: dict[Peer, dict[int, Run]] = {}
 
     @property
@@ -135,7 +136,7 @@ class JobRuns:
         identity = self._asker(job)
         if identity is None:
             return None
-        which = (identity.key, identity.role)
+        which = (identity.key, identity.role, *identity.names)
         route = self._routes.get(which)
         if route is None or route.peer.identity != identity:
             roster = self._machine.roster
@@ -164,12 +165,13 @@ class JobRuns:
         flags = RequestFlag.LARGE if large else 0
         group = RequestGroup(first.function, node.name, 0, first.priority, flags, first_id, [len(job.body) for job in jobs])
         deadline_s = now + first.timeout_s
+        word = standing_of(first.role).word or word_of(first.target)
         runs, requests = self._runs[peer], peer.requests
         made: list[Request] = []
         for job in jobs:
             mark = Mark(job_id(self._store, job.number), job.attempt, job.idempotency_key)
             body = b"" if large else job.body
-            request = Request(peer, id_, group, body, len(job.body), deadline_s, now, node, node.queue, mark=mark)
+            request = Request(peer, id_, group, body, len(job.body), deadline_s, now, node, node.queue, mark=mark, word=word)
             made.append(request)
             requests[id_] = request
             runs[id_] = Run(job, job.attempt, request, node.name)
@@ -290,7 +292,7 @@ def _prefix(jobs: Iterable[Job], first: Job, room: int, inline_bytes: int) -> li
     """The first of ``jobs``, at most ``room``, that may go in one group; the very first may always."""
     found: list[Job] = []
     for job in islice(jobs, room):
-        alike = job.function == first.function and job.key == first.key and job.role == first.role
+        alike = job.function == first.function and job.key == first.key and job.role == first.role and job.target == first.target
         same = alike and job.timeout_s == first.timeout_s and job.priority == first.priority
         if found and not (same and len(job.body) <= inline_bytes):
             break

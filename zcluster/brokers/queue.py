@@ -28,7 +28,6 @@ from zcluster.brokers.queuesubmissions import Locate, Submissions
 from zcluster.brokers.queuetelling import Telling
 from zcluster.brokers.queuewatch import Watchers
 from zcluster.config import Loaded
-from zcluster.core.carrying import CARRIED_ROLE, lowered
 from zcluster.core.master import Master
 from zcluster.core.peers import Identity, Peer
 from zcluster.core.queue import clock
@@ -40,6 +39,7 @@ from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.nodes import NodesView
 from zcluster.core.queue.orders import Order
 from zcluster.core.queue.told import Told
+from zcluster.core.rights import least, right_denied, standing_of
 from zcluster.errors import Busy, StoreFailed, ZClusterError
 from zcluster.keys import Ring, may_call
 from zcluster.net.reader import Alarm
@@ -89,7 +89,7 @@ class MasterQueue:
         self._closed = False
         self.admission = JobAdmission(
             machine.roster.nodes, self._workers, machine.dispatch.functions, machine.name, may_call,
-            defaults_of(desk.loaded().settings),
+            defaults_of(desk.loaded().settings), machine.rights,
         )
         self.watchers = Watchers(self._watched)
         self.pace = Pace()
@@ -321,18 +321,23 @@ class MasterQueue:
                 queue.orders.put(Order("follow", number, owner), now, wall_s)
 
     def _may_run(self, job: Job) -> ZClusterError | None:
-        return self.admission.allowed(self.asker(job), job.function)
+        error = self.admission.may_run(job, who := self.asker(job))
+        if error is not None and who is not None:
+            self.note(right_denied(who, job.function, job.target, error))
+        return error
 
     def asker(self, job: Job) -> Identity | None:
         """Who asked for ``job``, with the rights that the key has now, and never more than it was asked with."""
         found = self._identify(job.key)
-        return lowered(found) if found is not None and job.role == CARRIED_ROLE else found
+        if found is None or (found.role == job.role and not found.grant):
+            return found
+        return least(found, standing_of(job.role).who)
 
     def _identify(self, id_: str) -> Identity | None:
         found = self._identities.get(id_, _UNKNOWN)
         if found is _UNKNOWN:
             entry = self._ring.by_id(id_)
-            found = None if entry is None else Identity(id_, entry.name, entry.role)
+            found = None if entry is None else self._machine.rights.identity(id_, entry.name, entry.role)
             self._identities[id_] = found
         return found
 

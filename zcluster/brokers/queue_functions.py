@@ -24,6 +24,7 @@ from zcluster.core.queue.admission import Ask
 from zcluster.core.queue.job import WORDS, Job, State
 from zcluster.core.queue.jobid import split_job_id
 from zcluster.core.queue.orders import Op
+from zcluster.core.rights import least
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Conflict, NoSuchJob, NotAllowed, PeerError, StoreFailed, UsageError, ZClusterError
@@ -217,11 +218,12 @@ class QueuePart:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _who(self, context: Context) -> Identity:
-        """The identity of the caller, with the role that it has here (lower when a worker carries it)."""
+        """The identity of the caller, with the role and rights that it has here (less when a worker carries it)."""
         found = self._queue.identity(context.caller)
         if found is None:
             raise NotAllowed(f"the key {context.caller} was revoked")
-        return Identity(found.key, found.name, context.role)
+        own, *also = context.held or (context.role,)
+        return least(found, Identity(found.key, found.name, context.role, "" if own == context.role else own, tuple(also)))
 
     def _number(self, id_: str) -> int:
         store, number = split_job_id(id_)

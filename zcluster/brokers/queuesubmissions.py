@@ -20,6 +20,7 @@ from zcluster.core.peers import Identity, Peer
 from zcluster.core.queue.admission import Ask, JobAdmission
 from zcluster.core.queue.machine import JobQueue
 from zcluster.core.queue.told import Owner
+from zcluster.core.rights import right_denied
 from zcluster.errors import Busy, NotAllowed, TooLarge, ZClusterError
 from zcluster.wire.jobs import JobFlag, JobGroup
 
@@ -84,18 +85,27 @@ class Submissions:
         return offset
 
     def _audit(self, peer: Peer, group: JobGroup, identity: Identity, error: ZClusterError) -> None:
-        """What somebody may not do is in the audit log, however it was tried."""
+        """What somebody may not do is told, and in the audit log, however it was tried."""
+        self._tell_denied(identity, group.function, group.target, error)
         if isinstance(error, NotAllowed) and self._machine.dispatch.auditing.requests != "none":
             request_id, who = f"{peer.no}.{group.first_id}", identity
             trail = Trail(
-                request_id, who.name, who.key, who.role, group.function, group.target, b"", frozenset(), peer.last_seen_s
+                request_id, who.name, who.key, who.grant or who.role, group.function, group.target, b"", frozenset(), peer.last_seen_s
             )
             self._machine.dispatch.auditing.part_ended(trail, "", 0, error.code)
 
     async def submit(self, owner: CallOwner, ask: Ask, identity: Identity, body: bytes, key: str) -> None:
         """Take one job, whose ``owner`` is told. Raises why not."""
-        lanes = await self._located(ask, identity) if names_agents(ask.target) else self._admission.lanes(ask, identity)
+        try:
+            lanes = await self._located(ask, identity) if names_agents(ask.target) else self._admission.lanes(ask, identity)
+        except NotAllowed as error:
+            self._tell_denied(identity, ask.function, ask.target, error)
+            raise
         self._submit(owner, 1, ask, lanes, identity, [(body, key)])
+
+    def _tell_denied(self, who: Identity, function: str, target: str, error: ZClusterError) -> None:
+        if isinstance(error, NotAllowed):
+            self._machine.note(right_denied(who, function, target, error))
 
     async def _submit_located(
         self, owner: SessionOwner, first_id: int, ask: Ask, identity: Identity, bodies: Sequence[tuple[bytes, str]]
@@ -104,6 +114,7 @@ class Submissions:
             self._submit(owner, first_id, ask, await self._located(ask, identity), identity, bodies)
         except ZClusterError as error:
             self._queue.told.refused.append((owner, first_id, len(bodies), error))
+            self._tell_denied(identity, ask.function, ask.target, error)
         self._wake()
 
     async def _located(self, ask: Ask, identity: Identity) -> list[str]:

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - ids of a session grow; one that does not is a duplicate, is not admitted, and is counted;
-- the caller's role must permit the function (checked here and again where it runs);
+- the caller's role must permit the function, and its rights function, target and priority (both checked here and again where it
+  runs); of a fan-out the nodes that they do not permit are answered, and the others run it;
 - full is Busy at once, with how long to wait; nothing is dropped in silence;
 - a call means one node; a fan-out names its nodes now, and those that cannot answer are told at once, with the reason;
 - a node that was here before the master started is expected (``joining``) for a grace period: requests wait for it;
@@ -18,7 +19,8 @@ from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.drained import refuse_drained, turned_away, unavailable
 from zcluster.core.locating import Locate, Parking, check_target, names_agents
-from zcluster.core.peers import Fan, Node, Peer, Request
+from zcluster.core.peers import Event, Fan, Identity, Node, Peer, Request
+from zcluster.core.rights import right_denied
 from zcluster.core.targets import ANY, MASTER, globs_in, is_single, select
 from zcluster.core.verdicts import no_such_function
 from zcluster.errors import Busy, Draining, NodeUnavailable, NotAllowed, TooLarge, UsageError, ZClusterError
@@ -52,6 +54,7 @@ class Admission:
         body_bytes: int,
         inline_bytes: int,
         counters: Counters,
+        note: Callable[[Event], None],
     ) -> None:
         self.nodes = nodes
         self.draining = False
@@ -63,6 +66,8 @@ class Admission:
         self._dispatch = dispatch
         self._may_call = may_call
         self._count = counters.add
+        self._note = note
+        self._rights = dispatch.rights
         self.parking = Parking(dispatch)
         self._globs = 0
         self._selections = 0
@@ -115,6 +120,7 @@ class Admission:
             try:
                 nodes = self._found(request, found)
             except ZClusterError as error:
+                self._tell_denied(request.caller.identity, request.group, error)
                 self._dispatch.answer_error(request, error)
                 continue
             if request.group.flags & RequestFlag.FAN_OUT:
@@ -129,9 +135,12 @@ class Admission:
         if not nodes:
             where = f"{request.group.target} is at {', '.join(found[:3])}, which this master does not know"
             raise NodeUnavailable(where, hint="`zcluster nodes` shows the nodes there are")
-        if request.group.flags & RequestFlag.FAN_OUT:
+        group, who = request.group, request.caller.identity
+        if group.flags & RequestFlag.FAN_OUT:
             return nodes
-        return [self._available(nodes[0], request.group.function)]
+        if self._rights.narrows(who) and (denied := self._denied_at(who, group, nodes[0])) is not None:
+            raise denied
+        return [self._available(nodes[0], group.function)]
 
     def _admit_located(
         self, peer: Peer, group: RequestGroup, audited: bool, data: bytes, offset: int, deadline_s: float, now: float
@@ -206,12 +215,17 @@ class Admission:
             parts.append((part, node))
         if request.trail is not None:
             request.trail.open_parts = len(parts)
-        function = request.group.function
-        missing = [(part, node) for part, node in parts if node is not None and not _here(node, function)]
-        peer.answered_at_once += len(missing)
-        for part, node in missing:
+        refused = [
+            (part, node, error) for part, node in parts
+            if node is not None and (error := self._refused_at(peer.identity, request.group, node)) is not None
+        ]  # fmt: skip
+        peer.answered_at_once += len(refused)
+        for part, node, error in refused:
             part.node = node
-            self._dispatch.answer_error(part, unavailable(node))
+            self._dispatch.answer_error(part, error)
+        denied = next((error for _, _, error in refused if isinstance(error, NotAllowed)), None)
+        if denied is not None:
+            self._tell_denied(peer.identity, request.group, denied)
         for part, node in parts:
             if part in fan.left:
                 self._dispatch.enqueue(part, node)
@@ -221,6 +235,8 @@ class Admission:
         which = self._dispatch.auditing.requests
         if which != ADMIN:
             return which == "all"
+        if isinstance(error, NotAllowed):
+            return True
         functions = self._dispatch.functions
         if group.function in ALWAYS:
             return True
@@ -235,7 +251,7 @@ class Admission:
             body = b"{}"  # empty means no arguments
         schemas = frozenset(self._dispatch.functions.schemas(group.function))
         id_, since_s = f"{caller.no}.{request.id}", request.queued_s
-        return Trail(id_, who.name, who.key, who.role, group.function, group.target, body, schemas, since_s)
+        return Trail(id_, who.name, who.key, who.grant or who.role, group.function, group.target, body, schemas, since_s)
 
     def _plan(self, peer: Peer, group: RequestGroup, now: float) -> tuple[list[Node] | None, ZClusterError | None]:
         """The nodes of a group's requests (None: any), or the error that all of them get."""
@@ -244,18 +260,42 @@ class Admission:
             return self._nodes(group, now), None
         except ZClusterError as error:
             self._count(f"refused_{error.code}", len(group.sizes))
+            self._tell_denied(peer.identity, group, error)
             return None, error
+
+    def _tell_denied(self, who: Identity, group: RequestGroup, error: ZClusterError) -> None:
+        if isinstance(error, NotAllowed):
+            self._note(right_denied(who, group.function, group.target, error))
 
     def _check(self, peer: Peer, group: RequestGroup) -> None:
         if self.draining:
             raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
-        role = peer.identity.role
-        if not any(self._may_call(role, needed) for needed in self._roles(group)):
-            raise NotAllowed(f"{peer.identity.name} ({role}) may not call {group.function}", hint="use a key with another role")
+        who = peer.identity
+        if not any(self._may_call(who.role, needed) for needed in self._roles(group)):
+            raise NotAllowed(f"{who.name} ({who.role}) may not call {group.function}", hint="use a key with another role")
+        if self._rights.narrows(who):
+            self._check_rights(who, group)
         limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
         if max(group.sizes) > limit:
             hint = "limits.body_bytes" if group.flags & RequestFlag.LARGE else "send it in chunks: docs/protocol.md, large bodies"
             raise TooLarge(f"a body of {max(group.sizes)} bytes, at most {limit} are allowed", hint=hint)
+
+    def _check_rights(self, who: Identity, group: RequestGroup) -> None:
+        """What can be said before the nodes are looked up: those of fan-outs, and where agents are, are looked at one by one."""
+        target, error = group.target, self._rights.refusal(who, group.function, group.priority)
+        if error is None and (target == ANY or not (group.flags & RequestFlag.FAN_OUT or names_agents(target))):
+            node = "" if target == ANY else self._master if target == MASTER else target
+            error = self._rights.refusal_at(who, group.function, target, node, master=node == self._master)
+        if error is not None:
+            raise error
+
+    def _denied_at(self, who: Identity, group: RequestGroup, node: Node) -> NotAllowed | None:
+        return self._rights.refusal_at(who, group.function, group.target, node.name, master=node.name == self._master)
+
+    def _refused_at(self, who: Identity, group: RequestGroup, node: Node) -> ZClusterError | None:
+        """Why this part of a fan-out does not begin at ``node``."""
+        denied = self._denied_at(who, group, node) if self._rights.narrows(who) else None
+        return denied or (None if _here(node, group.function) else unavailable(node))
 
     def _roles(self, group: RequestGroup) -> Iterable[str]:
         """The roles that the function asks of its caller where it may run. The node itself has the last word."""

@@ -3,7 +3,8 @@
 Rules kept here:
 - a frame is carried unopened, and the frames of one connection stay in their order, both ways;
 - a connection has a number that is used once in the life of the worker; the master hears of its begin before its frames;
-- a worker can give no more than the right of a client, whatever key it says that a connection has;
+- a worker can give no more than the right of a client, whatever key it says that a connection has, and no more than the
+  configuration gives the role ``worker``;
 - everything is bounded: connections, the size of a frame, what waits for a client that does not read, and for all of them;
 - without a master there is nothing to carry to: the client is told so and goes elsewhere.
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from zcluster.core.counters import Counters
 from zcluster.core.peers import Identity
+from zcluster.core.rights import WORKER, least
 from zcluster.core.roster import SHARED_ROLES
 from zcluster.wire import Bye, Frame, Message, Sealed
 from zcluster.wire.agents import Carry
@@ -35,10 +37,13 @@ class Via(NamedTuple):
 
 
 def lowered(identity: Identity) -> Identity | None:
-    """Who ``identity`` is when a worker carries it: a client at most, and nobody when it is no client at all."""
+    """Who ``identity`` is when a worker carries it: a client at most, with no right that the role ``worker`` has not; nobody when
+    it is no client at all."""
     if identity.role not in SHARED_ROLES:
         return None
-    return identity if identity.role == CARRIED_ROLE else Identity(identity.key, identity.name, CARRIED_ROLE)
+    if identity.role != CARRIED_ROLE:
+        identity = least(identity, Identity(identity.key, identity.name, CARRIED_ROLE))
+    return replace(identity, also=(*identity.also, WORKER))
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,14 @@ class Forwarder:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def __contains__(self, route: object) -> bool:
+        """Whether the connection at ``route`` is carried."""
+        return route in self._lines
+
     def master_up(self, frame_bytes: int) -> None:
         """There is a session with a master that takes frames of ``frame_bytes`` (0: as large as this worker's)."""
         mine = self.limits.frame_bytes
         self._frame_bytes = (min(frame_bytes, mine) if frame_bytes else mine) - HEADER_BYTES
-
-    def __contains__(self, route: object) -> bool:
-        """Whether the connection at ``route`` is carried."""
-        return route in self._lines
 
     def master_down(self) -> list[Effect]:
         """The session with the master is over: so are all connections."""

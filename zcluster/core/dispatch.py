@@ -20,6 +20,7 @@ from zcluster.core.catalog import Functions
 from zcluster.core.counters import Counters
 from zcluster.core.fairqueue import FairQueue
 from zcluster.core.peers import Fan, Node, Peer, Request
+from zcluster.core.rights import Rights
 from zcluster.core.verdicts import never_started, no_such_function, nobody_left, node_lost, not_served, overdue
 from zcluster.core.wheel import Wheel
 from zcluster.core.workgroups import begin_group, join_marked
@@ -41,9 +42,12 @@ class QueueLimits:
 class Dispatch(Answers):
     """Queues, legs and outcomes."""
 
-    def __init__(self, limits: QueueLimits, transfer_bytes: int, window_bytes: int, counters: Counters) -> None:
+    def __init__(
+        self, limits: QueueLimits, transfer_bytes: int, window_bytes: int, counters: Counters, rights: Rights | None = None
+    ) -> None:
         super().__init__(transfer_bytes, window_bytes, counters)
         self.limits = limits
+        self.rights = rights or Rights()
         self.functions = Functions()
         self.waiting = 0
         self.waiting_bytes = 0
@@ -202,7 +206,7 @@ class Dispatch(Answers):
             ):  # fmt: skip
                 batch.join(request.body)
             elif unmarked or not join_marked(request, batch, ttl_ms):
-                begin_group(request, batch, ttl_ms)
+                begin_group(request, batch, ttl_ms, self.rights)
                 self._last_group, self._last_node = group if unmarked else None, node
         self._last_leg = leg
         if count:

@@ -22,7 +22,9 @@ from zcluster.core.drained import Drained
 from zcluster.core.flow import Flow
 from zcluster.core.greeting import LOCAL, Greeting, may_request
 from zcluster.core.limits import MasterLimits
+from zcluster.core.moving import Moves, is_moved
 from zcluster.core.peers import DRAINING, Event, Fan, Identity, Node, Peer, Request, Route
+from zcluster.core.rights import Rights
 from zcluster.core.roster import Roster
 from zcluster.core.treelink import TreeLink
 from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
@@ -61,20 +63,23 @@ class Master:
         now: float,
         software: str = "",
         expected: dict[str, str] | None = None,
+        rights: Rights | None = None,
     ) -> None:
         self.name, self.cluster, self.epoch, self.software = name, cluster, epoch, software
         self.limits = limits
         self.counters = Counters()
         self.events: list[Event] = []
+        self.rights = rights or Rights()
         self._greeting = Greeting(self, may_send)
         self.roster = Roster(limits.session, self.counters, self.note, self._gone)
+        self.moves = Moves(self.roster)
         self.attached = Attachments()
         self.trees = TreeLink()
         self.attach(self.trees)
-        self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters)
+        self.dispatch = Dispatch(limits.queue, limits.transfer_bytes, limits.window_bytes, self.counters, self.rights)
         self.flow = Flow(self.dispatch, limits.body_bytes, limits.inline_bytes, self.counters)
         self.admission = Admission(
-            self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters
+            self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters, self.note
         )
         self.drained = Drained(self.roster.nodes, self.dispatch)
         self.admission.grace_until_s = now + limits.session.heartbeat_s * limits.session.lease_heartbeats
@@ -123,6 +128,7 @@ class Master:
 
     def disconnected(self, route: Route, now: float) -> None:
         """The connection is gone."""
+        self.moves.disconnected(route)
         peer = self.roster.peers.get(route)
         if peer is not None:
             self.roster.leave(peer, "its connection ended", now)
@@ -221,6 +227,7 @@ class Master:
         peer = self.roster.peers.get(route)
         if peer is not None:
             peer.blocked = False
+            self.moves.unblocked(peer)
             self.dispatch.touched[peer] = None
 
     def block(self, route: Route, unsent: list[Outgoing]) -> None:
@@ -281,6 +288,11 @@ class Master:
                 if node is not None:
                     self.dispatch.fail_queue(node, f"{node.name} is shutting down")
                     self.note(Event("node_draining", {"name": node.name}))
+            case Bye() if is_moved(message):
+                if self.moves.said_last(peer):
+                    self.dispatch.touched[peer] = None
+                else:
+                    self.roster.leave(peer, "its connection ended while it moved", now)
             case Bye():
                 self.roster.leave(peer, "left", now, state="left")
             case _:
@@ -298,6 +310,7 @@ class Master:
             self.say(peer, self.dispatch.functions.catalog())
 
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
+        self.moves.ended(peer)
         self.attached.closed(peer, reason, now)
         for entry in list(peer.requests.values()):
             self.dispatch.cancel(entry)

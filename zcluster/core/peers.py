@@ -35,14 +35,25 @@ class Identity:
     key: str
     name: str
     role: str
+    """One of the built-in roles: what everything but rights goes by. A role of the configuration has one as its base."""
+    grant: str = ""
+    """The role of the ring when it is one of the configuration; empty for a built-in one."""
+    also: tuple[str, ...] = ()
+    """Roles whose rights hold too, so that it has the least of all: of the door that carries it, of when it asked for a job."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All roles whose rights hold."""
+        return (self.grant or self.role, *self.also)
 
 
 class Node:
     """A master or worker, whether it is here or not."""
 
     __slots__ = (
-        "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "last_seen_s", "load", "memory_percent",
-        "metrics", "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots", "state", "version",
+        "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "key", "last_seen_s", "load",
+        "memory_percent", "metrics", "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots",
+        "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -50,6 +61,8 @@ class Node:
         self.role = role
         self.state = state
         """``joining``, ``ready``, ``silent``, ``dead`` or ``left``."""
+        self.key = ""
+        """Whose session was its last; empty: it has had none since the master's start."""
         self.reason = ""
         self.since_s = now
         self.last_seen_s: float | None = None
@@ -161,6 +174,8 @@ class Request(msgspec.Struct, eq=False):
     """Of a request that is audited: what is to be written of it. The parts of a fan-out have one together."""
     mark: Mark | None = None
     """Of a durable job: what its node is told of it."""
+    word: str = ""
+    """And the word that it was asked for with, if it was one (rights.py): its group names a node."""
 
     @property
     def priority(self) -> int:

@@ -2,7 +2,7 @@
 
 Rules kept here:
 - legs of a session grow; a leg that is not larger than all before is a duplicate and is not run again;
-- rights are checked here too, with the origin's role: the master's check is not taken on trust;
+- rights are checked here too, with the origin's role and all that it is held to: the master's check is not taken on trust;
 - what is refused (draining, unknown function, no right) was never started, and the result says so;
 - a large body is gathered against credit; all bodies being gathered together hold at most ``transfer_bytes``;
   those beyond wait for credit in their order, until their deadline;
@@ -22,32 +22,11 @@ from typing import Any, Protocol
 import msgspec
 
 from zcluster.core.batch import Lanes, Outgoing
+from zcluster.core.rights import EXPLAINED, Rights
 from zcluster.core.transfer import Inbound, Outbound
 from zcluster.core.wheel import Wheel
-from zcluster.errors import (
-    Busy,
-    Cancelled,
-    Draining,
-    NoSuchFunction,
-    NotAllowed,
-    PeerError,
-    TimedOut,
-    TooLarge,
-    ZClusterError,
-)
-from zcluster.wire import (
-    Cancel,
-    Chunk,
-    Credit,
-    Grant,
-    Mark,
-    Of,
-    ResultGroup,
-    Results,
-    Status,
-    Work,
-    WorkGroup,
-)
+from zcluster.errors import Busy, Cancelled, Draining, NoSuchFunction, NotAllowed, PeerError, TimedOut, TooLarge, ZClusterError
+from zcluster.wire import Cancel, Chunk, Credit, Grant, Mark, Of, ResultGroup, Results, Status, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 MAX_CANCELLED = 65_536
@@ -76,6 +55,8 @@ class Job(msgspec.Struct, eq=False):
     request: int
     mark: Mark | None = None
     """Of a durable job."""
+    held: tuple[str, ...] = ()
+    """The roles whose rights it is held to; empty: there are no rights to be held to but ``role``."""
 
     @property
     def request_id(self) -> str:
@@ -127,7 +108,12 @@ class WorkEnd:
         may_call: Callable[[str, str], bool],
         limits: Limits,
         slots: int,
+        rights: Rights | None = None,
+        master: bool = False,
     ) -> None:
+        self.rights = rights or Rights(copy=True)
+        """The definitions of roles that this node has; the master tells a worker of its own."""
+        self._master = master
         self.node = node
         self.slots = slots
         self.draining = False
@@ -186,6 +172,8 @@ class WorkEnd:
                         job = Job(leg, function, data[offset:end], deadline_s, group.caller, group.role, group.session, request)
                         if marks is not None:
                             job.mark = marks[leg - group.first_leg]
+                        if group.held is not None:
+                            job.held = tuple(group.held.roles)
                         if large:
                             self._gather(job, size)
                         else:
@@ -325,6 +313,10 @@ class WorkEnd:
             )
         if not self._may_call(group.role, function.role):
             return NotAllowed(f"{group.caller} ({group.role}) may not call {group.function}", node=self.node)
+        if (group.held is not None or self.rights.rules) and (
+            fault := self.rights.fault_here(group.role, group.held, group.function, self.node, master=self._master)
+        ):
+            return NotAllowed(f"{group.caller} may not call {group.function}: {fault}", node=self.node, hint=EXPLAINED)
         if group.flags & RequestFlag.LARGE and group.sizes[0] > self.limits.body_bytes:
             return TooLarge(f"a body of {group.sizes[0]} bytes, at most {self.limits.body_bytes}", node=self.node)
         return None

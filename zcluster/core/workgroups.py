@@ -3,7 +3,8 @@
 Rules kept here:
 - the members of a group are of one caller, function and deadline, with consecutive ids and legs; either all of them have a
   mark (they are attempts of durable jobs) or none has;
-- a mark is reckoned as header with every character escaped, so that a message keeps its bound whatever the keys are.
+- a mark is reckoned as header with every character escaped, so that a message keeps its bound whatever the keys are;
+- what a group is held to (rights.py) is the same for all its members; where no definition concerns the caller it is not there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from __future__ import annotations
 from zcluster.core.batch import Batch
 from zcluster.core.peers import Request
 from zcluster.core.relay import Relay
+from zcluster.core.rights import Rights, word_of
 from zcluster.wire import Mark, Of, WorkGroup
 from zcluster.wire.messages import RequestFlag
+from zcluster.wire.rights import Held
+
+HELD_BYTES = 16 * 67 + 6 * 256
+"""Of what a group is held to, at most."""
 
 
-def begin_group(request: Request, batch: Batch[WorkGroup], ttl_ms: int) -> None:
+def begin_group(request: Request, batch: Batch[WorkGroup], ttl_ms: int, rights: Rights) -> None:
     """Begin a group with ``request``; one with a large body, which follows by itself, stays alone."""
     group, who, mark = request.group, request.caller.identity, request.mark
     large = group.flags & RequestFlag.LARGE
@@ -26,6 +32,9 @@ def begin_group(request: Request, batch: Batch[WorkGroup], ttl_ms: int) -> None:
     if mark is not None:
         work.marks = [mark]
         header_bytes += _mark_bytes(mark)
+    if who.grant or who.also or who.role in rights.rules:
+        work.held = Held(list(who.names), _word(request), group.priority)
+        header_bytes += HELD_BYTES
     batch.begin(work, request.body, header_bytes)
     if large:
         request.relay = Relay(request, Of.REQUEST_BODY, request.size)
@@ -42,10 +51,16 @@ def join_marked(request: Request, batch: Batch[WorkGroup], ttl_ms: int) -> bool:
     follows = last.first_request + count == request.id and last.first_leg + count == request.leg
     if not follows or (last.function, last.session, last.ttl_ms) != (group.function, request.caller.no, ttl_ms):
         return False
+    if last.held is not None and (last.held.word, last.held.priority) != (_word(request), group.priority):
+        return False
     last.marks.append(mark)
     batch.reckon(_mark_bytes(mark))
     batch.join(request.body)
     return True
+
+
+def _word(request: Request) -> str:
+    return request.word or word_of(request.group.target)
 
 
 def _mark_bytes(mark: Mark) -> int:

@@ -42,6 +42,7 @@ class Order:
     request_id: str
     remaining_s: float
     mark: Mark | None = None
+    held: tuple[str, ...] = ()
 
 
 def start(modules: Sequence[str], entry_points: bool) -> None:
@@ -80,6 +81,7 @@ def _context(order: Order) -> Context:
         deadline_s=time.monotonic() + order.remaining_s,
         clock=time.monotonic,
         mark=order.mark,
+        held=order.held,
     )
 
 

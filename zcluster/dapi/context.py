@@ -25,16 +25,19 @@ class Context:
         job: id of the durable job that this is an attempt of, or "" for an ordinary request.
         attempt: number of the attempt, from 1; 0 for an ordinary request.
         idempotency_key: the job's, or "" when it has none.
+        held: the roles of the configuration whose rights hold for the request; usually none.
     """
 
     __slots__ = (
-        "_cancelled", "_clock", "attempt", "caller", "deadline_s", "idempotency_key", "job", "node", "request_id", "role",
+        "_cancelled", "_clock", "attempt", "caller", "deadline_s", "held", "idempotency_key", "job", "node", "request_id",
+        "role",
     )  # fmt: skip
 
     def __init__(
         self, *, caller: str, role: str, node: str, request_id: str, deadline_s: float, clock: Callable[[], float],
-        mark: Mark | None = None,
+        mark: Mark | None = None, held: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
+        self.held = held
         self.caller = caller
         self.role = role
         self.node = node

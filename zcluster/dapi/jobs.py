@@ -41,6 +41,7 @@ class Job:
         role: that key's role.
         request_id: ``SESSION.ID``.
         mark: which durable job it is an attempt of, or None.
+        held: the roles of the configuration whose rights hold for it.
     """
 
     id: int
@@ -51,6 +52,7 @@ class Job:
     role: str
     request_id: str
     mark: Mark | None = None
+    held: tuple[str, ...] = ()
 
 
 class AnyJob(Protocol):
@@ -72,6 +74,8 @@ class AnyJob(Protocol):
     def request_id(self) -> str: ...
     @property
     def mark(self) -> Mark | None: ...
+    @property
+    def held(self) -> tuple[str, ...]: ...
 
 
 class Call(Protocol):

@@ -16,6 +16,7 @@ import msgspec
 import orjson
 
 from zcluster.core.batch import Outgoing
+from zcluster.core.rights import Rights
 from zcluster.core.work import Effect, Job, Limits, More, Stop, WorkEnd
 from zcluster.dapi.builtins import ResourceSampler
 from zcluster.dapi.function import Function
@@ -44,6 +45,8 @@ class NodeEnd:
         wake: Callable[[], None],
         sampler: ResourceSampler,
         logger: logging.Logger,
+        rights: Rights | None = None,
+        master: bool = False,
     ) -> None:
         self.name = name
         self.slots = slots
@@ -54,7 +57,7 @@ class NodeEnd:
         self._receiving = False
         self._done = asyncio.Event()
         """Set when nothing is left to do or to send; looked at by drain() alone."""
-        self._end = WorkEnd(name, functions, may_call, limits, slots)
+        self._end = WorkEnd(name, functions, may_call, limits, slots, rights, master)
         self._runner = Runner(
             name,
             functions,
@@ -73,6 +76,11 @@ class NodeEnd:
     def in_flight(self) -> int:
         """Requests that are running or being gathered here."""
         return self._end.in_flight
+
+    @property
+    def rights(self) -> Rights:
+        """The definitions of roles that this node has."""
+        return self._end.rights
 
     @property
     def busy(self) -> bool:

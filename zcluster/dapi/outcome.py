@@ -145,6 +145,7 @@ class Outcomes:
             deadline_s=deadline_s,
             clock=self._clock,
             mark=job.mark,
+            held=job.held,
         )
 
     def result(self, job: AnyJob, body: bytes) -> tuple[bool, bytes]:

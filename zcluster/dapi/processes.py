@@ -226,6 +226,7 @@ class Processes:
             request_id=job.request_id,
             remaining_s=call.deadline_s - self._clock(),
             mark=job.mark,
+            held=job.held,
         )
 
     def _discard(self, slot: _Slot, gone: Callable[[], None] | None = None) -> None:

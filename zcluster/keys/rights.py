@@ -32,10 +32,12 @@ KINDS: frozenset[str] = frozenset(
     | {"events"}
     | {"jobs", "accepted", "follow", "outcomes"}
     | {"join", "joined"}
+    | {"roles"}
+    | {"rotate", "rotated", "nextkey"}
 )
 """The kinds of messages, by name."""
 
-_SESSION = frozenset({"hello", "beat", "bye"})
+_SESSION = frozenset({"hello", "beat", "bye", "rotated", "nextkey"})
 _CALLER = _SESSION | {"cancel", "credit", "chunk", "requests", "listen", "jobs", "follow"}
 _NODE = _SESSION | {"credit", "chunk", "results"}
 _TREES = frozenset({"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"})

@@ -19,6 +19,8 @@ from msgspec import Meta, Struct
 from zcluster.wire.agents import AGENT_BODIES, AGENT_BULK, AGENT_KINDS, AgentMessage
 from zcluster.wire.jobs import JOB_BULK, JOB_KINDS, SIZED_KINDS, JobMessage
 from zcluster.wire.joining import JOINING_KINDS, JoiningMessage
+from zcluster.wire.rights import RIGHTS_KINDS, Held, RightsMessage
+from zcluster.wire.rotation import ROTATION_KINDS, RotationMessage
 from zcluster.wire.tables import TABLE_BODIES, TABLE_BULK, TABLE_KINDS, TableMessage
 from zcluster.wire.trees import BODY_KINDS, BULK_KINDS, TREE_KINDS, TreeMessage
 from zcluster.wire.trees import MAX_ID as MAX_ID
@@ -96,12 +98,15 @@ class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Random text of this process: tells a reconnection from a second process with the same key."""
     slots: Annotated[int, Meta(ge=0, le=65536)] = 0
     functions: Annotated[list[FunctionInfo], Meta(max_length=4096)] = []
+    moves: Id = 0
+    """The number of the session that moves to this connection (its key was rotated); 0: a session begins."""
     epoch: Id = 0
     """Agent: the number of this session, larger than of each before; the newest session of an agent holds it."""
     door: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=16)] = []
     """Worker: the addresses at which agents and clients may connect to it."""
     parts: Annotated[list[Name], Meta(max_length=16)] = []
-    """Worker: what it takes part in beyond requests and trees: ``tables`` (it is told HEAD), ``agents`` (it is told TAKEN)."""
+    """Worker: what it takes part in beyond requests and trees: ``tables`` (it is told HEAD), ``agents`` (it is told TAKEN),
+    ``rights`` (it is told ROLES)."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -238,6 +243,8 @@ class WorkGroup(Struct, array_like=True):
     sizes: Sizes
     marks: Annotated[list[Mark], Meta(max_length=4096)] | None = None
     """Of a durable job each member has one; absent or null: requests."""
+    held: Held | None = None
+    """Absent or null: there is nothing to hold them to but ``role``."""
 
 
 class Work(Struct, frozen=True, array_like=True):
@@ -301,14 +308,23 @@ class Sealed:
 BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
-Message = BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | JoiningMessage | Sealed
+Message = (
+    BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | JoiningMessage | RightsMessage | RotationMessage | Sealed
+)
 
 _BUS_KINDS: tuple[type[BusMessage], ...] = (
     Hello, Welcome, Beat, Bye, Refusal, Cancel, Credit, Catalog, Requests, Work, Results, Replies, Chunk,
 )  # fmt: skip
 KINDS: dict[
-    int, type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage] | type[JobMessage] | type[JoiningMessage]
-] = {cls.kind: cls for cls in (*_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS, *JOINING_KINDS)}
+    int,
+    type[BusMessage] | type[TreeMessage] | type[TableMessage] | type[AgentMessage] | type[JobMessage] | type[JoiningMessage]
+    | type[RightsMessage] | type[RotationMessage],
+] = {
+    cls.kind: cls
+    for cls in (
+        *_BUS_KINDS, *TREE_KINDS, *TABLE_KINDS, *AGENT_KINDS, *JOB_KINDS, *JOINING_KINDS, *RIGHTS_KINDS, *ROTATION_KINDS,
+    )
+}  # fmt: skip
 """The class of each kind number."""
 LATE_KINDS = BULK_KINDS | TABLE_BULK | AGENT_BULK | JOB_BULK | SIZED_KINDS
 """Kinds beyond the bus's own that go by the bulk lane; the others of them are control."""

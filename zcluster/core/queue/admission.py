@@ -1,7 +1,8 @@
 """What is checked before a job is accepted, and before each of its attempts.
 
 Rules kept here:
-- the asker's role must permit the function, at acceptance and again when an attempt begins; the node has the last word;
+- the asker's role must permit the function, and its rights function, target and priority, at acceptance and again when an attempt
+  begins; the node has the last word. Of a fan-out the nodes that they do not permit end so, one by one;
 - a function has to be known: some node has it, or had it once; a node that is here and does not have it is an error;
 - the nodes of a fan-out are fixed when it is accepted: those that are away among them, those that are here without the function
   not;
@@ -19,6 +20,7 @@ import msgspec
 from zcluster.core.catalog import Functions
 from zcluster.core.peers import Identity, Node
 from zcluster.core.queue.job import ANY_LANE, NODE_LANE, Job
+from zcluster.core.rights import Rights, standing_of, standing_text, word_of
 from zcluster.core.targets import ANY, MASTER, is_single, select
 from zcluster.core.verdicts import no_such_function
 from zcluster.errors import NoSuchFunction, NoSuchNode, NotAllowed, TooLarge, UsageError
@@ -74,8 +76,9 @@ class JobAdmission:
 
     def __init__(
         self, nodes: Mapping[str, Node], workers: Callable[[], Iterable[str]], functions: Functions, master: str,
-        may_call: Callable[[str, str], bool], defaults: Defaults,
+        may_call: Callable[[str, str], bool], defaults: Defaults, rights: Rights | None = None,
     ) -> None:  # fmt: skip
+        self._rights = rights or Rights()
         self.defaults = defaults
         self.known: dict[str, list[str]] = {}
         """Functions that some node has or had, with the roles that they ask for."""
@@ -124,6 +127,28 @@ class JobAdmission:
             return None
         return NotAllowed(f"{identity.name} ({identity.role}) may not call {function}", hint="use a key with another role")
 
+    def may_run(self, job: Job, identity: Identity | None) -> NotAllowed | None:
+        """Why ``job`` may not begin, with the rights that ``identity`` has now, or None."""
+        error = self.allowed(identity, job.function)
+        if error is not None or identity is None or not self._rights.narrows(identity):
+            return error
+        error = self._rights.refusal(identity, job.function, job.priority)
+        word = standing_of(job.role).word or job.target
+        return error or self._refusal_at(identity, job.function, word, job.lane)
+
+    def _refusal_at(self, identity: Identity, function: str, target: str, lane: str) -> NotAllowed | None:
+        node = lane.removeprefix(NODE_LANE) if lane.startswith(NODE_LANE) else ""
+        return self._rights.refusal_at(identity, function, target, node, master=node == self._master)
+
+    def _check_rights(self, ask: Ask, lanes: list[str], identity: Identity) -> list[str]:
+        """``lanes``, if ``identity`` has a right to what is asked at one of them at least. Raises NotAllowed."""
+        if self._rights.narrows(identity):
+            error = self._rights.refusal(identity, ask.function, ask.priority)
+            refused = [self._refusal_at(identity, ask.function, ask.target, lane) for lane in lanes] if error is None else [error]
+            if refused and refused[0] is not None and all(refused):
+                raise refused[0]
+        return lanes
+
     def lanes(self, ask: Ask, identity: Identity) -> list[str]:
         """The lanes of what is asked: one, or one for each part of a fan-out.
 
@@ -138,7 +163,7 @@ class JobAdmission:
         if function not in self._functions.providers and function not in self.known:
             raise no_such_function(function, "")
         if target == ANY:
-            return [ANY_LANE + function]
+            return self._check_rights(ask, [ANY_LANE + function], identity)
         names = [name for name, node in self._nodes.items() if node.state != "left"]
         if not ask.fan_out:
             if not is_single(target):
@@ -148,8 +173,9 @@ class JobAdmission:
                 select(target, names, self._master)  # says what is wrong
             if self._lacks(name, function):
                 raise no_such_function(function, name)
-            return [NODE_LANE + name]
-        return [NODE_LANE + name for name in self._fan_out(ask, dict.fromkeys([*names, *self._workers()]))]
+            return self._check_rights(ask, [NODE_LANE + name], identity)
+        chosen = self._fan_out(ask, dict.fromkeys([*names, *self._workers()]))
+        return self._check_rights(ask, [NODE_LANE + name for name in chosen], identity)
 
     def nodes_lanes(self, ask: Ask, found: Iterable[str], identity: Identity) -> list[str]:
         """The lanes of a target that the book has looked up: the nodes of an agent or a group."""
@@ -157,7 +183,7 @@ class JobAdmission:
         if error is not None:
             raise error
         _check(ask, self.defaults)
-        return [NODE_LANE + name for name in found]
+        return self._check_rights(ask, [NODE_LANE + name for name in found], identity)
 
     def make(
         self, ask: Ask, lane: str, identity: Identity, bodies: Sequence[tuple[bytes, str]], now: float, wall_s: float
@@ -178,9 +204,10 @@ class JobAdmission:
                 idempotency_key, digest(function, target, body) if idempotency_key else b"", sequence)
             for body, idempotency_key in bodies
         ]  # fmt: skip
-        if identity.role != "client":
+        standing = standing_text(identity)
+        if standing != "client":
             for job in jobs:
-                job.role = identity.role
+                job.role = standing
         if waits_s:
             for job in jobs:
                 job.due, job.at_s = (now + ask.delay_s if ask.delay_s else 0.0), at_s
@@ -189,8 +216,10 @@ class JobAdmission:
     def spread(self, job: Job, lanes: Sequence[str]) -> list[Job]:
         """Make ``job`` a fan-out over ``lanes``; returns its parts."""
         parts = []
+        # A part's own target is its node: with which word it was asked for matters only where there are rights.
+        standing = standing_text(standing_of(job.role).who, word_of(job.target)) if self._rights.rules else job.role
         for lane in lanes:
-            part = msgspec.structs.replace(job, lane=lane, target=lane.removeprefix(NODE_LANE), steps=[])
+            part = msgspec.structs.replace(job, lane=lane, target=lane.removeprefix(NODE_LANE), steps=[], role=standing)
             part.idempotency_key, part.digest = "", b""
             parts.append(part)
         job.lane, job.parts, job.parts_left = "", len(parts), len(parts)

@@ -161,7 +161,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         fake.connections.append(connection)
         return fake
 
-    for module in ("dapi", "nodes", "sync", "completing", "config", "connect", "submit", "queue", "queue_acts", "audit"):
+    asking = ("dapi", "nodes", "sync", "completing", "config", "connect", "submit", "queue", "queue_acts", "audit")
+    for module in (*asking, "check", "wait"):
         monkeypatch.setattr(f"zcluster.cli.{module}.open_client", opened)
     return fake
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from zcluster.cli.output import counted
 from zcluster.cli.sync_views import is_behind
 from zcluster.errors import EXIT_TIMED_OUT, EXIT_UNREACHABLE, ZClusterError
 
@@ -129,12 +130,12 @@ def node_measures(nodes: Sequence[Mapping[str, Any]], limits: Limits) -> list[Me
     names = _names([f"{row['name']} {row['state']}" for row in down])
     count = len(down)
     limit = limits.nodes_down
-    found = [Measure("nodes_down", limit.level(count), f"{count} nodes are down{names}", count, "", limit)]
+    found = [Measure("nodes_down", limit.level(count), f"{counted(count, 'node')} down{names}", count, "", limit)]
     said = f"{len(ready)} of {len(workers)} workers are ready"
     found.append(Measure("workers_ready", "critical" if workers and not ready else "ok", said, len(ready)))
     drained = [str(row["name"]) for row in nodes if row.get("drained")]
     if drained:
-        found.append(Measure("nodes_drained", "ok", f"{len(drained)} nodes are drained{_names(drained)}", len(drained)))
+        found.append(Measure("nodes_drained", "ok", f"{counted(len(drained), 'node')} drained{_names(drained)}", len(drained)))
     for check, of, limit in (("disk", _disk, limits.disk), ("memory", _memory, limits.memory)):
         known = [(value, str(row["name"])) for row in nodes if row["state"] == "ready" and (value := of(row)) is not None]
         if known:
@@ -149,8 +150,8 @@ def queue_measures(stats: Mapping[str, Any], limits: Limits) -> list[Measure]:
     states = stats.get("states", {})
     dead, queued = int(states.get("dead", 0)), int(states.get("queued", 0))
     found = [
-        Measure("dead_jobs", limits.dead_jobs.level(dead), f"{dead} dead letters", dead, "", limits.dead_jobs),
-        Measure("queued_jobs", limits.queued_jobs.level(queued), f"{queued} jobs wait", queued, "", limits.queued_jobs),
+        Measure("dead_jobs", limits.dead_jobs.level(dead), counted(dead, "dead letter"), dead, "", limits.dead_jobs),
+        Measure("queued_jobs", limits.queued_jobs.level(queued), f"{queued} waiting jobs", queued, "", limits.queued_jobs),
     ]
     if not stats.get("writable", True):
         found.append(Measure("queue", "critical", f"the queue takes no jobs: {stats.get('read_only_reason')}"))
@@ -168,7 +169,7 @@ def tree_measures(rows: Sequence[Mapping[str, Any]], limits: Limits, now_s: floa
     level: Level = "warning" if failed else "ok"
     judged = limits.sync_behind.level(longest_s)
     names = _names([f"{row['tree']} on {row['worker']}" for row in bad])
-    said = f"{len(bad)} copies of trees are behind{names}"
+    said = f"{len(bad)} of {len(rows)} copies of trees behind{names}"
     return [Measure("sync_behind", max(level, judged, key=lambda each: RANK[each]), said, longest_s, "s", limits.sync_behind)]
 
 

@@ -104,7 +104,7 @@ class MasterProcess:
         self._sequences = {b"beat": 0, b"nodes": 0}
         self._flood = Flood()
         self._draining = False
-        self._quiet = asyncio.Event()
+        self._quiet, self._ending = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> int:
         """Serve until told to stop."""
@@ -281,7 +281,7 @@ class MasterProcess:
         desk = Desk(
             name=self._machine.name, role="master", home=Home.of(self._loaded.home), loaded=lambda: self._loaded,
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
-            sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine,
+            sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine, ending=self._ending,
         )  # fmt: skip
         return master_parts(desk, self._side)
 
@@ -347,6 +347,7 @@ class MasterProcess:
     async def _drain(self, lifetime: Lifetime) -> None:
         self._note(Event("master_draining", {"running": self._machine.dispatch.running}))
         self._draining = True
+        self._ending.set()
         self._machine.drain()
         self._node.refuse_new()
         self._flush()

@@ -35,6 +35,7 @@ from zcluster.nodes.agentreports import AgentReports
 from zcluster.nodes.agentsettings import StoredSettings
 from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
+from zcluster.nodes.logs import Logs
 from zcluster.nodes.sampling import Sampler
 from zcluster.nodes.watchedstore import WatchedStore
 from zcluster.nodes.turnedaway import UnknownKey
@@ -95,7 +96,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
     told: list[Part] = [events, audit, queue, EventsOfWorkers(desk), ring, admission, nodes, doors]
-    return [*told, *_shared(desk, master), *_agents(desk, master, doors)]
+    return [Logs(desk), *told, *_shared(desk, master), *_agents(desk, master, doors)]
 
 
 def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:

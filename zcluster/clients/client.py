@@ -193,6 +193,12 @@ class Client:
         """See AsyncClient.events."""
         return self._iterate(self._client.events(after, names=names, since_s=since_s, follow=follow, limit=limit))
 
+    def logs(
+        self, target: str = "master", *, lines: int = 100, level: str = "debug", follow: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """See AsyncClient.logs."""
+        return self._iterate(self._client.logs(target, lines=lines, level=level, follow=follow))
+
     def messages(self, as_name: str = "") -> Iterator[Message]:
         """See AsyncClient.messages; the name is taken with the first ``next``."""
         return self._iterate(self._client.messages(as_name))

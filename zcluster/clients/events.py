@@ -50,7 +50,14 @@ class Link(Protocol):
     def refused(self) -> ZClusterError | None: ...
 
 
-class Caller(Protocol):
+class Linked(Protocol):
+    """What keeps a session: an AsyncClient."""
+
+    @property
+    def link(self) -> Link | None: ...
+
+
+class Caller(Linked, Protocol):
     """What makes the calls: an AsyncClient."""
 
     async def call(
@@ -60,9 +67,6 @@ class Caller(Protocol):
     def stream(
         self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
     ) -> AsyncIterator[Any]: ...
-
-    @property
-    def link(self) -> Link | None: ...
 
 
 async def read(
@@ -116,10 +120,10 @@ async def _follow(caller: Caller, args: dict[str, Any]) -> AsyncIterator[Event]:
         except PASSING as error:
             await asyncio.sleep((error.retry_after_s or 0.0) + _random.uniform(0, pause_s))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
-            await _session(caller, error)
+            await session_back(caller, error)
 
 
-async def _session(caller: Caller, error: ZClusterError) -> None:
+async def session_back(caller: Linked, error: ZClusterError) -> None:
     """Wait until the client has a session again; raises ``error`` when it was closed, or why its key is refused."""
     while True:
         link = caller.link

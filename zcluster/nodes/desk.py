@@ -7,9 +7,10 @@ Rules kept here:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from zcluster.config import Home, Loaded
@@ -54,6 +55,8 @@ class Desk:
     store: Store
     book: AgentBook
     sessions: Sessions
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the node begins to end: what would go on for ever ends then."""
 
 
 class Part(Protocol):

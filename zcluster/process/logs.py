@@ -11,10 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from zcluster.errors import one_line
+
+LEVELS = ("debug", "info", "warning", "error")
+"""From the least to the most serious."""
 
 
 def start_logging(level: str, style: str, node: str, stream: TextIO | None = None) -> logging.Logger:
@@ -53,6 +57,38 @@ def _moment(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def line_of(record: logging.LogRecord, node: str, formatter: logging.Formatter) -> dict[str, Any]:
+    """What a record says, in parts: time, level, node, message, fields, and the traceback if there is one."""
+    line: dict[str, Any] = {"time": _moment(record), "level": record.levelname.lower(), "node": node}
+    line["message"] = record.getMessage()
+    line["fields"] = _fields(record)
+    if record.exc_info:
+        line["traceback"] = formatter.formatException(record.exc_info)
+    return line
+
+
+def text_line(line: Mapping[str, Any]) -> str:
+    """``TIME LEVEL NODE message field=value ...``, the time being local; a traceback follows on lines of its own.
+
+    ``line`` may come from another node: nothing in it reaches a terminal unescaped.
+    """
+    said = line.get("fields")
+    fields = said if isinstance(said, Mapping) else {}
+    shown = "".join(f" {one_line(str(name))}={one_line(str(value))}" for name, value in fields.items() if value != "")
+    head, level = _clock(line.get("time")), one_line(str(line.get("level", "")))
+    text = f"{head} {level:7} {one_line(str(line.get('node', '')))} {one_line(str(line.get('message', '')))}{shown}"
+    traceback = str(line.get("traceback") or "")
+    return "\n".join([text, *map(one_line, traceback.splitlines())])
+
+
+def _clock(moment: object) -> str:
+    """The local time of day of ``moment``, which is as in a line."""
+    try:
+        return datetime.fromisoformat(str(moment)).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    except (ValueError, OverflowError):
+        return one_line(str(moment))
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, node, message, the record's fields, and the traceback if there is one."""
 
@@ -61,24 +97,22 @@ class JsonFormatter(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {"time": _moment(record), "level": record.levelname.lower(), "node": self._node}
-        line["message"] = record.getMessage()
+        line = line_of(record, self._node, self)
+        fields = line.pop("fields")
+        traceback = line.pop("traceback", None)
         # What an event says of a node (or a level) is not what this line says of itself.
-        line.update({f"about_{name}" if name in line else name: value for name, value in _fields(record).items()})
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        line.update({f"about_{name}" if name in line else name: value for name, value in fields.items()})
+        if traceback is not None:
+            line["traceback"] = traceback
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
-    """``TIME LEVEL NODE message field=value ...``; a traceback follows on lines of its own."""
+    """As ``text_line``."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {name}={one_line(str(value))}" for name, value in _fields(record).items() if value != "")
-        moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
-        line = f"{moment} {record.levelname.lower():7} {self._node} {one_line(record.getMessage())}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return text_line(line_of(record, self._node, self))

@@ -15,6 +15,7 @@ from zcluster.nodes.agentreports import AgentReports
 from zcluster.nodes.agentsettings import StoredSettings
 from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
+from zcluster.nodes.logs import Logs
 from zcluster.nodes.sampling import Sampler
 from zcluster.nodes.watchedbook import WatchedBook
 from zcluster.nodes.watchedstore import WatchedStore
@@ -43,8 +44,9 @@ def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> l
     rows = WorkerAgents(desk, uplink, agents.perform)
     door.directory.on_change(agents.tell_doors)
     parts: list[Part] = [
-        tables, live, settings, WorkerMetrics(desk, uplink, live, Sampler(desk.home.path)), WorkerGroups(desk, tables), rows,
-        agents, AgentReports(desk, lambda: frozenset({desk.name}), lambda id_: agents.live(id_) is not None),
+        Logs(desk), tables, live, settings, WorkerMetrics(desk, uplink, live, Sampler(desk.home.path)),
+        WorkerGroups(desk, tables), rows, agents,
+        AgentReports(desk, lambda: frozenset({desk.name}), lambda id_: agents.live(id_) is not None),
     ]  # fmt: skip
     if open_door:
         parts.append(RingCopy(desk.store, door.ring_is, desk.logger))

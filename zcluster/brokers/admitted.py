@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 from zcluster.core.carrying import lowered
 from zcluster.core.peers import Identity
@@ -24,8 +25,8 @@ from zcluster.keys.tokens import refusal
 class Admitted:
     """The identities of ``ring``'s keys; ``me`` is the master's own."""
 
-    def __init__(self, ring: Ring, me: Identity, logger: logging.Logger) -> None:
-        self._ring, self._me, self._logger = ring, me, logger
+    def __init__(self, ring: Ring, me: Identity, logger: logging.Logger, run_dir: Path) -> None:
+        self._ring, self._me, self._logger, self._run_dir = ring, me, logger, run_dir
         self.rights = Rights()
         """What the configuration says of roles; of those that are not built in, what they are based on too."""
         self._rights_seen = 0
@@ -81,3 +82,14 @@ class Admitted:
                 return False
         self.by_public.clear()
         return True
+
+    def applies(self) -> None:
+        """What the ring said last holds now, everywhere: noted for those who changed it."""
+        try:
+            note_applied(self._run_dir, self._ring.version)
+        except OSError as error:
+            self._logger.warning("that the ring is applied could not be noted: %s", error.strerror)
+
+    def close(self) -> None:
+        """Nothing holds any more."""
+        forget_applied(self._run_dir)

@@ -91,7 +91,7 @@ class MasterProcess:
         self._ring = Ring(home.ring_file)
         self._records = Records(home.data_dir, logger)
         self._me = Identity(key_file.pair.public, key_file.name, "master")
-        self._admitted = Admitted(self._ring, self._me, logger)
+        self._admitted = Admitted(self._ring, self._me, logger, home.run_dir)
         self._sampler = ResourceSampler(home.path)
         functions = node_functions(key_file.name, "master", version=__version__, sampler=self._sampler)
         functions.update(load_functions(loaded.settings.functions.modules))
@@ -146,6 +146,7 @@ class MasterProcess:
         self._listening, self._waking = True, False
         self._join_myself()
         self._trees.start()
+        self._admitted.applies()
         self._started(epoch)
         await lifetime.stopped()
         await self._drain(lifetime)
@@ -156,6 +157,7 @@ class MasterProcess:
         for part in reversed(self._parts):
             await part.close()
         await data.close()
+        self._admitted.close()
         self._records.close()
         context.term()
         return EXIT_OK
@@ -314,6 +316,7 @@ class MasterProcess:
         self._wake()
 
     def _tell_events(self) -> None:
+        self._admitted.applies()
         events, self._machine.events = self._flood.thinned(self._machine.events, self._loop.time()), []
         for event in events:
             level = logging.WARNING if event.level == "warning" else logging.INFO

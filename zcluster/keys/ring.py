@@ -209,6 +209,11 @@ class Ring:
     def reload_if_changed(self) -> bool:
         """Read the file if it changed; returns whether it did.
 
+    @property
+    def version(self) -> int:
+        """Grows with each change of the file, whoever makes it (see applied.py)."""
+        return self._signature.mtime_ns
+
         A file that is broken is told once, and not read again until it changes: a master that looks often stays quiet and quick.
         One that cannot be read (no descriptors, no memory, a disk's error) is told once too, and tried again at each call.
 

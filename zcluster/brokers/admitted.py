@@ -19,6 +19,7 @@ from zcluster.core.peers import Identity
 from zcluster.core.rights import Rights
 from zcluster.errors import InvalidKey
 from zcluster.keys import JOINER, Ring, may_subscribe
+from zcluster.keys.applied import forget_applied, note_applied
 from zcluster.keys.tokens import refusal
 
 

@@ -167,3 +167,28 @@ def test_without_a_ring_no_key_is_offered(ring: str | None, complete: Callable[.
         (tmp_path / "home" / "keys").mkdir(parents=True)
         (tmp_path / "home" / "keys" / "ring.json").write_text(ring)
     assert complete("keys", "show", "") == []
+
+
+@pytest.mark.usefixtures("_names")
+def test_jobs_events_and_listeners_are_completed(complete: Callable[..., list[str]], cluster: Any) -> None:
+    cluster.values["queue.list"] = {"items": [{"id": "j1", "function": "f", "state": "done"}, {"id": "k1"}], "next": None}
+    cluster.values["events.since"] = {"events": [{"name": "join"}, {"name": "dead"}, {"name": "join"}]}
+    cluster.values["notes.who"] = [{"name": "alice"}]
+    assert complete("queue", "show", "j") == ["j1"]
+    assert complete("queue", "cancel", "j1", "") == ["j1", "k1"]
+    assert complete("events", "--name", "") == ["dead", "join"]
+    assert complete("msg", "send", "") == ["alice", "all"]
+    assert complete("msg", "send", "alice", "") == []
+
+
+@pytest.mark.usefixtures("_names")
+def test_nodes_and_conditions_are_completed(complete: Callable[..., list[str]], cluster: Any) -> None:
+    cluster.values["sync.trees"] = [{"name": "rules"}]
+    assert complete("nodes", "describe", "w") == ["web", "worker-1", "worker-2"]
+    assert complete("doctor", "m") == ["master"]
+    cluster.node_rows = [{"name": "web", "role": "worker"}, {"name": "master", "role": "master"}]
+    assert complete("nodes", "drain", "") == ["web"]
+    assert complete("nodes", "rm", "w") == ["web"]
+    assert complete("wait", "no") == ["node:", "nodes="]
+    assert complete("wait", "nodes=3", "node:w") == ["node:web=ready"]
+    assert complete("wait", "sync=") == ["sync=rules"]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 0.8
 MAX_AGENTS = 100
+MAX_JOBS = 100
+MAX_EVENTS = 1000
+"""The newest, whose names are offered."""
 CONDITIONS = ("nodes=", "workers=", "node:", "agents=", "queue=empty", "sync=")
 KEYWORDS = ("any", "all", "master")
 SCOPES = ("defaults", "group/", "node/", "agent/")
@@ -99,6 +102,40 @@ def scope_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 def tree_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """The trees whose name begins with ``incomplete``, with their directory at the master."""
     return _matching(((str(row["name"]), str(row.get("path", ""))) for row in _ask(ctx, lambda c: c.sync.trees())), incomplete)
+
+
+def job_ids(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The newest jobs whose id begins with ``incomplete``, with their function and state."""
+    rows = _ask(ctx, _newest_jobs)
+    return _matching(((str(row["id"]), f"{row.get('function')} {row.get('state')}") for row in rows), incomplete)
+
+
+def event_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """The names of the newest events."""
+    return _matching(((name, "") for name in {str(row["name"]) for row in _ask(ctx, _newest_events)}), incomplete)
+
+
+def listener_names(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Those who listen for messages, and everybody; nothing behind the name, where the text begins."""
+    if ctx.params.get("words"):
+        return []
+    rows = _ask(ctx, _listeners)
+    return _matching((("all", "everybody"), *((str(row["name"]), "") for row in rows)), incomplete)
+
+
+async def _newest_jobs(client: AsyncClient) -> Rows:
+    items: Rows = (await client.queue.list(limit=MAX_JOBS))["items"]
+    return items
+
+
+async def _newest_events(client: AsyncClient) -> Rows:
+    found: Rows = (await client.call("events.since", {"limit": MAX_EVENTS}, target="master"))["events"]
+    return found
+
+
+async def _listeners(client: AsyncClient) -> Rows:
+    found: Rows = await client.call("notes.who", target="master")
+    return found
 
 
 def conditions(ctx: click.Context, incomplete: str) -> list[CompletionItem]:

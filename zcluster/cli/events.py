@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zcluster.cli.connect import connection, open_client, run_async
-from zcluster.cli.options import DURATION, State, common_options, connection_options, output_option, timeout_option
+from zcluster.cli.options import DURATION, State, common_options, completes, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, TablePrinter, cell, emit_list, json_text, put
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def as_row(event: Mapping[str, Any]) -> dict[str, Any]:
     help="From so long ago, or behind this event. [default: the newest; with --follow what happens from now on]",
 )
 @click.option("-f", "--follow", is_flag=True, help="Stay and show each event when it happens, until Ctrl-C.")
-@click.option("--name", "names", multiple=True, metavar="GLOB", help="Only events of this name: dead, 'sync_*' (repeatable).")
+@click.option(
+    "--name", "names", multiple=True, metavar="GLOB", shell_complete=completes("event_names"),
+    help="Only events of this name: dead, 'sync_*' (repeatable).",
+)
 @click.option("--limit", type=click.IntRange(1, 1_000_000), metavar="N", help="End after so many. [default: the newest 50]")
 @timeout_option
 @connection_options

@@ -24,6 +24,7 @@ from zcluster.cli.groups import Group
 from zcluster.cli.options import (
     DURATION,
     State,
+    completes,
     shared_options,
 )
 from zcluster.cli.output import Column, cell, emit_list, emit_object, json_text, put, say, seconds
@@ -57,7 +58,7 @@ def msg() -> None:
 
 
 @msg.command()
-@click.argument("words", nargs=-1, required=True, metavar="NAME TEXT...")
+@click.argument("words", nargs=-1, required=True, metavar="NAME TEXT...", shell_complete=completes("listener_names"))
 @click.option("--all", "everybody", is_flag=True, help="To everybody who listens; then there is no NAME.")
 @click.option("--keep", type=DURATION, metavar="DURATION", default=0.0, help="Let it wait so long when nobody listens: 1h, 7d.")
 @as_option

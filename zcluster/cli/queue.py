@@ -118,7 +118,7 @@ def list_jobs(
 
 
 @queue.command()
-@click.argument("id")
+@click.argument("id", shell_complete=completes("job_ids"))
 @shared_options
 @click.pass_obj
 def show(state: State, id: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:

@@ -44,7 +44,7 @@ MAX_ID_CHARS = 200
 LOOK_S = 1.0
 """How often ``drain`` looks."""
 
-ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...", shell_complete=completes("job_ids"))
 
 
 @click.command()

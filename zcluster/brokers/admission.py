@@ -26,6 +26,7 @@ from zcluster.dapi.function import Function
 from zcluster.errors import Busy, ConfigError, InvalidKey, NotAllowed, ZClusterError
 from zcluster.keys import DOOR_ROLES, JOINER, MAX_ENTRIES, Content, Entry, Ring, Token, fingerprint, known_workers
 from zcluster.keys.pending import write_pending
+from zcluster.keys.rights import of_configuration
 from zcluster.keys.tokens import join, refusal
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
@@ -74,7 +75,7 @@ class Admission:
         self._asked = asyncio.Event()
         self.strangers = Strangers()
         self._strangers_are_new = asyncio.Event()
-        self._functions = KeyFunctions(desk, ring, self._decide, lambda: self.strangers.all)
+        self._functions = KeyFunctions(desk, ring, self.decide, lambda: self.strangers.all)
         self._tokens: Mapping[str, Token] = dict(ring.tokens)
         self._tasks: list[asyncio.Task[None]] = []
         self._addresses: tuple[str, ...] = ()
@@ -190,7 +191,7 @@ class Admission:
     async def _decide_on(self, batch: list[Asked]) -> None:
         outcomes: list[Entry | ZClusterError]
         try:
-            outcomes = await self._decide(lambda ring: ring.change(lambda content: self._admit(content, batch)))
+            outcomes = await self.decide(lambda ring: ring.change(lambda content: self._admit(content, batch)))
         except ZClusterError as error:
             self._desk.logger.error("no key was admitted, the ring cannot be changed: %s", error)
             outcomes = [NOT_NOTED] * len(batch)
@@ -212,7 +213,7 @@ class Admission:
                 outcomes.append(error)
         return content, outcomes
 
-    async def _decide(self, change: Callable[[Ring], Result]) -> Result:
+    async def decide(self, change: Callable[[Ring], Result]) -> Result:
         """Change the ring in a thread, then have everybody know of it."""
         async with self._deciding:
             result = await asyncio.to_thread(change, self._writer)
@@ -233,7 +234,8 @@ class Admission:
         return Refusal(code=NotAllowed.code, about=Join.kind, message=REFUSED)
 
     def _joined(self, entry: Entry) -> Joined:
-        nodes = [KnownKey(node.name, node.public) for node in known_workers(self._ring)] if entry.role in DOOR_ROLES else []
+        doors = entry.role in DOOR_ROLES or of_configuration(entry.role)
+        nodes = [KnownKey(node.name, node.public) for node in known_workers(self._ring)] if doors else []
         return Joined(
             name=entry.name, role=entry.role, cluster=self._machine.cluster, addresses=list(self._addresses),
             publish=list(self._publish), nodes=nodes,

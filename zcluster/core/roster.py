@@ -7,6 +7,7 @@ Rules kept here:
 - sessions are numbered and a number is never used again;
 - any message renews the lease; silence of two intervals makes a node ``silent``, of ``lease_heartbeats`` ends it: ``dead``;
 - agents are many and say something once in their interval: their leases are longer (``agent_heartbeat_s``);
+- a node is its key: one of the same name with another key begins anew and has nothing of the one before;
 - a lease ends only here; what ends with it is done by the callback ``on_gone``.
 """
 
@@ -222,9 +223,9 @@ class Roster:
     def _attach(self, peer: Peer, hello: Hello, now: float) -> None:
         name, role = peer.identity.name, peer.identity.role
         node = self.nodes.get(name)
-        if node is None:
+        if node is None or node.key not in ("", peer.identity.key):
             node = self.nodes[name] = Node(name, role, "joining", now)
-        peer.node, node.peer = node, peer
+        peer.node, node.peer, node.key = node, peer, peer.identity.key
         node.role, node.slots, node.version = role, hello.slots, hello.software
         node.door, node.agents = tuple(hello.door), 0
         node.functions = {info.name: info for info in hello.functions}

@@ -77,12 +77,14 @@ class TokenText:
         hint = "paste the whole token, as `zcluster token create` printed it"
         if not text.startswith(PREFIX) or len(text) > MAX_TOKEN_CHARS:
             raise InvalidKey(f"a join token begins with {PREFIX} and has at most {MAX_TOKEN_CHARS} characters", hint=hint)
+        coded = text.removeprefix(PREFIX)
         try:
-            raw = base64.b64decode(text.removeprefix(PREFIX) + "=" * (-len(text.removeprefix(PREFIX)) % 4), b"-_", validate=True)
+            raw = base64.b64decode(coded + "=" * (-len(coded) % 4), b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise InvalidKey("the join token is damaged: it has characters that no token has", hint=hint) from None
         data = raw[CHECK_BYTES:]
-        if not secrets.compare_digest(raw[:CHECK_BYTES], _check(data)):
+        one_way = base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=") == coded
+        if not one_way or not secrets.compare_digest(raw[:CHECK_BYTES], _check(data)):
             raise InvalidKey("the join token is damaged: a part of it is missing or was changed", hint=hint)
         try:
             return _read_fields(json.loads(data))

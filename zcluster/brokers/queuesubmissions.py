@@ -89,9 +89,8 @@ class Submissions:
         self._tell_denied(identity, group.function, group.target, error)
         if isinstance(error, NotAllowed) and self._machine.dispatch.auditing.requests != "none":
             request_id, who = f"{peer.no}.{group.first_id}", identity
-            trail = Trail(
-                request_id, who.name, who.key, who.grant or who.role, group.function, group.target, b"", frozenset(), peer.last_seen_s
-            )
+            role, since_s = who.grant or who.role, peer.last_seen_s
+            trail = Trail(request_id, who.name, who.key, role, group.function, group.target, b"", frozenset(), since_s)
             self._machine.dispatch.auditing.part_ended(trail, "", 0, error.code)
 
     async def submit(self, owner: CallOwner, ask: Ask, identity: Identity, body: bytes, key: str) -> None:

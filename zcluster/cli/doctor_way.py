@@ -33,6 +33,7 @@ from zcluster.clients.async_client import CLIENT_ROLES
 from zcluster.config import parse_address
 from zcluster.core.doors import Candidate, candidates
 from zcluster.errors import ZClusterError
+from zcluster.keys.rights import of_configuration
 from zcluster.net.probe import Found, Step, greet, resolve, shake_hands
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ async def _connected(address: str, publics: Sequence[str], key_file: KeyFile, ti
 
 async def _session(choice: Candidate, path: Path, key_file: KeyFile, timeout_s: float) -> list[Finding]:
     """HELLO and what it is good for: the version and the clock of the master."""
-    if key_file.role not in CLIENT_ROLES:
+    if key_file.role not in CLIENT_ROLES and not of_configuration(key_file.role):
         why = f"a session with the key of {key_file.name} would end that of the node that has it"
         return [_skipped(step, why) for step in ("session", "version", "clock")]
     client = AsyncClient(key=path, master=choice.address, timeout=timeout_s)

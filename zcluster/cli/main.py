@@ -57,6 +57,7 @@ COMMANDS = {
         "keys": Entry("zcluster.cli.keys:keys", "Make, admit, show and revoke keys."),
         "token": Entry("zcluster.cli.token:token", "Make, list and revoke join tokens, which let new machines in."),
         "context": Entry("zcluster.cli.contexts:context", "Name clusters, and choose the one that commands ask."),
+        "rights": Entry("zcluster.cli.rights:rights", "Show what roles may do, and why a key may call a function or not."),
         "audit": Entry("zcluster.cli.audit:audit", "Show who asked for what, where it ran, how it ended."),
         "config": Entry("zcluster.cli.config:config", "Show where settings come from; change the live configuration."),
         "completion": Entry("zcluster.cli.completion:completion", "Print the completion script for a shell."),

@@ -23,6 +23,7 @@ from zcluster.clients.liveconfig import Config
 from zcluster.clients.messages import Message
 from zcluster.clients.nodes import Nodes
 from zcluster.clients.result import Result
+from zcluster.clients.rights import Rights
 from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
 from zcluster.process.loop import new_loop
@@ -156,6 +157,11 @@ class Client:
     def config(self) -> Config:
         """See AsyncClient.config."""
         return Config(self._client.config, self._run, self._iterate)
+
+    @property
+    def rights(self) -> Rights:
+        """See AsyncClient.rights."""
+        return Rights(self._client.rights, self._run)
 
     @property
     def queue(self) -> Queue:

@@ -13,6 +13,7 @@ from zcluster.clients.groups import AsyncGroups
 from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.nodes import AsyncNodes
 from zcluster.clients.queue import AsyncQueue, Caller, audit
+from zcluster.clients.rights import AsyncRights
 from zcluster.clients.sync import AsyncSync
 
 
@@ -44,6 +45,11 @@ class ClusterCalls:
             limit: how many records at most.
         """
         return await audit(self, since_s, key, limit, timeout)
+
+    @property
+    def rights(self: Caller) -> AsyncRights:
+        """What keys may do, and why."""
+        return AsyncRights(self)
 
     @property
     def queue(self: Caller) -> AsyncQueue:

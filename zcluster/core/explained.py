@@ -69,6 +69,8 @@ def _steps(asked: Question, known: Known) -> Iterator[Step]:
     yield Step("key", True, f"{who.name} has the role {who.grant or who.role}")
     yield from (_role(name, asked, known) for name in who.names)
     yield _base(asked, known)
+    if who.role not in CALLERS:
+        return
     for name in who.names:
         rule = known.rights.rules.get(name)
         if rule is not None:
@@ -83,7 +85,8 @@ def _steps(asked: Question, known: Known) -> Iterator[Step]:
 def _role(name: str, asked: Question, known: Known) -> Step:
     rule = known.rights.rules.get(name)
     if name == WORKER and asked.who.role != WORKER:
-        return Step("door", True, "the role worker narrows what comes through a worker's door" if rule else "nothing narrows the door")
+        narrowed = "the role worker narrows what comes through a worker's door"
+        return Step("door", True, narrowed if rule else "nothing narrows what comes through a worker's door")
     if rule is not None:
         return Step("role", True, f"{name} is narrowed" if name in BUILT_IN else f"{name} is a part of {rule.base}")
     if name in BUILT_IN:

@@ -33,6 +33,7 @@ from zcluster.keys.rights import (
     may_send,
     may_send_at_door,
     may_subscribe,
+    of_configuration,
 )
 from zcluster.keys.ring import MAX_ENTRIES, MAX_REVOKED, NewKey, Ring
 from zcluster.keys.ringfile import Content, Entry, Previous, Rejected, Revoked, Token
@@ -69,6 +70,7 @@ __all__ = [
     "may_send",
     "may_send_at_door",
     "may_subscribe",
+    "of_configuration",
     "new_key",
     "new_keys",
     "own_key",

@@ -21,7 +21,7 @@ from zcluster.errors import InvalidKey, NoSuchKey
 from zcluster.keys.keyfile import KeyFile
 from zcluster.keys.pair import generate
 from zcluster.keys.private import locked, make_private_dir, sweep, write_new
-from zcluster.keys.rights import check_role
+from zcluster.keys.rights import check_role, of_configuration
 from zcluster.keys.ring import NewKey, Ring
 from zcluster.keys.ringfile import Entry
 
@@ -118,7 +118,7 @@ def new_key(home: Home | Path, name: str, role: str, out: Path | None = None) ->
     if path.is_symlink() or path.exists():
         raise InvalidKey(f"{path} exists already", hint="move it away or choose another file; nothing was changed")
     ring = Ring(home.ring_file)
-    nodes = known_workers(ring) if role in DOOR_ROLES else ()
+    nodes = known_workers(ring) if role in DOOR_ROLES or of_configuration(role) else ()
     key_file = master.for_other(name, role, generate(), nodes)
     entry = ring.add(name, role, key_file.pair.public)
     try:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zcluster.config import TomlFault, name_fault, nearest, parse_address, parse_toml, toml_value
+from zcluster.config import TomlFault, name_fault, nearest, parse_address, reachable, parse_toml, toml_value
 from zcluster.config.addresses import MAX_ADDRESSES
 from zcluster.core.doors import MAX_NODES, KnownKeys, KnownNode
 from zcluster.errors import ConfigError, InvalidKey, NotAllowed
 from zcluster.keys.pair import KeyPair, check_public, public_of
 from zcluster.keys.private import read_private, replace, write_new
-from zcluster.keys.rights import check_role
+from zcluster.keys.rights import check_role, of_configuration
 
 SCHEMA = 1
 MAX_KEY_FILE_BYTES = 64 << 10
@@ -86,14 +86,15 @@ class KeyFile:
         return _read_document(path, data)
 
     def check_user(self, path: Path, user: str, roles: tuple[str, ...]) -> None:
-        """Nothing when ``user`` ("client", "worker") may open a session with this key, which was read from ``path``.
+        """Nothing when ``user`` ("client", "worker") may open a session with this key, which was read from ``path``. A role of
+        the configuration is a client's.
 
         A node's key has one session: another process that opened one with it would end the node's own.
 
         Raises:
             NotAllowed: the key's role is none of ``roles``.
         """
-        if self.role not in roles:
+        if self.role not in roles and not (user == "client" and of_configuration(self.role)):
             raise NotAllowed(
                 f"{path} is the key of {_with_article(self.role)}: "
                 f"{_with_article(user)} needs a key of role {' or '.join(roles)}",
@@ -256,5 +257,8 @@ def _addresses(table: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > MAX_ADDRESSES or not all(isinstance(item, str) for item in value):
         raise InvalidKey(f"{where}{key} must be a list of at most {MAX_ADDRESSES} addresses")
     for item in value:
-        parse_address(item)
+        if key == "publish":
+            parse_address(item)
+        else:
+            reachable(item)
     return tuple(value)

@@ -87,6 +87,11 @@ def may_subscribe(role: str) -> bool:
     return role in SUBSCRIBERS
 
 
+def of_configuration(role: str) -> bool:
+    """Whether ``role`` is one that only a configuration can give a meaning: a part of a client or an administrator."""
+    return role not in ROLES and role != JOINER
+
+
 def check_role(role: str) -> str:
     """``role`` itself: one of ROLES, or a name that the configuration may give a role (one that it does not gets nothing).
 

@@ -26,6 +26,7 @@ from zcluster.core.master import Master
 from zcluster.dapi import node_functions
 from zcluster.nodes.agentreports import AgentReports
 from zcluster.nodes.liveconfig import LiveConfig
+from zcluster.nodes.logs import Logs
 from zcluster.workers.groups import WorkerGroups
 from zcluster.workers.tables import WorkerTables
 from zcluster.workers.trees import WorkerTrees
@@ -36,7 +37,7 @@ Every node has those of the first part; those of the second answer on the master
 copies. `zcluster dapi ls` lists them together with your own and the nodes that have each. All are called by name:
 `zcluster dapi call node.sleep seconds=1 --target worker-1`.
 """
-EVERY_NODE = (AgentReports, LiveConfig)
+EVERY_NODE = (AgentReports, LiveConfig, Logs)
 ON_THE_MASTER = (
     AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterNodes, MasterTables, MasterTrees, Notes, QueuePart,
 )  # fmt: skip

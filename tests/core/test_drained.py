@@ -122,7 +122,7 @@ def test_a_change_is_told_to_the_queue_of_jobs_once() -> None:
 
 @pytest.mark.parametrize(
     ("function", "away"),
-    [("node.time", False), ("sync.diff", False), ("logs.follow", False), ("node.info", True), ("echo", True), ("add", True)],
+    [("node.time", False), ("sync.diff", False), ("node.logs", False), ("node.info", True), ("echo", True), ("add", True)],
 )
 def test_which_functions_a_drained_node_is_still_asked_for(function: str, away: bool) -> None:
     node = Node("w1", "worker", "ready", 0.0)

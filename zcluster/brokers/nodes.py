@@ -186,7 +186,8 @@ class MasterNodes:
                                           added.values()])  # fmt: skip
             self._held |= added
             self._tell()
-            self._note("node_drained", REASON, (node for node, _ in fresh), by)
+            for node, _ in fresh:
+                self._desk.note(Event("node_drained", _fields(node, REASON, by)))
         return self._rows(chosen)
 
     async def _resume(self, chosen: list[tuple[Node, Entry]], by: str) -> list[Row]:
@@ -196,7 +197,8 @@ class MasterNodes:
             for _, entry in again:
                 self._held.pop(entry.id, None)
             self._tell()
-            self._note("node_resumed", "resumed", (node for node, _ in again), by)
+            for node, _ in again:
+                self._desk.note(Event("node_resumed", _fields(node, "resumed", by)))
         return self._rows(chosen)
 
     async def _remove(self, name: str, revoke: bool, force: bool, by: str) -> Row:
@@ -271,14 +273,13 @@ class MasterNodes:
             self._held.pop(principal, None)
         self._tell()
 
-    def _note(self, event: str, reason: str, nodes: Iterable[Node], by: str) -> None:
-        for node in nodes:
-            fields = {"name": node.name, "role": node.role, "state": node.state, "reason": reason, "by": by}
-            self._desk.note(Event(event, fields))
-
     def _rows(self, chosen: Iterable[tuple[Node, Entry]]) -> list[Row]:
         now = self._desk.clock()
         return [describe_node(node, now) for node, _ in chosen]
+
+
+def _fields(node: Node, reason: str, by: str) -> Row:
+    return {"name": node.name, "role": node.role, "state": node.state, "reason": reason, "by": by}
 
 
 def _key_of(principal: str) -> str:

@@ -16,7 +16,7 @@ from zcluster.core.dispatch import Dispatch
 from zcluster.core.peers import Node, Peer
 from zcluster.errors import NodeUnavailable
 
-STILL = ("node.time", "agents.", "config.", "groups.", "logs.", "sync.", "tables.")
+STILL = ("node.logs", "node.time", "agents.", "config.", "groups.", "sync.", "tables.")
 """Beginnings of the names of functions that a drained node is still asked for: zcluster's own, about what the node holds."""
 REASON = "drained"
 _RESUME = "`zcluster nodes resume NAME` lets it have requests again"

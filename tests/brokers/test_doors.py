@@ -18,6 +18,7 @@ from zcluster.core.doors import FEW_AGENTS, MAX_DOORS, MAX_DOORS_BYTES, fitting,
 from zcluster.core.limits import MasterLimits
 from zcluster.core.master import Master
 from zcluster.core.peers import Identity
+from zcluster.core.rights import Rights
 from zcluster.errors import StoreFailed
 from zcluster.keys import Ring, generate, may_call, may_send
 from zcluster.nodes.desk import Desk
@@ -71,7 +72,7 @@ def test_the_table_follows_the_ring(tmp_path: Path) -> None:
         anna, w1 = generate().public, generate().public
         ring.add("anna", "client", anna)
         await store.apply([Put("ring/old", b"{}")])
-        part = RingTable(desk(store), ring)
+        part = RingTable(desk(store), ring, Rights())
         await part.start()
         found = await until(store, lambda rows: "ring/old" not in rows and len(rows) == 1)
         assert found == {f"ring/{anna}": orjson.dumps({"name": "anna", "role": "client", "id": anna})}
@@ -110,7 +111,7 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.M
     async def body() -> None:
         store, ring = Failing(), Ring(tmp_path / "ring.json")
         ring.add("anna", "client", generate().public)
-        part = RingTable(desk(store), ring)
+        part = RingTable(desk(store), ring, Rights())
         await part.start()
         await until(store, lambda rows: len(rows) == 1)
         assert store.failures == 1
@@ -163,7 +164,7 @@ class Node:
         ring.add("master", "master", self.public)
         self.machine = Master("master", "c", 1, MasterLimits(), may_send, may_call, 0.0)
         loaded = load(home, {"master.bind": "tcp://10.0.0.1:7570", "master.publish": "tcp://10.0.0.1:7571"})
-        self.part = MasterDoors(desk(None, loaded=lambda: loaded), self.machine, ring)
+        self.part = MasterDoors(desk(None, loaded=lambda: loaded), self.machine, ring, lambda: (self.public, ""))
 
     def join(self, name: str, role: str, door: list[str] | None = None) -> None:
         hello = Hello(versions=[1], instance="i", slots=1, door=door or [])

@@ -9,11 +9,11 @@ import pytest
 from zcluster.errors import InvalidKey
 from zcluster.keys import FUNCTION_ROLES, KINDS, ROLES, check_role, may_call, may_send, may_send_at_door, may_subscribe
 
-CALLER = {"hello", "beat", "bye", "cancel", "credit", "chunk", "requests", "listen", "jobs", "follow"}
-NODE = {"hello", "beat", "bye", "credit", "chunk", "results"}
+CALLER = {"hello", "beat", "bye", "rotated", "nextkey", "cancel", "credit", "chunk", "requests", "listen", "jobs", "follow"}
+NODE = {"hello", "beat", "bye", "rotated", "nextkey", "credit", "chunk", "results"}
 TREES = {"state", "pull", "go", "list", "listing", "fetch", "parcel", "blocks", "hashes", "report", "finish"}
 WORKER = NODE | TREES | {"ask", "rows", "metrics", "carry", "events"}
-AGENT = {"hello", "beat", "bye", "keep", "grab"}
+AGENT = {"hello", "beat", "bye", "rotated", "nextkey", "keep", "grab"}
 MAY_SEND = {"admin": CALLER, "client": CALLER, "worker": WORKER, "master": NODE, "agent": AGENT}
 MAY_CALL = {"admin": {"client", "admin"}, "client": {"client"}, "worker": set(), "agent": set(), "master": {"client", "admin"}}
 

@@ -18,9 +18,15 @@ from zcluster.core.carrying import lowered
 from zcluster.core.peers import Identity
 from zcluster.core.rights import Rights
 from zcluster.errors import InvalidKey
-from zcluster.keys import JOINER, Ring, may_subscribe
+from zcluster.keys import JOINER, KeyFile, Ring, may_subscribe
 from zcluster.keys.applied import forget_applied, note_applied
 from zcluster.keys.tokens import refusal
+
+
+def own_identity(ring: Ring, key_file: KeyFile) -> Identity:
+    """Who the master is whose key file this is: its key may be another than its first."""
+    entry = ring.by_public(key_file.pair.public)
+    return Identity(key_file.pair.public if entry is None else entry.id, key_file.name, "master")
 
 
 class Admitted:
@@ -31,6 +37,7 @@ class Admitted:
         self.rights = Rights()
         """What the configuration says of roles; of those that are not built in, what they are based on too."""
         self._rights_seen = 0
+        self._looked_s = time.time()
         self.by_public: dict[str, Identity] = {}
         """Those that were asked for since the last change."""
 
@@ -72,14 +79,17 @@ class Admitted:
         return [name for name, entry in self._ring.entries.items() if entry.role == "worker"]
 
     def changed(self) -> bool:
-        """Read the ring if it changed; returns whether it did, or what its roles mean."""
+        """Read the ring if it changed; returns whether it did, or what its roles mean, or whether the time of a key of before is
+        over."""
+        since_s, self._looked_s = self._looked_s, time.time()
+        ended = self._ring.ended(since_s, self._looked_s)
         roles, self._rights_seen = self._rights_seen != self.rights.changes, self.rights.changes
         try:
-            if not self._ring.reload_if_changed() and not roles:
+            if not self._ring.reload_if_changed() and not roles and not ended:
                 return False
         except InvalidKey as error:
             self._logger.error("the ring cannot be read, the keys admitted before stay: %s", error)
-            if not roles:
+            if not roles and not ended:
                 return False
         self.by_public.clear()
         return True

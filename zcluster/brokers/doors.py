@@ -1,7 +1,8 @@
 """What the master does for workers' doors: it writes the ring into the store, from where they copy it, and tells of all doors.
 
 Rules kept here:
-- the table ``ring/`` says what the ring says, no more: keys that are out leave it before others come in;
+- the table ``ring/`` says what the ring says, no more (of a role of the configuration what it is based on): keys that are out
+  leave it before others come in;
 - what a worker says of its addresses is checked before others are told;
 - doors are looked at once in LOOK_S; who is told hears only what is worth it (core/doors.py), and everything when it comes;
 - a store that fails is tried again, and everything else goes on.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from zcluster.config import Loaded, advertised, parse_address
 from zcluster.core.doors import fitting, worth_telling
 from zcluster.core.master import Master
 from zcluster.core.peers import Peer
+from zcluster.core.rights import Rights
 from zcluster.dapi.function import Function
 from zcluster.errors import ConfigError, ZClusterError
 from zcluster.keys import Ring
@@ -45,9 +47,10 @@ def changes_of(ring: dict[str, bytes], written: dict[str, bytes]) -> list[Put | 
 class RingTable:
     """A part: the ring as a table of the store."""
 
-    def __init__(self, desk: Desk, ring: Ring) -> None:
+    def __init__(self, desk: Desk, ring: Ring, rights: Rights) -> None:
         self._desk = desk
         self._ring = ring
+        self._rights = rights
         self._written: dict[str, bytes] | None = None
         """What the table holds; None: it is to be read."""
         self._changed = asyncio.Event()
@@ -94,7 +97,7 @@ class RingTable:
         if self._written is None:
             self._written = await self._read()
         said = {
-            f"{RING}{public}": orjson.dumps({"name": entry.name, "role": entry.role, "id": entry.id})
+            f"{RING}{public}": orjson.dumps({"name": entry.name, "role": self._base(entry.role), "id": entry.id})
             for entry in self._ring.entries.values()
             for public in entry.publics
         }
@@ -102,6 +105,10 @@ class RingTable:
         for begin in range(0, len(ops), MAX_OPS):
             await store.apply(ops[begin : begin + MAX_OPS])
         self._written = said
+
+    def _base(self, role: str) -> str:
+        """The built-in role by which a door treats a key of ``role``."""
+        return self._rights.identity("", "", role).role
 
     async def _read(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -115,14 +122,19 @@ class RingTable:
 
 
 class MasterDoors:
-    """A part, and an attachment of the sessions: the directory of doors, and who is told of it."""
+    """A part, and an attachment of the sessions: the directory of doors, and who is told of it.
+
+    Args:
+        keys: the public key that proves this master, and the one that is to follow (empty: none is).
+    """
 
     kinds: frozenset[int] = frozenset()
 
-    def __init__(self, desk: Desk, machine: Master, ring: Ring) -> None:
+    def __init__(self, desk: Desk, machine: Master, ring: Ring, keys: Callable[[], tuple[str, str]]) -> None:
         self._desk = desk
         self._machine = machine
         self._ring = ring
+        self._keys = keys
         self.directory = Directory()
         self._workers: dict[Peer, None] = {}
         self._frame: Sealed | None = None
@@ -192,17 +204,17 @@ class MasterDoors:
 
     def _doors(self) -> Iterable[Door]:
         agents = sum(1 for peer in self._machine.roster.peers.values() if peer.identity.role == "agent")
-        mine = self._ring.entries.get(self._desk.name)
-        if mine is not None and self._mine:
-            yield Door(node=mine.name, public=mine.public, addresses=list(self._mine), agents=agents)
+        if self._mine:
+            public, following = self._keys()
+            yield Door(node=self._desk.name, public=public, next=following, addresses=list(self._mine), agents=agents)
         for node in self._machine.roster.nodes.values():
             peer = node.peer
             if peer is not None and not peer.draining and node.door:
                 addresses = [address for address in node.door if _is_address(address)]
                 entry = self._ring.by_id(peer.identity.key)
-                public = peer.identity.key if entry is None else entry.public
+                public, following = (peer.identity.key, "") if entry is None else entry.door
                 if addresses:
-                    yield Door(node=node.name, public=public, addresses=addresses, agents=node.agents)
+                    yield Door(node=node.name, public=public, next=following, addresses=addresses, agents=node.agents)
 
 
 def _is_address(text: Any) -> bool:

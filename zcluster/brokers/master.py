@@ -21,7 +21,7 @@ import msgspec
 import orjson
 
 from zcluster import __version__
-from zcluster.brokers.admitted import Admitted
+from zcluster.brokers.admitted import Admitted, own_identity
 from zcluster.brokers.carry import Carrying
 from zcluster.brokers.cluster_functions import cluster_functions
 from zcluster.brokers.info import MasterInfo
@@ -35,12 +35,13 @@ from zcluster.core.carrying import Via
 from zcluster.core.eventflood import Flood
 from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master
-from zcluster.core.peers import Event, Identity
+from zcluster.core.peers import Event
 from zcluster.dapi.builtins import ResourceSampler, node_functions
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, PeerError, ZClusterError
-from zcluster.keys import KeyFile, Ring, fingerprint, may_call, may_send
+from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint, may_call, may_send
+from zcluster.keys.rotation import OwnKey
 from zcluster.net.context import new_context
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
@@ -90,7 +91,7 @@ class MasterProcess:
         self._key_file = key_file
         self._ring = Ring(home.ring_file)
         self._records = Records(home.data_dir, logger)
-        self._me = Identity(key_file.pair.public, key_file.name, "master")
+        self._me = own_identity(self._ring, key_file)
         self._admitted = Admitted(self._ring, self._me, logger, home.run_dir)
         self._sampler = ResourceSampler(home.path)
         functions = node_functions(key_file.name, "master", version=__version__, sampler=self._sampler)
@@ -113,7 +114,7 @@ class MasterProcess:
         epoch = self._records.next_epoch()
         self._machine = Master(
             self._key_file.name, self._key_file.cluster, epoch, machine_limits(settings), may_send, may_call, loop.time(),
-            software=__version__, expected=self._records.nodes(),
+            software=__version__, expected=self._records.nodes(), rights=self._admitted.rights,
         )  # fmt: skip
         self._carry = Carrying(self._machine, self._admitted.identify, self._wire_limits)
         self._functions.update(cluster_functions(self._machine, loop.time, time.time()))
@@ -128,7 +129,7 @@ class MasterProcess:
         self._node = NodeEnd(
             self._key_file.name, self._functions, may_call, settings.limits, slots=settings.worker.slots,
             processes=settings.worker.processes, modules=settings.functions.modules, clock=loop.time, wake=self._wake,
-            sampler=self._sampler, logger=self._logger,
+            sampler=self._sampler, logger=self._logger, rights=self._admitted.rights, master=True,
         )  # fmt: skip
         for part in self._parts:
             await part.start()
@@ -140,7 +141,8 @@ class MasterProcess:
         )
         self._front = Front(
             context, self, keys, settings.master.bind, settings.master.publish, settings.limits.frame_bytes, self._logger,
-            turned_away, subscribes=self._ring.may_subscribe,
+            turned_away, subscribes=self._admitted.may_subscribe,
+            local=Home.of(self._loaded.home).bus_socket if settings.master.ipc else None,
         )  # fmt: skip
         lifetime = Lifetime(loop, self._reload)
         self._listening, self._waking = True, False
@@ -148,6 +150,7 @@ class MasterProcess:
         self._trees.start()
         self._admitted.applies()
         self._started(epoch)
+        lifetime.ready(f"master of {self._key_file.cluster}, epoch {epoch}")
         await lifetime.stopped()
         await self._drain(lifetime)
         self._trees.close()
@@ -285,7 +288,15 @@ class MasterProcess:
             clock=self._loop.time, wall_s=time.time, wake=self._wake, note=self._note, logger=self._logger,
             sampler=self._sampler, store=data.store, book=data.book, sessions=self._machine, ending=self._ending,
         )  # fmt: skip
+        self._side = MasterSide(
+            self._machine, self._ring, self._publish_frame, OwnKey(self._key_file, desk.home.master_key), self._rekey,
+            self._locator.nodes_of, self._look_at_ring,
+            lambda route: self._front.address_of(route) if isinstance(route, bytes) else "",
+        )  # fmt: skip
         return master_parts(desk, self._side)
+
+    def _rekey(self, pair: KeyPair) -> None:
+        self._front.rekey(FrontKeys(pair.public, pair.secret))
 
     def _publish_frame(self, topic: bytes, frame: bytes) -> None:
         if self._listening:  # before that nobody could have subscribed
@@ -312,11 +323,11 @@ class MasterProcess:
         self._trees.nodes_changed()
         for tell in self._side.on_ring_change:
             tell()
+        self._admitted.applies()
         self._logger.info("the ring changed", extra={"fields": {"keys": len(self._ring.entries)}})
         self._wake()
 
     def _tell_events(self) -> None:
-        self._admitted.applies()
         events, self._machine.events = self._flood.thinned(self._machine.events, self._loop.time()), []
         for event in events:
             level = logging.WARNING if event.level == "warning" else logging.INFO
@@ -329,7 +340,8 @@ class MasterProcess:
             self._records.save_nodes_later(self._machine.roster.remembered(self._machine.name))
 
     def _publish_node(self, event: Event) -> None:
-        fields, state = event.fields, event.name.removeprefix("node_")
+        fields = event.fields
+        state = fields.get("state") or event.name.removeprefix("node_")
         body = {"node": fields["name"], "role": fields.get("role", ""), "state": state, "reason": fields.get("reason", "")}
         self._publish(b"nodes", {**body, "at_s": round(time.time(), 3)})
 

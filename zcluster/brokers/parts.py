@@ -18,18 +18,22 @@ from zcluster.brokers.doors import MasterDoors, RingTable
 from zcluster.brokers.events import Events
 from zcluster.brokers.groups import MasterGroups
 from zcluster.brokers.liveconfig import MasterLiveConfig
+from zcluster.brokers.masterkey import MasterKey
 from zcluster.brokers.metrics import MasterMetrics
 from zcluster.brokers.nodes import MasterNodes
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.queue import MasterQueue, open_path
 from zcluster.brokers.queue_functions import QueuePart
 from zcluster.brokers.queueviews import Views
+from zcluster.brokers.roles import MasterRoles
+from zcluster.brokers.rotation import Rotation
 from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.workerevents import EventsOfWorkers
 from zcluster.core.eventnames import Names
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Route
-from zcluster.keys import Ring
+from zcluster.keys import KeyPair, Ring
+from zcluster.keys.rotation import OwnKey
 from zcluster.nodes.agentdoor import AgentDoor
 from zcluster.nodes.agentreports import AgentReports
 from zcluster.nodes.agentsettings import StoredSettings
@@ -37,8 +41,8 @@ from zcluster.nodes.desk import Desk, Part
 from zcluster.nodes.liveconfig import LiveConfig
 from zcluster.nodes.logs import Logs
 from zcluster.nodes.sampling import Sampler
-from zcluster.nodes.watchedstore import WatchedStore
 from zcluster.nodes.turnedaway import UnknownKey
+from zcluster.nodes.watchedstore import WatchedStore
 from zcluster.store.jobs_opening import open_jobs
 from zcluster.store.linelog import LineLog
 from zcluster.wire.agents import AgentOrder
@@ -55,6 +59,10 @@ class MasterSide:
     ring: Ring
     publish: Callable[[bytes, bytes], None]
     """Publish a frame under a topic, to everyone who subscribed."""
+    own: OwnKey
+    """The master's key."""
+    rekey: Callable[[KeyPair], None]
+    """Listen with this pair."""
     locate: Callable[[str], Awaitable[list[str]]]
     """The nodes that ``agent:ID`` or ``group:G`` means."""
     look: Callable[[], None] = lambda: None
@@ -63,9 +71,9 @@ class MasterSide:
     """Where a connection comes from, as far as it is known."""
     on_ring_change: list[Callable[[], None]] = field(default_factory=list)
     """Called when the ring is another."""
-    on_event: list[Callable[[Event], None]] = field(default_factory=list)
     on_unknown: list[UnknownKey] = field(default_factory=list)
     """Called with each unknown public key that tried to connect, within bounds."""
+    on_event: list[Callable[[Event], None]] = field(default_factory=list)
     """Called with each event of the master."""
     before_turn: list[Callable[[float], None]] = field(default_factory=list)
     """Called before the machine's turn, with the loop's time."""
@@ -79,10 +87,14 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     names = Names(name for name in master.machine.roster.nodes if name != desk.name)
     events = Events(desk, names, lambda: master.ring.entries, lambda: LineLog.open(desk.home.data_dir / "events"))
     master.on_event.append(events.heard)
-    ring = RingTable(desk, master.ring)
+    roles = MasterRoles(desk, master.machine, master.ring, master.look)
+    ring = RingTable(desk, master.ring, master.machine.rights)
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
-    doors = MasterDoors(desk, master.machine, master.ring)
     admission = Admission(desk, master.machine, master.ring, master.look, master.address_of)
+    own = MasterKey(desk, master.machine, master.ring, admission.decide, master.own, master.rekey)
+    rotation = Rotation(desk, master.machine, master.ring, admission.decide, own)
+    master.on_ring_change.append(rotation.ring_changed)
+    doors = MasterDoors(desk, master.machine, master.ring, own.keys)
     master.on_ring_change.append(admission.ring_changed)
     master.on_unknown.append(admission.denied)
     nodes = MasterNodes(desk, master.machine, master.ring, master.look, master.address_of)
@@ -95,7 +107,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_turn.append(audit.turn_over)
     master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
-    told: list[Part] = [events, audit, queue, EventsOfWorkers(desk), ring, admission, nodes, doors]
+    told: list[Part] = [roles, events, audit, queue, EventsOfWorkers(desk), ring, admission, rotation, nodes, doors]
     return [Logs(desk), *told, *_shared(desk, master), *_agents(desk, master, doors)]
 
 

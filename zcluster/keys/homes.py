@@ -175,7 +175,8 @@ def own_key(home: Home | Path, entry: Entry) -> Path | None:
     home = Home.of(home)
     for path in (home.master_key, home.admin_key):
         try:
-            if KeyFile.read(path).pair.public == entry.public:
+            key_file = KeyFile.read(path)
+            if {key_file.pair.public, *([key_file.next.public] if key_file.next else [])} & set(entry.publics):
                 return path
         except InvalidKey:
             if path.exists() and (entry.name == path.stem or entry.role == path.stem == "master"):
@@ -249,6 +250,10 @@ def _make_master(
         )
     if not ring.path.exists():
         created.append(ring.path)
+    if master.next is not None and ring.by_public(master.next.public) is not None:
+        # it was killed between the two steps of taking its next key: the ring has it already
+        master = replace(master, pair=master.next, next=None, master_public=master.next.public)
+        master.rewrite(home.master_key)
     _admit(ring, master)
     return master, created
 
@@ -256,6 +261,9 @@ def _make_master(
 def _make_admin(home: Home, ring: Ring, master: KeyFile) -> list[Path]:
     if home.admin_key.exists():
         admin = KeyFile.read(home.admin_key)
+        held = ring.entries.get(admin.name)
+        if held is not None and held.id != held.public and admin.pair.public not in held.publics:
+            return []  # it was rotated by another copy of the file, which is the good one now
         if not any(each.public == admin.pair.public for each in ring.revoked):
             _admit(ring, admin)
         return []
@@ -268,8 +276,8 @@ def _make_admin(home: Home, ring: Ring, master: KeyFile) -> list[Path]:
 
 
 def _admit(ring: Ring, key: KeyFile) -> None:
-    """Have the ring admit ``key``; nothing when it does already."""
-    entry = ring.by_public(key.pair.public)
+    """Have the ring admit ``key``; nothing when it does already, be it with the pair that is to follow."""
+    entry = ring.by_public(key.pair.public) or (None if key.next is None else ring.by_public(key.next.public))
     if entry is None:
         ring.add(key.name, key.role, key.pair.public)
     elif entry.role != key.role:

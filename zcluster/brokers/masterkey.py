@@ -1,0 +1,207 @@
+"""The rotation of the master's own key: everybody knows the next one before it is the one.
+
+Rules kept here:
+- the next pair is in the master's key file before anybody hears of it, and leaves it only by becoming the key: whenever the
+  master is killed, what it listens with is a key that everybody knows who has heard of the rotation;
+- the ring has the new key before the key file does: a master whose key file the ring does not know would not start;
+- listening with the new key ends no connection (net/rebinding.py); who connects from then on needs it;
+- it happens at the end of the overlap, when every admitted key has heard of it, or when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from zcluster.core.greeting import LOCAL
+from zcluster.core.master import Master
+from zcluster.core.peers import Peer
+from zcluster.errors import Busy, InvalidKey, ZClusterError
+from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint
+from zcluster.keys.ringfile import iso
+from zcluster.keys.rotation import DEFAULT_OVERLAP_S, OwnKey, check_overlap, follow, want
+from zcluster.nodes.desk import Desk
+from zcluster.wire.rotation import NextKey
+
+Result = TypeVar("Result")
+RETRY_S = 5.0
+MAX_NAMED = 100
+"""Names of keys that have not heard of it, in one answer."""
+
+
+class Decide(Protocol):
+    """Changes the ring in a thread; when it is done, the change holds."""
+
+    def __call__(self, change: Callable[[Ring], Result]) -> Awaitable[Result]: ...
+
+
+class MasterKey:
+    """The master's key.
+
+    Args:
+        own: as its file says.
+        rekey: listen with this pair. Raises Unreachable when the system does not let us.
+    """
+
+    def __init__(
+        self, desk: Desk, machine: Master, ring: Ring, decide: Decide, own: OwnKey, rekey: Callable[[KeyPair], None]
+    ) -> None:
+        self._desk, self._machine, self._ring, self._decide = desk, machine, ring, decide
+        self._own, self._rekey = own, rekey
+        self._know: dict[str, str] = {}
+        """By id of a key: why it could not keep the next one, or empty."""
+        self._until_s = 0.0
+        """When it happens, seconds since 1970; 0: nothing happens."""
+        self._turning = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> str:
+        """The public key that proves this master now."""
+        return self._own.key_file.pair.public
+
+    @property
+    def following(self) -> str:
+        """The one that is to follow; empty: none is."""
+        pair = self._own.key_file.next
+        return "" if pair is None else pair.public
+
+    def keys(self) -> tuple[str, str]:
+        """Both."""
+        return self.current, self.following
+
+    def start(self) -> None:
+        """Go on with what was begun before this start."""
+        if self.following:
+            entry = self._ring.by_public(self.current)
+            self._begun((entry.rotate_s if entry is not None else 0.0) or DEFAULT_OVERLAP_S)
+
+    async def close(self) -> None:
+        """Stop; it goes on after the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def begin(self, overlap_s: float, now: bool) -> dict[str, Any]:
+        """Have another key after ``overlap_s``, or ``now``; returns the row of it.
+
+        Raises:
+            Busy: it is under way already. InvalidKey: the key file cannot be written.
+        """
+        before = self.current
+        async with self._turning:
+            if not self.following:
+                await self._make_next(check_overlap(overlap_s))
+            elif not now:
+                raise Busy(
+                    f"the master's key is being rotated: the next one holds from {iso(self._until_s)}",
+                    hint="--now does not wait",
+                    retry_after_s=max(1.0, self._until_s - self._desk.wall_s()),
+                )
+        row = self._row(before, self.following)
+        if now:
+            await self._turn()
+            row["state"] = "rotated"
+        return row
+
+    def known(self, peer: Peer, message: NextKey) -> None:
+        """It is known at ``peer`` now."""
+        if message.public != self.following or not self._until_s:
+            return
+        self._know[peer.identity.key] = message.code
+        if not message.code and not self._away():
+            self._until_s = self._desk.wall_s()
+            self._watch()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _make_next(self, overlap_s: float) -> None:
+        name, now_s = self._desk.name, self._desk.wall_s()
+        await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
+        public = await asyncio.to_thread(self._own.begin)
+        await asyncio.to_thread(self._teach, lambda own: own.learn("", public))
+        self._begun(overlap_s)
+
+    def _begun(self, overlap_s: float) -> None:
+        self._know.clear()
+        self._until_s = self._desk.wall_s() + overlap_s
+        told = NextKey(public=self.following)
+        self._tell(told)
+        fields = {"next": fingerprint(told.public), "from": iso(self._until_s)}
+        self._desk.logger.info("another key is to follow this master's", extra={"fields": fields})
+        self._watch()
+
+    def _tell(self, told: NextKey) -> None:
+        for peer in self._machine.roster.peers.values():
+            if peer.route != LOCAL:
+                self._machine.tell(peer, told)
+        self._desk.wake()
+
+    def _watch(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.ensure_future(self._turn_in_time())
+
+    async def _turn_in_time(self) -> None:
+        while self.following:
+            await asyncio.sleep(max(0.0, self._until_s - self._desk.wall_s()))
+            try:
+                await self._turn()
+            except ZClusterError as error:
+                self._desk.logger.error("the master's key is still the older one: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _turn(self) -> None:
+        """The next key is the key, from now on."""
+        async with self._turning:
+            pair = self._own.key_file.next
+            if pair is None:
+                return
+            entry, now_s = self._ring.get(self._desk.name), self._desk.wall_s()
+            await self._decide(lambda ring: follow(ring, entry.id, pair.public, 0.0, now_s))
+            await asyncio.to_thread(self._own.finish, pair.public)
+            self._until_s = 0.0
+            try:
+                self._rekey(pair)
+            except ZClusterError as error:
+                self._desk.logger.error("the master listens with its older key until it is restarted: %s", error)
+                return
+            await asyncio.to_thread(self._teach, lambda own: own.proven(pair.public))
+            self._tell(NextKey(public=pair.public, now=True))
+
+    def _teach(self, change: Callable[[OwnKey], None]) -> None:
+        """Change the key files of this home: its administrator's, and those that were made here. Runs in a thread."""
+        home = self._desk.home
+        for path in sorted(home.keys_dir.glob("*.key")):
+            if path != home.master_key:
+                self._teach_one(path, change)
+
+    def _teach_one(self, path: Path, change: Callable[[OwnKey], None]) -> None:
+        try:
+            key_file = KeyFile.read(path)
+            if not {self.current, self.following}.isdisjoint(key_file.known.masters):
+                change(OwnKey(key_file, path))
+        except (InvalidKey, Busy) as error:
+            self._desk.logger.warning("a key file of this home does not know the master's next key: %s", error)
+
+    def _away(self) -> list[str]:
+        """The names of the keys that have not heard of it, or could not keep it."""
+        return sorted(
+            name
+            for name, entry in self._ring.entries.items()
+            if entry.role != "master" and self._know.get(entry.id, "no") != ""
+        )
+
+    def _row(self, before: str, following: str) -> dict[str, Any]:
+        away = self._away()
+        return {
+            "name": self._desk.name,
+            "state": "rotating",
+            "old": fingerprint(before),
+            "new": fingerprint(following),
+            "until": iso(self._until_s),
+            "away": away[:MAX_NAMED],
+            "away_count": len(away),
+        }

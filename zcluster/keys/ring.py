@@ -55,7 +55,7 @@ class NewKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Signature:
+class Signature:
     """What changes when the file does, or when it becomes readable; all zero when there is no file."""
 
     mtime_ns: int = 0
@@ -64,11 +64,11 @@ class _Signature:
     mode: int = 0
 
     @classmethod
-    def of(cls, found: os.stat_result) -> _Signature:
+    def of(cls, found: os.stat_result) -> Signature:
         return cls(found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode)
 
     @classmethod
-    def at(cls, path: Path) -> _Signature:
+    def at(cls, path: Path) -> Signature:
         try:
             return cls.of(os.stat(path))
         except FileNotFoundError:
@@ -77,8 +77,8 @@ class _Signature:
             return _UNREACHABLE  # reading it says what is wrong
 
 
-_NOTHING = _Signature()
-_UNREACHABLE = _Signature(inode=-1)
+_NOTHING = Signature()
+_UNREACHABLE = Signature(inode=-1)
 
 
 class _Index(NamedTuple):
@@ -89,6 +89,8 @@ class _Index(NamedTuple):
     """With the time until which it is admitted."""
     ids: dict[str, Entry]
     tokens: dict[str, Token]
+    ends_s: tuple[float, ...]
+    """When keys of before come to their end, the first to do so first."""
     revoked: frozenset[str]
     rejected: frozenset[str]
 
@@ -100,6 +102,7 @@ class _Index(NamedTuple):
             {each.public: (entry, instant(each.until)) for entry in entries for each in entry.previous},
             {entry.id: entry for entry in entries},
             {token.public: token for token in content.tokens.values()},
+            tuple(sorted(instant(each.until) for entry in entries for each in entry.previous)),
             frozenset(each.public for each in content.revoked),
             frozenset(each.public for each in content.rejected),
         )
@@ -170,6 +173,10 @@ class Ring:
         """The admitted key of this id, whatever public key it has now."""
         return self._index.ids.get(id_)
 
+    def ended(self, since_s: float, now_s: float) -> bool:
+        """Whether a key of before has come to its end between these times (seconds since 1970)."""
+        return any(since_s < end_s <= now_s for end_s in self._index.ends_s)
+
     def token_of(self, public: str) -> Token | None:
         """The join token with this public key, whether it is over or not."""
         return self._index.tokens.get(public)
@@ -202,17 +209,17 @@ class Ring:
         """The revoked keys that had this name, the oldest first."""
         return [each for each in self._content.revoked if each.name == name]
 
-    def changed(self) -> bool:
-        """Whether the file is another one than was last read, written or found broken here. One stat, nothing is read."""
-        return _Signature.at(self.path) != self._seen
-
-    def reload_if_changed(self) -> bool:
-        """Read the file if it changed; returns whether it did.
-
     @property
     def version(self) -> int:
         """Grows with each change of the file, whoever makes it (see applied.py)."""
         return self._signature.mtime_ns
+
+    def changed(self) -> bool:
+        """Whether the file is another one than was last read, written or found broken here. One stat, nothing is read."""
+        return Signature.at(self.path) != self._seen
+
+    def reload_if_changed(self) -> bool:
+        """Read the file if it changed; returns whether it did.
 
         A file that is broken is told once, and not read again until it changes: a master that looks often stays quiet and quick.
         One that cannot be read (no descriptors, no memory, a disk's error) is told once too, and tried again at each call.
@@ -238,7 +245,7 @@ class Ring:
         Raises:
             InvalidKey: it is broken, gone since it was last read, or cannot be read; what was read before stays.
         """
-        before = _Signature.at(self.path)
+        before = Signature.at(self.path)
         self._unread = ""
         try:
             data, found = read_private(self.path, MAX_RING_BYTES, forbid=0o022)
@@ -253,11 +260,11 @@ class Ring:
             else:
                 self._seen = before
             raise
-        self._seen = _Signature.of(found)
+        self._seen = Signature.of(found)
         content = decode_ring(self.path, data, self._index.current)
         if len(content.entries) > self._max_entries:
             raise InvalidKey(f"{self.path}: more than {self._max_entries} keys", hint="revoke what is no longer used")
-        self._take(self._bounded(content), _Signature.of(found))
+        self._take(self._bounded(content), Signature.of(found))
 
     def add(self, name: str, role: str, public: str) -> Entry:
         """Admit one key; see :meth:`add_many`."""
@@ -351,14 +358,14 @@ class Ring:
 
     def _read_current(self) -> None:
         """Have the file's content in memory, or fail: a change is made of what is there, never of an older state."""
-        if _Signature.at(self.path) != self._signature:
+        if Signature.at(self.path) != self._signature:
             self.load()
 
     def _bounded(self, content: Content) -> Content:
         """``content`` with no more of what is only remembered than is kept."""
         return content._replace(revoked=content.revoked[-self._max_revoked :], rejected=content.rejected[-MAX_REJECTED:])
 
-    def _take(self, content: Content, signature: _Signature) -> None:
+    def _take(self, content: Content, signature: Signature) -> None:
         self._content = content
         self._index = _Index.of(content)
         self._signature = self._seen = signature
@@ -367,7 +374,7 @@ class Ring:
         # inodes are used again and clocks are coarse: two changes at once could look like none without a time of their own
         mtime_ns = max(time.time_ns(), self._signature.mtime_ns + 1)
         replace_file(self.path, encode_ring(content), mtime_ns=mtime_ns)
-        self._take(content, _Signature.of(os.stat(self.path)))
+        self._take(content, Signature.of(os.stat(self.path)))
 
     def _no_such(self, name: str) -> NoSuchKey:
         gone = self.revocations(name)

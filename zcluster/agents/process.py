@@ -38,6 +38,7 @@ MONITORED_AT_MOST = 500
 FILES_EACH, FILES_MONITORED, FILES_SPARE = 2, 4, 100
 """Descriptors of one agent (libzmq: its connection and its mailbox; with a monitor two more), and of the process."""
 SAMPLE_KEPT_S = 1.0
+NO_SESSION = "no session yet, or no longer"
 START_TURN = 20
 START_EVERY_S = 0.02
 
@@ -120,12 +121,14 @@ async def _one(own: OwnKey, options: AgentOptions, logger: logging.Logger) -> in
         state.kept.extra = ""
     sampler = Sampler(options.state_dir if options.state_dir is not None and options.state_dir.is_dir() else Path("/"))
     around = Surroundings(
-        context, sampler, logger, POLICY, system(), ends.ended, level=lambda level: set_level(level or options.log_level)
-    )
+        context, sampler, logger, POLICY, system(), ends.ended, level=lambda level: set_level(level or options.log_level),
+        changed=lambda: lifetime.status(f"session with {agent.node}" if agent.node else NO_SESSION),
+    )  # fmt: skip
     agent = Agent(around, own, Told(options.nodes, host_name(), options.labels), state, files)
     fields = {"key": fingerprint(own.current.public), "state": options.state_dir, "files": options.files_dir}
     logger.info("agent starts", extra={"fields": fields})
     agent.start(held)
+    lifetime.ready(NO_SESSION)
     await lifetime.stopped()
     agent.close()
     await agent.finished()
@@ -181,6 +184,7 @@ async def _many(key_files: Sequence[KeyFile], options: AgentOptions, logger: log
         agents[-1].start()
         if number % START_TURN == 0:
             await asyncio.sleep(START_EVERY_S)
+    lifetime.ready(f"{len(agents)} simulated agents")
     await lifetime.stopped()
     for agent in agents:
         agent.close()

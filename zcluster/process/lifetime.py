@@ -3,6 +3,7 @@
 Rules kept here:
 - SIGTERM and SIGINT ask for a drain once; a second one ends it at once;
 - SIGHUP reads the configuration again; what is invalid is refused and the old one kept;
+- a service manager hears when the daemon is ready, reloads and stops, and from its loop that it is alive (notify.py);
 - one master per home: a lock on run/NAME.lock that ends with the process, however it ends.
 """
 
@@ -16,6 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zcluster.errors import UsageError
+from zcluster.process.notify import Notify
+
+FEEDS = 2
+"""How often the watchdog is fed in the time within which it wants to be."""
 
 
 class Lifetime:
@@ -23,14 +28,31 @@ class Lifetime:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, reload: Callable[[], None]) -> None:
         self._loop = loop
+        self._reload = reload
+        self._notify = Notify(os.environ)
+        self._ready = self._reload_asked = False
         self._stop = asyncio.Event()
         self._now = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked)
-        loop.add_signal_handler(signal.SIGHUP, reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloaded)
+
+    def ready(self, status: str) -> None:
+        """The daemon serves: from now on the watchdog is fed. ``status`` says in a line how it is."""
+        self._ready = True
+        self._notify.say("READY=1", status=status)
+        self._feed()
+        if self._reload_asked:
+            self._reloaded()
+
+    def status(self, status: str) -> None:
+        """How the daemon is now, in a line for people."""
+        self._notify.say(status=status)
 
     def stop(self) -> None:
         """End the daemon as SIGTERM would."""
+        if not self._stop.is_set():
+            self._notify.say("STOPPING=1", status="draining")
         self._stop.set()
 
     async def stopped(self) -> None:
@@ -47,7 +69,20 @@ class Lifetime:
     def _asked(self) -> None:
         if self._stop.is_set():
             self._now.set()
-        self._stop.set()
+        self.stop()
+
+    def _reloaded(self) -> None:
+        if not self._ready:  # what would read it again is not there yet
+            self._reload_asked = True
+            return
+        self._notify.reloading()
+        self._reload()
+        self._notify.say("READY=1")
+
+    def _feed(self) -> None:
+        if self._notify.watchdog_s:
+            self._notify.say("WATCHDOG=1")
+            self._loop.call_later(self._notify.watchdog_s / FEEDS, self._feed)
 
 
 class OneProcess:

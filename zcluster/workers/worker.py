@@ -122,6 +122,7 @@ class Worker:
             await part.start()
         self._flushing = False
         self._driver.start()
+        self._lifetime.ready("no session yet")
         await self._lifetime.stopped()
         await self._drain(settings.session.drain_s)
         self._trees.close()
@@ -189,6 +190,7 @@ class Worker:
     def link_up(self, welcome: Welcome) -> None:
         fields = {"cluster": welcome.cluster, "master": welcome.master, "session": welcome.session}
         self._logger.info("joined", extra={"fields": fields})
+        self._lifetime.status(f"session {welcome.session} with {welcome.master} of {welcome.cluster}")
         self._welcome = welcome
         self._rekeying.link_up()
         self._node.apply(self._agreed())
@@ -204,6 +206,7 @@ class Worker:
         self.uplink.link_down()
         level = logging.WARNING if was_up else logging.INFO
         self._logger.log(level, str(error), extra={"fields": {"retry_s": round(retry_s, 3)}})
+        self._lifetime.status(f"no session: {error}")
 
     def link_ended(self, error: ZClusterError) -> None:
         self._error = error

@@ -137,6 +137,42 @@ def test_a_key_that_was_revoked_before_it_subscribed_is_cut_when_it_does() -> No
     run(test)
 
 
+@pytest.mark.parametrize(("bytes_", "ended"), [(5, False), (4, True)])
+def test_topics_that_are_too_long_together_end_the_connection(bytes_: int, ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TOPICS_BYTES", bytes_)
+
+    async def test(publisher: Publisher) -> None:
+        told = publisher.subscribe(generate(), topics=5)
+        if ended:
+            await publisher.until(lambda: told["ended"])
+            assert publisher.cuts == [SUBSCRIPTIONS]
+        else:
+            await publisher.until(lambda: [each.topic_bytes for each in publisher.guard.connections] == [5])
+            assert not told["ended"]
+
+    run(test)
+
+
+def test_one_connection_too_many_of_a_key_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS_PER_KEY", 2)
+
+    async def test(publisher: Publisher) -> None:
+        pair, another = generate(), generate()
+        first = publisher.subscribe(pair)
+        publisher.subscribe(another)
+        second = publisher.subscribe(pair)
+        await publisher.until(lambda: publisher.guard.connections.of_key(pair.public) == 2)
+        third = publisher.subscribe(pair)
+        await publisher.until(lambda: third["ended"])
+        assert not first["ended"]
+        assert not second["ended"]
+        await publisher.until(lambda: publisher.guard.connections.of_key(pair.public) == 2)
+        assert publisher.guard.connections.of_key(another.public) == 1
+        assert publisher.cuts == [SUBSCRIPTIONS]
+
+    run(test)
+
+
 @pytest.mark.parametrize(("more", "ended"), [(0, False), (1, True)])
 def test_too_many_subscriptions_end_the_connection(more: int, ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 5)

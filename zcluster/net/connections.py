@@ -12,6 +12,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -77,6 +78,8 @@ class Connection:
     """What its messages took on the wire."""
     count: int = 0
     """At a publisher: how often it subscribed."""
+    topic_bytes: int = 0
+    """And how long its topics were, all together."""
     idle_since_s: float | None = None
     """Since when it has no session; None: it had one when last looked at."""
     cut: bool = False
@@ -104,6 +107,7 @@ class Connections:
         self._received = received
         self._most, self._most_per_address, self._fair_share = newcomers, per_address, per_address // 8
         self._newcomers = _Newcomers()
+        self._of_key: Counter[str] = Counter()
         self._of_address: dict[str, _Newcomers] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -135,6 +139,7 @@ class Connections:
         connection = self.by_fd.pop(fd, None)
         if connection is not None:
             self._no_newcomer(connection)
+            self._belongs(connection, "")
         return connection
 
     def spoke(self, fd: int, public: str, route: bytes = b"") -> Connection | None:
@@ -142,8 +147,13 @@ class Connections:
         connection = self.by_fd.get(fd)
         if connection is not None:
             self._no_newcomer(connection)
-            connection.public, connection.route = public, route
+            self._belongs(connection, public)
+            connection.route = route
         return connection
+
+    def of_key(self, public: str) -> int:
+        """How many connections ``public`` has that have said something."""
+        return self._of_key[public]
 
     def oldest(self, count: int) -> list[Connection]:
         """The ``count`` oldest newcomers, now marked as cut."""
@@ -193,6 +203,15 @@ class Connections:
         self._no_newcomer(connection)
         connection.cut = True
         return connection
+
+    def _belongs(self, connection: Connection, public: str) -> None:
+        """``connection`` is of the key ``public`` from now on; empty: of nobody."""
+        self._of_key[connection.public] -= 1
+        if self._of_key[connection.public] <= 0:
+            del self._of_key[connection.public]
+        connection.public = public
+        if public:
+            self._of_key[public] += 1
 
     def _no_newcomer(self, connection: Connection) -> None:
         if connection in self._newcomers.all:

@@ -31,13 +31,14 @@ from zcluster.net.pulse import Pulse
 from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.rebinding import Rebinding
 from zcluster.net.stalled import LONG_OVERHEAD_BYTES, SHORT_BYTES, SHORT_OVERHEAD_BYTES, wire_bytes
-from zcluster.net.subscribers import Subscribers
+from zcluster.net.subscribers import PIPE_MESSAGES, Subscribers
 from zcluster.net.zap import Strangers, Zap
 from zcluster.wire import Frame, Message, frame_of
 
 TURN = 64
-MAX_TOPIC_BYTES = 1024
-"""Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (270 bytes fail)."""
+MAX_TOPIC_BYTES = 384
+"""Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (289 bytes, and what metadata
+another library adds)."""
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
 
@@ -323,7 +324,9 @@ def _nobody(_public: str) -> bool:
 
 
 def _publisher(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socket:
-    return server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
+    publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
+    publisher.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
+    return publisher
 
 
 def _ignored(_connection: Connection) -> None:

@@ -2,7 +2,10 @@
 
 Rules kept here:
 - a connection whose key may not subscribe (any more) is cut: at once when the ring changes, or when it subscribes;
-- a connection that subscribes too often, or to something too long, is cut: subscriptions are memory;
+- a connection that subscribes too often, or to too much, is cut, and so is one too many of a key: subscriptions are memory,
+  tens of bytes for each byte of a topic;
+- before we are asked libzmq enters a subscription into its tree, and goes on while there are more. So a connection's pipe is
+  short: we come to see the first before the hundredth is there;
 - whatever a subscriber says is read, counted and dropped.
 """
 
@@ -18,8 +21,13 @@ from zcluster.net.guard import Guard
 from zcluster.net.stalled import wire_bytes
 
 TURN = 64
-MAX_SUBSCRIPTIONS = 256
+MAX_SUBSCRIPTIONS = 64
 """What one connection may say in its life: subscriptions, those given up again counted too."""
+MAX_TOPICS_BYTES = 1024
+"""How long its topics may be, all together; those of this version are shorter than 16 bytes each."""
+MAX_CONNECTIONS_PER_KEY = 256
+PIPE_MESSAGES = 2
+"""High-water mark of what a subscriber says."""
 UNSUBSCRIBES = b"\0"
 """First byte of what takes back a subscription."""
 
@@ -62,7 +70,11 @@ class Subscribers:
         connection.delivered_bytes += wire_bytes(len(data))
         if data[:1] != UNSUBSCRIBES:
             connection.count += 1
-        if connection.count > MAX_SUBSCRIPTIONS:
+            connection.topic_bytes += len(data) - 1
+        if (
+            connection.count > MAX_SUBSCRIPTIONS or connection.topic_bytes > MAX_TOPICS_BYTES
+            or self._guard.connections.of_key(public) > MAX_CONNECTIONS_PER_KEY
+        ):  # fmt: skip
             self._guard.cut([connection], SUBSCRIPTIONS)
         elif not self._may_subscribe(public):
             self._guard.cut([connection], REVOKED)

@@ -14,13 +14,16 @@ import click
 
 from zcluster.cli.connect import settings
 from zcluster.cli.options import State, completes
-from zcluster.errors import InvalidKey, UsageError
+from zcluster.cli.output import say
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL, InvalidKey, UsageError
 from zcluster.keys.rights import ROLES
 
 if TYPE_CHECKING:
     from zcluster.config import Home
     from zcluster.keys import Ring
 
+
+APPLIED_WITHIN_S = 2.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +46,21 @@ def ring_of(home: Home) -> Ring:
     if not home.ring_file.exists():
         raise InvalidKey(f"{home.path} has no ring of keys", hint="run `zcluster keys init` on the master, or give --home")
     return Ring(home.ring_file)
+
+
+def applied(home: Home, ring: Ring) -> bool | None:
+    """Whether the master that runs in ``home`` goes by ``ring`` as it is now, waited for; None: no master runs there."""
+    from zcluster.keys.applied import wait_applied
+
+    return wait_applied(home.run_dir, ring.version, APPLIED_WITHIN_S)
+
+
+def told_applied(done: bool | None) -> int:
+    """Say on stderr what :func:`applied` found, where that is worth a line; returns the exit code."""
+    if done is False:
+        say(f"the ring says so, but the running master has not applied it within {APPLIED_WITHIN_S:g} s: its log says why")
+        return EXIT_PARTIAL
+    return EXIT_OK
 
 
 def check_known_role(state: State, role: str) -> str:

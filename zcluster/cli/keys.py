@@ -14,8 +14,9 @@ import click
 
 from zcluster.cli.connect import settings
 from zcluster.cli.groups import Group
-from zcluster.cli.keyhome import check_known_role, home_of, ring_of, role_option
+from zcluster.cli.keyhome import applied, check_known_role, home_of, ring_of, role_option, told_applied
 from zcluster.cli.keys_admit import accept, join, pending, reject, request
+from zcluster.cli.keys_backup import export_keys, import_keys
 from zcluster.cli.options import State, common_options, completes, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
 from zcluster.errors import UsageError
@@ -179,11 +180,11 @@ def show(state: State, name: str) -> None:
 @output_option
 @common_options
 @click.pass_obj
-def revoke(state: State, name: str, force: bool) -> None:
+def revoke(state: State, name: str, force: bool) -> int:
     """Admit the key NAME no longer; a running master refuses it at once, and for good.
 
     Its connections are cut. The tokens that it made, the one by which it joined and those for its name are revoked with it. The
-    two keys of the home itself need --force.
+    two keys of the home itself need --force. Exit code 3 when the running master has not applied it within 2 s.
     """
     from zcluster.keys.rows import revoked_row
 
@@ -193,11 +194,13 @@ def revoke(state: State, name: str, force: bool) -> None:
         _check_not_own(home, ring.get(name))
     before = sum(not each.revoked_at for each in ring.tokens.values())
     record = ring.revoke(name)
-    item = revoked_row(record, before - sum(not each.revoked_at for each in ring.tokens.values()))
+    tokens = before - sum(not each.revoked_at for each in ring.tokens.values())
+    item = {**revoked_row(record, tokens), "applied": applied(home, ring)}
     emit_object(item, state.output, lines=pairs(list(item.items())))
+    return told_applied(item["applied"])
 
 
-for _command in (pending, accept, reject, request, join):
+for _command in (pending, accept, reject, request, join, export_keys, import_keys):
     keys.add_command(_command)
 
 

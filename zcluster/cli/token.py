@@ -15,7 +15,7 @@ import click
 
 from zcluster.cli.connect import settings
 from zcluster.cli.groups import Group
-from zcluster.cli.keyhome import check_known_role, home_of, ring_of, role_option
+from zcluster.cli.keyhome import applied, check_known_role, home_of, ring_of, role_option, told_applied
 from zcluster.cli.options import DURATION, FILE, State, common_options, completes, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
 from zcluster.keys.rights import ROLES
@@ -111,11 +111,16 @@ def list_tokens(state: State) -> None:
 @output_option
 @common_options
 @click.pass_obj
-def revoke(state: State, id: str) -> None:
-    """Let the join token ID admit nobody any more; who joined by it stays admitted."""
+def revoke(state: State, id: str) -> int:
+    """Let the join token ID admit nobody any more; who joined by it stays admitted.
+
+    Exit code 3 when the running master has not applied it within 2 s.
+    """
     from zcluster.keys.rows import token_row
     from zcluster.keys.tokens import revoke_token
 
-    ring = ring_of(home_of(state))
-    item = token_row(revoke_token(ring, id), ring, time.time())
+    home = home_of(state)
+    ring = ring_of(home)
+    item = {**token_row(revoke_token(ring, id), ring, time.time()), "applied": applied(home, ring)}
     emit_object(item, state.output, lines=pairs(list(item.items())), name_key="id")
+    return told_applied(item["applied"])

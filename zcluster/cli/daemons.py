@@ -161,12 +161,14 @@ def complete_home(loaded: Loaded) -> InitialisedHome:
     """Make the home's directories, keys and configuration where they are missing, with the addresses that are true now."""
     import socket
 
-    from zcluster.config import advertised
+    from zcluster.config import Home, advertised, local_address
     from zcluster.keys import init_home
 
     told = loaded.settings.master
     known = advertised(told.bind, told.publish, told.advertise, socket.gethostname())
-    return init_home(loaded.home, loaded.settings.cluster.name, loaded.settings.node.name, known.addresses, known.publish)
+    settings = loaded.settings
+    local = local_address(Home.of(loaded.home).bus_socket) if settings.master.ipc else ""
+    return init_home(loaded.home, settings.cluster.name, settings.node.name, known.addresses, known.publish, local)
 
 
 def account(loaded: Loaded, key_file: KeyFile) -> list[str]:

@@ -15,7 +15,7 @@ from enum import Enum
 from numbers import Real
 from pathlib import Path
 
-from zcluster.config import parse_address
+from zcluster.config import reachable
 from zcluster.core.doors import split_node
 from zcluster.errors import InvalidArguments, UsageError
 
@@ -142,4 +142,4 @@ def not_json(function: str, error: Exception) -> InvalidArguments:
 def checked_address(text: str) -> str:
     """``[NAME@]ADDRESS`` as it is written; raises UsageError when it is none."""
     name, address = split_node(text)
-    return f"{name}@{parse_address(address).text}" if name else parse_address(address).text
+    return f"{name}@{reachable(address)}" if name else reachable(address)

@@ -8,7 +8,16 @@ Rules kept here:
 
 from __future__ import annotations
 
-from zcluster.config.addresses import Address, Advertised, advertised, advertised_door, parse_address
+from zcluster.config.addresses import (
+    Address,
+    Advertised,
+    advertised,
+    advertised_door,
+    ipc_path,
+    local_address,
+    parse_address,
+    reachable,
+)
 from zcluster.config.audit import AuditSettings
 from zcluster.config.home import Home, absolute, default_home
 from zcluster.config.load import Loaded, Origin, Reloaded, Row, load, reload, rows
@@ -77,7 +86,10 @@ __all__ = [
     "load",
     "name_fault",
     "nearest",
+    "ipc_path",
+    "local_address",
     "parse_address",
+    "reachable",
     "parse_bytes",
     "parse_duration_s",
     "parse_toml",

@@ -1,7 +1,8 @@
-"""TCP addresses: their form, and what a master tells others to connect to.
+"""Addresses: their form, and what a master tells others to connect to.
 
 Rules kept here:
 - an address is tcp://HOST:PORT: an IPv4 address, an IPv6 address in brackets, or a host name; port 1 to 65535;
+- whoever is on the same machine may connect to a Unix socket instead: ipc:///PATH, at most MAX_IPC_PATH_BYTES;
 - only an address to bind may be a wildcard: host ``*``, ``0.0.0.0`` or ``[::]``, port ``*`` (the system chooses);
 - the text is kept as written: nothing is resolved here, no network is used.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from zcluster.errors import ConfigError
@@ -17,6 +19,10 @@ from zcluster.errors import ConfigError
 WILDCARD_HOSTS = frozenset({"*", "0.0.0.0", "[::]"})
 MAX_ADDRESSES = 16
 """The most addresses that a list of them may have."""
+
+IPC = "ipc://"
+MAX_IPC_PATH_BYTES = 107
+"""What the kernel takes (sun_path of unix(7), without its NUL)."""
 
 _FORM = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]:/\s]+):(\*|[0-9]{1,5})")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
@@ -67,6 +73,41 @@ def parse_address(text: str, *, bind: bool = False) -> Address:
     if fault:
         raise ConfigError(f"{fault} in {text[:120]!r}", hint=hint)
     return Address(host, None if port_text == "*" else int(port_text))
+
+
+def reachable(text: str) -> str:
+    """``text``, an address to connect to, as it is written.
+
+    Raises:
+        ConfigError: it is neither tcp://HOST:PORT nor ipc:///PATH.
+    """
+    return text if ipc_path(text) else parse_address(text).text
+
+
+def ipc_path(text: str) -> str:
+    """The path of an address ipc:///PATH; empty when ``text`` is no such address.
+
+    Raises:
+        ConfigError: it is one, and its path is relative, too long or no text.
+    """
+    if not text.startswith(IPC):
+        return ""
+    path = text.removeprefix(IPC)
+    hint = "write it like ipc:///run/zcluster/bus.sock"
+    if not path.startswith("/") or not path.isprintable():
+        raise ConfigError(f"expected an absolute path in {text[:120]!r}", hint=hint)
+    if len(path.encode(errors="surrogateescape")) > MAX_IPC_PATH_BYTES:
+        raise ConfigError(f"the path in {text[:120]!r} is longer than {MAX_IPC_PATH_BYTES} bytes", hint=hint)
+    return path
+
+
+def local_address(path: Path) -> str:
+    """The address of the Unix socket ``path``; empty when the path cannot be one."""
+    address = f"{IPC}{path}"
+    try:
+        return address if ipc_path(address) else ""
+    except ConfigError:
+        return ""
 
 
 def advertised(bind: str, publish: str, advertise: Sequence[str], hostname: str) -> Advertised:

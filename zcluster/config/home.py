@@ -67,6 +67,11 @@ class Home:
         """What ends with the process: sockets, pid files; 0700."""
         return SYSTEM_RUN_DIR if self.path == SYSTEM_HOME else self.path / "run"
 
+    @property
+    def bus_socket(self) -> Path:
+        """Where programs on this machine reach the master without a network (setting master.ipc)."""
+        return self.run_dir / "bus.sock"
+
     def key_file(self, name: str) -> Path:
         """Where ``keys new NAME`` writes its file."""
         return self.keys_dir / f"{name}.key"

@@ -75,6 +75,14 @@ class MasterSettings:
             "Empty: derived from master.bind, where a wildcard becomes this host's name and loopback.",
         ),
     )
+    ipc: bool = field(
+        default=True,
+        metadata=about(
+            "boolean",
+            "Whether programs of this user on this machine reach the master without a network too: by run/bus.sock in its home. "
+            "They need an admitted key all the same.",
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zcluster.config import Home, name_fault, template
+from zcluster.config import Home, ipc_path, name_fault, template
 from zcluster.core.doors import MAX_NODES, KnownNode
 from zcluster.errors import InvalidKey, NoSuchKey
 from zcluster.keys.keyfile import KeyFile
@@ -62,6 +62,7 @@ def init_home(
     node_name: str = "",
     addresses: Sequence[str] = (),
     publish: Sequence[str] = (),
+    local: str = "",
 ) -> InitialisedHome:
     """Make a master's home, or complete it: directories, configuration, master and admin keys, ring.
 
@@ -70,6 +71,7 @@ def init_home(
         cluster_name: the cluster's name, for the configuration and the key files.
         node_name: the master's name; empty keeps the one it has ("master" at first).
         addresses, publish: where the master can be reached; written into its key files. Empty keeps what they have.
+        local: its address of a Unix socket, which only the home's own admin key gets, before the others.
 
     Raises:
         InvalidKey: the home cannot be made, or its keys and its ring do not fit together.
@@ -90,7 +92,7 @@ def init_home(
         master, new_files = _make_master(home, ring, cluster_name, node_name, addresses, publish)
         created += new_files
         created += _make_admin(home, ring, master)
-        master, updated = _refresh(home, master, cluster_name, addresses, publish)
+        master, updated = _refresh(home, master, cluster_name, addresses, publish, local)
     return InitialisedHome(home, master, tuple(created), tuple(updated))
 
 
@@ -298,7 +300,7 @@ def _read_master(home: Home) -> KeyFile:
 
 
 def _refresh(
-    home: Home, master: KeyFile, cluster: str, addresses: Sequence[str], publish: Sequence[str]
+    home: Home, master: KeyFile, cluster: str, addresses: Sequence[str], publish: Sequence[str], local: str
 ) -> tuple[KeyFile, list[Path]]:
     """Bring cluster name and addresses in the home's own key files up to date; their keys stay."""
     updated = []
@@ -306,10 +308,11 @@ def _refresh(
         if not path.exists():
             continue
         old = KeyFile.read(path)
+        here = (local,) if local and path == home.admin_key else ()
         new = replace(
             old,
             cluster=cluster,
-            addresses=tuple(addresses) or old.addresses,
+            addresses=(*here, *(addresses or (each for each in old.addresses if not ipc_path(each)))),
             publish=tuple(publish) or old.publish,
         )
         if new != old:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zcluster.config import TomlFault, name_fault, nearest, parse_address, reachable, parse_toml, toml_value
+from zcluster.config import TomlFault, name_fault, nearest, parse_address, parse_toml, reachable, toml_value
 from zcluster.config.addresses import MAX_ADDRESSES
 from zcluster.core.doors import MAX_NODES, KnownKeys, KnownNode
 from zcluster.errors import ConfigError, InvalidKey, NotAllowed

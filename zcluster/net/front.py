@@ -16,12 +16,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import zmq
 
+from zcluster.config.addresses import IPC, ipc_path
 from zcluster.core.batch import Body
-from zcluster.errors import UsageError
+from zcluster.errors import ConfigError, UsageError
 from zcluster.net.connections import REVOKED, Connection, Expected
 from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, SNDMORE, Socket, readable, server_socket
 from zcluster.net.descriptors import Descriptors, Reserve
@@ -75,6 +77,7 @@ class Front:
     Args:
         publish: where to publish; empty: nothing is published.
         turned_away: hears of those that are not let in, or cut.
+        local: where programs on this machine may come in too, a path; what fails there is only told.
         setting: names the setting of ``bind``, for who has to choose another.
         subscribes: whether a public key may subscribe to what is published; None: no key may.
     """
@@ -82,7 +85,7 @@ class Front:
     def __init__(
         self, context: zmq.Context[Socket], owner: Owner, keys: FrontKeys, bind: str, publish: str, frame_bytes: int,
         logger: logging.Logger, turned_away: TurnedAway, setting: str = "master.bind",
-        subscribes: Callable[[str], bool] | None = None,
+        subscribes: Callable[[str], bool] | None = None, local: Path | None = None,
     ) -> None:  # fmt: skip
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -102,6 +105,7 @@ class Front:
         self._publisher = _publisher(context, pair) if publish else None
         self._pairs = [watch(context, socket, SERVER_EVENTS) for socket in self._servers()]
         try:
+            self._local = self._listen_here(local, logger)
             self.endpoint = _bind(self._router, bind, setting)
             if self._publisher is not None:
                 _bind(self._publisher, publish, "master.publish")
@@ -111,6 +115,8 @@ class Front:
             self._zap.close()
             raise
         self._listening = [Rebinding(socket) for socket in self._servers()]
+        if self._local:
+            self._listening.append(Rebinding(self._router, self._local))
         self._start(subscribes or _nobody, frame_bytes, turned_away)
 
     def _start(self, subscribes: Callable[[str], bool], frame_bytes: int, told: Told) -> None:
@@ -190,6 +196,8 @@ class Front:
         if self._retry is not None:
             self._retry.cancel()
         self._pulse.close()
+        if self._local:
+            Path(ipc_path(self._local)).unlink(missing_ok=True)  # libzmq leaves it
         for socket in self._servers():
             socket.disable_monitor()
         for monitor in self._monitors:
@@ -200,6 +208,24 @@ class Front:
         self._zap.close()
         self._reserve.close()
         self._descriptors.close()
+
+    def _listen_here(self, path: Path | None, logger: logging.Logger) -> str:
+        """Let programs on this machine come by the Unix socket ``path``; returns its address, empty when it cannot be had.
+
+        What is there from a process before is removed by libzmq. The directory keeps other users out.
+        """
+        if path is None:
+            return ""
+        address = f"{IPC}{path}"
+        try:
+            ipc_path(address)
+            self._router.bind(address)
+        except (ConfigError, zmq.ZMQError) as error:
+            why = error.message if isinstance(error, ConfigError) else str(error.strerror)
+            fields = {"path": str(path), "reason": why, "hint": "a shorter --home, or master.ipc = false"}
+            logger.warning("programs on this machine come by TCP only", extra={"fields": fields})
+            return ""
+        return address
 
     # -- what the guards tell ----------------------------------------------------------------------------------------
 

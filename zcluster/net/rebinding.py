@@ -31,11 +31,15 @@ MAX_KEYS = 64
 
 
 class Rebinding:
-    """The listening sockets of one bound ZeroMQ socket."""
+    """The listening sockets of one bound ZeroMQ socket at one address.
 
-    def __init__(self, socket: Socket) -> None:
+    Args:
+        endpoint: where it listens; empty: where it began to listen last.
+    """
+
+    def __init__(self, socket: Socket, endpoint: str = "") -> None:
         self._socket = socket
-        self._endpoint = ""
+        self._endpoint = endpoint
         self._count = 1
         self._grouped = False
 

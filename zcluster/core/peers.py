@@ -63,8 +63,6 @@ class Node:
         """``joining``, ``ready``, ``silent``, ``dead`` or ``left``."""
         self.key = ""
         """Whose session was its last; empty: it has had none since the master's start."""
-        self.key = ""
-        """Whose session was its last; empty: it has had none since the master's start."""
         self.reason = ""
         self.since_s = now
         self.last_seen_s: float | None = None

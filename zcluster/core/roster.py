@@ -8,7 +8,6 @@ Rules kept here:
 - any message renews the lease; silence of two intervals makes a node ``silent``, of ``lease_heartbeats`` ends it: ``dead``;
 - agents are many and say something once in their interval: their leases are longer (``agent_heartbeat_s``);
 - a node is its key: one of the same name with another key begins anew and has nothing of the one before;
-- a node is its key: one of the same name with another key begins anew and has nothing of the one before;
 - a lease ends only here; what ends with it is done by the callback ``on_gone``.
 """
 

@@ -85,6 +85,15 @@ class KeyFile:
             ) from None
         return _read_document(path, data)
 
+    @classmethod
+    def parse(cls, path: Path, data: bytes) -> KeyFile:
+        """The key file with the content ``data``; ``path`` is what messages call it.
+
+        Raises:
+            InvalidKey: it is malformed; the message says which part.
+        """
+        return _read_document(path, data)
+
     def check_user(self, path: Path, user: str, roles: tuple[str, ...]) -> None:
         """Nothing when ``user`` ("client", "worker") may open a session with this key, which was read from ``path``. A role of
         the configuration is a client's.

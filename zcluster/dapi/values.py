@@ -19,7 +19,7 @@ FREE_BYTES = MAX_VALUES
 """A shorter body cannot hold more."""
 FIRST_QUOTES = 1000
 """Quotes that are followed at first: enough for a few long texts."""
-MAX_QUOTES = 50_000
+MAX_QUOTES = 20_000
 """Quotes that are followed when commas are too many to be all between values."""
 MAX_BACKSLASHES = 4096
 """In a row, before a quote."""

@@ -20,6 +20,7 @@ from zcluster.brokers.liveconfig import MasterLiveConfig
 from zcluster.brokers.nodes import MasterNodes
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.queue_functions import QueuePart
+from zcluster.brokers.roles import MasterRoles
 from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.trees import MasterTrees
 from zcluster.core.master import Master
@@ -39,7 +40,8 @@ copies. `zcluster dapi ls` lists them together with your own and the nodes that 
 """
 EVERY_NODE = (AgentReports, LiveConfig, Logs)
 ON_THE_MASTER = (
-    AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterNodes, MasterTables, MasterTrees, Notes, QueuePart,
+    AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterNodes, MasterRoles, MasterTables, MasterTrees,
+    Notes, QueuePart,
 )  # fmt: skip
 ON_WORKERS = (WorkerGroups, WorkerTables, WorkerTrees)
 

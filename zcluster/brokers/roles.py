@@ -90,8 +90,8 @@ class MasterRoles:
         def check_(
             function: Word, target: TargetText, context: Context, name: str = "", priority: Priority = 5, door: bool = False
         ) -> dict[str, Any]:
-            """Whether the key ``name`` (empty: one's own) may call ``function`` at ``target``, and why: a step for each thing that
-            is looked at. ``door``: through a worker's door. Of other keys only administrators may ask."""
+            """Whether the key ``name`` (empty: one's own) may call ``function`` at ``target``, and why: a step for each thing
+            that is looked at. ``door``: through a worker's door. Of other keys only administrators may ask."""
             if name not in ("", context.caller) and context.role != "admin":
                 raise NotAllowed("what another key may do is an administrator's to ask", hint="leave the name out")
             asked = Question(self._who(name or context.caller), function, target, priority)

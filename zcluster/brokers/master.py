@@ -315,7 +315,7 @@ class MasterProcess:
         self._beat_myself()
 
     def _look_at_ring(self) -> None:
-        if not self._admitted.changed():
+        if not self._listening or not self._admitted.changed():
             return
         self._machine.keys_changed(self._admitted.still, self._loop.time())
         self._front.keys_changed(lambda public: self._admitted.identify(public) is not None)

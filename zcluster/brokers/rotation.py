@@ -27,7 +27,7 @@ from zcluster.dapi.function import Function, function
 from zcluster.errors import Busy, InvalidKey, NotAllowed, PeerError, ZClusterError, error_from_dict
 from zcluster.keys import Entry, Ring, fingerprint
 from zcluster.keys.ringfile import instant
-from zcluster.keys.rotation import DEFAULT_OVERLAP_S, follow, forget_ended, want, want_no_more
+from zcluster.keys.rotation import DEFAULT_OVERLAP_S, follow, forget_ended, rotated_row, want, want_no_more
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 from zcluster.wire import Hello, Message
@@ -155,11 +155,12 @@ class Rotation:
         try:
             await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
             if not self._sessions(old.id):
-                return _row(old, None)
+                return rotated_row(name, old.public)
             async with asyncio.timeout(ANSWER_S):
-                return _row(old, await future)
+                entry = await future
+            return rotated_row(name, old.public, entry.public, entry.previous[-1].until if entry.previous else "")
         except TimeoutError:
-            return _row(old, None)
+            return rotated_row(name, old.public)
         finally:
             waiting.remove(future)
             if not waiting:
@@ -261,12 +262,3 @@ def _left_s(entry: Entry, now_s: float) -> float:
     """For how long a key of before is admitted yet."""
     return max([0.0, *(instant(each.until) - now_s for each in entry.previous)])
 
-
-def _row(old: Entry, entry: Entry | None) -> dict[str, Any]:
-    return {
-        "name": old.name,
-        "state": "wanted" if entry is None else "rotated",
-        "old": fingerprint(old.public),
-        "new": "" if entry is None else fingerprint(entry.public),
-        "until": "" if entry is None or not entry.previous else entry.previous[-1].until,
-    }

@@ -17,6 +17,7 @@ from zcluster.cli.groups import Group
 from zcluster.cli.keyhome import applied, check_known_role, home_of, ring_of, role_option, told_applied
 from zcluster.cli.keys_admit import accept, join, pending, reject, request
 from zcluster.cli.keys_backup import export_keys, import_keys
+from zcluster.cli.keys_rotate import rotate
 from zcluster.cli.options import State, common_options, completes, output_option
 from zcluster.cli.output import Column, emit_list, emit_object, pairs, say
 from zcluster.errors import UsageError
@@ -30,6 +31,7 @@ COLUMNS = (
     Column("role", "ROLE"),
     Column("fingerprint", "FINGERPRINT"),
     Column("created_at", "CREATED"),
+    Column("rotating", "ROTATING"),
     Column("token", "TOKEN", wide=True),
     Column("public", "PUBLIC", wide=True),
 )
@@ -200,7 +202,7 @@ def revoke(state: State, name: str, force: bool) -> int:
     return told_applied(item["applied"])
 
 
-for _command in (pending, accept, reject, request, join, export_keys, import_keys):
+for _command in (rotate, pending, accept, reject, request, join, export_keys, import_keys):
     keys.add_command(_command)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -50,9 +51,10 @@ from zcluster.config import Home, default_home
 from zcluster.core.calls import Call, decode_error
 from zcluster.core.doors import Candidate, candidates, of_master
 from zcluster.core.link import LinkPolicy
-from zcluster.errors import UsageError
-from zcluster.keys import KeyFile, fingerprint
-from zcluster.keys.rotation import DEFAULT_OVERLAP_S, OwnKey, check_overlap
+from zcluster.errors import TimedOut, UsageError
+from zcluster.keys import KeyFile
+from zcluster.keys.ringfile import iso
+from zcluster.keys.rotation import DEFAULT_OVERLAP_S, OwnKey, check_overlap, rotated_row
 from zcluster.wire import Status
 from zcluster.wire.messages import RequestFlag
 
@@ -129,7 +131,7 @@ class AsyncClient(ClusterCalls, JobCalls):
         return None if self.own is None else self.own.key_file
 
     async def rotate_key(self, overlap_s: float = DEFAULT_OVERLAP_S) -> dict[str, Any]:
-        """Have another key in place of the one that this client uses: {name, fingerprint, overlap_s}.
+        """Have another key in place of the one that this client uses: {name, state, old, new, until}.
 
         It is made here, written to the key file and then admitted by the master; the session moves to it, and what is under way
         goes on. The older one is admitted for ``overlap_s`` more. Only with the key file's owner's rights, and connected to the
@@ -139,10 +141,17 @@ class AsyncClient(ClusterCalls, JobCalls):
             ZClusterError: the file cannot be written, or the master does not take it; the key is the same then.
         """
         link, own = self.open_link(), self.own
+        assert own is not None
         check_overlap(overlap_s)
-        answer = await link.rotate(overlap_s)
-        name = "" if own is None else own.key_file.name
-        return {"name": name, "fingerprint": fingerprint(answer.public), "overlap_s": answer.overlap_s}
+        old = own.current.public
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await link.rotate(overlap_s)
+        except TimeoutError:
+            raise TimedOut(
+                f"no answer in {self._timeout_s:g} s", hint="what was begun is in the key file, and goes on with its next session"
+            ) from None
+        return rotated_row(own.key_file.name, old, answer.public, iso(time.time() + answer.overlap_s))
 
     async def close(self) -> None:
         """Leave the cluster; open calls end with Unreachable."""

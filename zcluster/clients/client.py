@@ -26,6 +26,7 @@ from zcluster.clients.result import Result
 from zcluster.clients.rights import Rights
 from zcluster.clients.sync import Sync
 from zcluster.errors import UsageError
+from zcluster.keys.rotation import DEFAULT_OVERLAP_S
 from zcluster.process.loop import new_loop
 
 T = TypeVar("T")
@@ -78,6 +79,10 @@ class Client:
         thread.join()
         loop.close()
         self._loop = self._thread = None
+
+    def rotate_key(self, overlap_s: float = DEFAULT_OVERLAP_S) -> dict[str, Any]:
+        """See AsyncClient.rotate_key."""
+        return self._run(self._client.rotate_key(overlap_s))
 
     def call(
         self,

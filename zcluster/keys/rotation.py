@@ -11,14 +11,16 @@ Rules kept here:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from zcluster.core.doors import KnownNode
 from zcluster.errors import Busy, InvalidKey, NoSuchKey, ZClusterError
 from zcluster.keys.keyfile import KeyFile
-from zcluster.keys.pair import KeyPair, check_public, generate
+from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate
 from zcluster.keys.private import locked
 from zcluster.keys.ring import Ring, Signature
 from zcluster.keys.ringedits import holders
@@ -96,7 +98,7 @@ def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float) ->
         _check_at_rest(entry, now_s)
         if public in holders(content) or ring.is_revoked(public):
             raise InvalidKey("this public key is known already", hint="make a new pair")
-        until = iso(now_s + (entry.rotate_s or min(max(overlap_s, MIN_OVERLAP_S), MAX_OVERLAP_S)))
+        until = iso(math.ceil(now_s + (entry.rotate_s or min(max(overlap_s, MIN_OVERLAP_S), MAX_OVERLAP_S))))
         changed = replace(entry, public=public, previous=(Previous(entry.public, until),), rotate_s=0.0)
         return _with(content, changed), changed
 
@@ -116,6 +118,17 @@ def forget_ended(ring: Ring, now_s: float) -> int:
         return (content._replace(entries=entries), count) if count else (content, 0)
 
     return ring.change(edit)
+
+
+def rotated_row(name: str, old: str, new: str = "", until: str = "") -> dict[str, Any]:
+    """What is shown of a rotation: public keys as fingerprints; without a ``new`` one its owner is away."""
+    return {
+        "name": name,
+        "state": "rotated" if new else "wanted",
+        "old": fingerprint(old),
+        "new": fingerprint(new) if new else "",
+        "until": until,
+    }
 
 
 def _check_at_rest(entry: Entry, now_s: float) -> None:

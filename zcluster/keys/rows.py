@@ -27,6 +27,7 @@ def key_row(entry: Entry) -> Row:
         "public": entry.public,
         "token": entry.token,
         "previous": [{"public": each.public, "until": each.until} for each in entry.previous],
+        "rotating": "wanted" if entry.rotate_s else f"until {entry.previous[-1].until}" if entry.previous else "",
     }
 
 

@@ -43,12 +43,15 @@ class Rotated(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NextKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Master to peer: soon this key too proves the master, or the door of ``node``. Peer to master: it is known here now."""
+    """Master to peer: soon this key proves the master, or the door of ``node``, and the older one does yet; or it alone does.
+    Peer to master: it is known here now."""
 
     kind: ClassVar[int] = 73
     public: PublicKey
     node: NodeName = ""
     """Whose key it is; empty: the master's."""
+    now: bool = False
+    """The older one proves nothing any more. Not answered."""
     code: NodeName = ""
     """Of a peer: why it could not keep it beyond the life of its process."""
 

@@ -29,7 +29,8 @@ class NextKeys:
     def tell(self, message: NextKey) -> None:
         """Tell everybody here."""
         self._told.pop(message.node, None)
-        self._told[message.node] = message
+        if not message.now:
+            self._told[message.node] = message
         if len(self._told) > MAX_TOLD:
             del self._told[next(iter(self._told))]
         for peer in self._machine.roster.peers.values():

@@ -82,11 +82,24 @@ def check_known_role(state: State, role: str) -> str:
     raise UsageError(f"there is no role {role[:80]!r}", hint=hint)
 
 
-def role_option(
-    required: bool = True, default: str | None = None, help: str = "What the key's owner may do."
-) -> Callable[[F], F]:
-    """``--role ROLE``."""
-    return click.option(
-        "--role", required=required, default=default, metavar="ROLE", shell_complete=completes("role_names"), help=help,
-        show_default=default is not None,
-    )  # fmt: skip
+if TYPE_CHECKING:  # generic only since click 8.5, and only on paper
+    TextType = click.ParamType[str]
+else:
+    TextType = click.ParamType
+
+
+class RoleType(TextType):
+    """A role; which ones there are, the configuration says (:func:`check_known_role`)."""
+
+    name = "role"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The built-in ones, for who gave none."""
+        return f"Choose from: {', '.join(ROLES)}, or a role of the configuration."
+
+
+def role_option(default: str | None = None, help: str = "What the key's owner may do.") -> Callable[[F], F]:
+    """``--role ROLE``; without a default it has to be given."""
+    # a default of None, said aloud, is a value to click, and then nothing is missing
+    given = {"required": True} if default is None else {"default": default, "show_default": True}
+    return click.option("--role", type=RoleType(), metavar="ROLE", shell_complete=completes("role_names"), help=help, **given)

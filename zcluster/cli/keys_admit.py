@@ -56,7 +56,7 @@ def pending(state: State) -> None:
     "--fingerprint", required=True, metavar="SHA256:…", shell_complete=completes("pending_fingerprints"),
     help="The whole fingerprint, as the new machine shows it.",
 )  # fmt: skip
-@role_option(required=False, default="worker")
+@role_option(default="worker")
 @output_option
 @common_options
 @click.pass_obj
@@ -95,7 +95,7 @@ def reject(state: State, fingerprint: str) -> None:
 @click.command()
 @click.option("--master", multiple=True, required=True, metavar="tcp://HOST:PORT", help="Address of the master.")
 @click.option("--master-key", required=True, metavar="PUBLIC-KEY", help="The master's public key: 40 characters of Z85.")
-@role_option(required=False, default="worker", help="What the key is for; who accepts it decides.")
+@role_option(default="worker", help="What the key is for; who accepts it decides.")
 @click.option("--name", metavar="NAME", help="The name that it would like. [default: the machine's]")
 @click.option("--cluster", default="zcluster", metavar="NAME", help="Name of the cluster, until the master says it.")
 @click.option("--out", type=FILE, metavar="FILE", help="The key file to write. [default: keys/NAME.key in the home]")

@@ -32,7 +32,7 @@ COMPLETE_VARIABLE = "_ZCLUSTER_COMPLETE"
 COMMANDS = {
     "Run": {
         "master": Entry("zcluster.cli.daemons:master", "Run the master of a cluster; the first start makes its home."),
-        "worker": Entry("zcluster.cli.daemons:worker", "Run a worker with the key file that it was given."),
+        "worker": Entry("zcluster.cli.daemons:worker", "Run a worker with its key file, or let it join with a token first."),
         "agent": Entry("zcluster.cli.agent:agent", "Run the agent of a host: it is alive, it measures, it gets its groups."),
         "demo": Entry("zcluster.cli.demo:demo", "Start a small cluster on this machine and show what it does."),
     },

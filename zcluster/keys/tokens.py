@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zcluster.config import name_fault, nearest, parse_address
+from zcluster.config import ipc_path, name_fault, nearest, parse_address
 from zcluster.config.addresses import MAX_ADDRESSES
 from zcluster.core.joining import as_name, free_name
 from zcluster.errors import ConfigError, InvalidKey, NoSuchKey, NotAllowed
@@ -252,7 +252,7 @@ def addresses_of(now: Sequence[str], noted: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidKey: there is none.
     """
-    found = tuple(now) or tuple(noted)
+    found = tuple(each for each in tuple(now) or tuple(noted) if not ipc_path(each))  # a Unix socket is not the joiner's
     if not found:
         raise InvalidKey("the master's key file knows no address", hint="start the master once: it notes its addresses")
     return found

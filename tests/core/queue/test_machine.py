@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from queuerig import POLICY, RETRY_S, FakeNode, Rig, job
 
@@ -556,6 +556,7 @@ def act(rig: Rig, what: str, which: int) -> None:
 
 
 @settings(deadline=None, max_examples=150)
+@example([("submit", 0), ("cancel", 0), ("fail", 0), ("wait", 0)])
 @given(ACTIONS)
 def test_counters_and_memory_are_right_after_anything(actions: list[tuple[str, int]]) -> None:
     rig = Rig(FakeNode("w1", 2), FakeNode("w2", 1), policy=dataclasses.replace(POLICY, window_jobs=4))

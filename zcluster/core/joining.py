@@ -19,6 +19,9 @@ MAX_STRANGERS = 256
 MAX_STRANGERS_OF_ADDRESS = 8
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 15.0
+"""Between two tries of who waits to be accepted."""
+TOKEN_WAIT_S = 2.0
+"""Likewise of who has a token: it is valid for a while only, and somebody looks on."""
 
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -139,7 +142,8 @@ class Joiner:
         return self._later()
 
     def _later(self) -> Try:
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._failures, 16))
+        longest_s = TOKEN_WAIT_S if self._has_token else LONGEST_WAIT_S
+        wait_s = min(longest_s, FIRST_WAIT_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._with_token = False  # an answer may have been lost: the own key goes first again
         return Try(False, wait_s)

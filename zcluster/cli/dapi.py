@@ -16,7 +16,7 @@ from zcluster.cli.options import State, common_options, connection_options, outp
 from zcluster.cli.output import Column, emit_list, emit_object, json_text, pairs, put
 from zcluster.cli.submit import submit
 from zcluster.core.targets import is_single
-from zcluster.errors import EXIT_OK, NoSuchFunction, UsageError, one_line
+from zcluster.errors import EXIT_OK, NoSuchFunction, NotAllowed, UsageError, one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -138,8 +138,11 @@ async def _call(
 
 
 async def _streams(c: AsyncClient, function: str) -> bool:
-    """Whether ``function`` is a generator: only the nodes that have it know."""
-    return any(row["name"] == function and row.get("stream") for row in await c.functions())
+    """Whether ``function`` is a generator: only the nodes that have it know. Not for a key that may not ask: it is called."""
+    try:
+        return any(row["name"] == function and row.get("stream") for row in await c.functions())
+    except NotAllowed:
+        return False
 
 
 async def _stream(

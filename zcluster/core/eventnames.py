@@ -32,7 +32,7 @@ MASTERS = frozenset(
     {"join", "back", *STATES.values(), MISSED, "events_lost", "config_changed", "note_dropped"}
     | {"agent_moved", "agents_moved", "agents_removed", "agents_synced"}
 )
-MASTERS_BEGIN = ("node_", "master_", "key_", "group_", "tree_", "pull_", "sync_", "queue_", "job_", "audit_")
+MASTERS_BEGIN = ("node_", "master_", "key_", "group_", "tree_", "pull_", "sync_", "queue_", "job_", "audit_", "right_")
 """Names, and beginnings of names, that only the master says."""
 
 MAX_FIELDS = 32

@@ -140,11 +140,18 @@ class JobAdmission:
         node = lane.removeprefix(NODE_LANE) if lane.startswith(NODE_LANE) else ""
         return self._rights.refusal_at(identity, function, target, node, master=node == self._master)
 
-    def _check_rights(self, ask: Ask, lanes: list[str], identity: Identity) -> list[str]:
-        """``lanes``, if ``identity`` has a right to what is asked at one of them at least. Raises NotAllowed."""
-        if self._rights.narrows(identity):
+    def _check_asker(self, ask: Ask, identity: Identity) -> None:
+        """Raises NotAllowed when ``identity`` may not have this run anywhere."""
+        error = self.allowed(identity, ask.function)
+        if error is None and self._rights.narrows(identity):
             error = self._rights.refusal(identity, ask.function, ask.priority)
-            refused = [self._refusal_at(identity, ask.function, ask.target, lane) for lane in lanes] if error is None else [error]
+        if error is not None:
+            raise error
+
+    def _check_lanes(self, ask: Ask, lanes: list[str], identity: Identity) -> list[str]:
+        """``lanes``, if ``identity`` has a right to one of them at least. Raises NotAllowed."""
+        if self._rights.narrows(identity):
+            refused = [self._refusal_at(identity, ask.function, ask.target, lane) for lane in lanes]
             if refused and refused[0] is not None and all(refused):
                 raise refused[0]
         return lanes
@@ -155,15 +162,13 @@ class JobAdmission:
         Raises:
             NotAllowed, NoSuchFunction, NoSuchNode, UsageError.
         """
-        error = self.allowed(identity, ask.function)
-        if error is not None:
-            raise error
+        self._check_asker(ask, identity)
         _check(ask, self.defaults)
         function, target = ask.function, ask.target
         if function not in self._functions.providers and function not in self.known:
             raise no_such_function(function, "")
         if target == ANY:
-            return self._check_rights(ask, [ANY_LANE + function], identity)
+            return self._check_lanes(ask, [ANY_LANE + function], identity)
         names = [name for name, node in self._nodes.items() if node.state != "left"]
         if not ask.fan_out:
             if not is_single(target):
@@ -173,17 +178,15 @@ class JobAdmission:
                 select(target, names, self._master)  # says what is wrong
             if self._lacks(name, function):
                 raise no_such_function(function, name)
-            return self._check_rights(ask, [NODE_LANE + name], identity)
+            return self._check_lanes(ask, [NODE_LANE + name], identity)
         chosen = self._fan_out(ask, dict.fromkeys([*names, *self._workers()]))
-        return self._check_rights(ask, [NODE_LANE + name for name in chosen], identity)
+        return self._check_lanes(ask, [NODE_LANE + name for name in chosen], identity)
 
     def nodes_lanes(self, ask: Ask, found: Iterable[str], identity: Identity) -> list[str]:
         """The lanes of a target that the book has looked up: the nodes of an agent or a group."""
-        error = self.allowed(identity, ask.function)
-        if error is not None:
-            raise error
+        self._check_asker(ask, identity)
         _check(ask, self.defaults)
-        return self._check_rights(ask, [NODE_LANE + name for name in found], identity)
+        return self._check_lanes(ask, [NODE_LANE + name for name in found], identity)
 
     def make(
         self, ask: Ask, lane: str, identity: Identity, bodies: Sequence[tuple[bytes, str]], now: float, wall_s: float

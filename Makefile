@@ -1,16 +1,19 @@
 # The commands of the project. `make` alone lists them.
 #   PYTHON=python3.12 make env     another interpreter (3.11 or newer)
 #   make test TESTS=tests/core     part of the tests
+#   make fuzz SECONDS=600 DECODERS="frame token"
 
 PYTHON ?= python3
 TESTS ?= tests
+SECONDS ?= 60
+DECODERS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 COMPARE := raw$(shell PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null 2>&1 && echo ,nats)
 
 export PYTHON
 
-.PHONY: help env demo test check soak bench docs clean
+.PHONY: help env demo test check soak fuzz bench docs clean
 
 help:
 	@echo "make demo    a real cluster on this machine, shown at work; ends by itself"
@@ -18,6 +21,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   requests across the bus, beside a plain pyzmq program (and NATS where installed)"
 	@echo "make soak    the long rounds of the tests"
+	@echo "make fuzz    what reads others' bytes, fed with what it does not expect, for SECONDS"
 	@echo "make docs    write docs/reference/ again from the code"
 	@echo "make env     only .venv"
 	@echo "make clean   remove .venv, caches and build products"
@@ -42,6 +46,9 @@ check: env
 
 soak: env
 	@$(BIN)/pytest -m soak $(TESTS)
+
+fuzz: env
+	@$(BIN)/python tests/fuzz/fuzz_run.py --seconds $(SECONDS) $(DECODERS)
 
 bench: env
 	@$(BIN)/zcluster bench dapi --compare $(COMPARE)

@@ -357,6 +357,6 @@ def decode_error(body: bytes | bytearray, node: str) -> ZClusterError:
     """The error in the body of an ERROR reply."""
     try:
         data = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return PeerError("the master sent an error that cannot be read", node=node)
     return error_from_dict({"node": node, **data})

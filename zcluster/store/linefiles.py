@@ -212,13 +212,15 @@ class Segments:
 
 def _record(line: bytes) -> dict[str, Any] | None:
     """What ``line`` says, None when it is broken."""
-    if not _HEAD.match(line):
+    head = _HEAD.match(line)
+    if head is None:
         return None
     try:
         record: dict[str, Any] = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    return record
+    # A line that has its number twice would be another line's for whoever reads it.
+    return record if record[NUMBER] == int(head[1]) else None
 
 
 def _index_after(lines: list[bytes], after: int) -> int:

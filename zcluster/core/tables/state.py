@@ -57,7 +57,7 @@ def read_state(data: bytes | None) -> CopyState:
         return CopyState()
     try:
         return _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return CopyState()
 
 

@@ -60,6 +60,7 @@ COMMANDS = {
         "rights": Entry("zcluster.cli.rights:rights", "Show what roles may do, and why a key may call a function or not."),
         "audit": Entry("zcluster.cli.audit:audit", "Show who asked for what, where it ran, how it ended."),
         "config": Entry("zcluster.cli.config:config", "Show where settings come from; change the live configuration."),
+        "systemd": Entry("zcluster.cli.systemd:systemd", "Run the daemons under systemd: write their units."),
         "completion": Entry("zcluster.cli.completion:completion", "Print the completion script for a shell."),
         "version": Entry("zcluster.cli.version:version", "Print the versions of zcluster and what it runs on."),
     },

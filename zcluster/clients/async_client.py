@@ -27,8 +27,6 @@ from typing import Any
 
 import orjson
 
-from zcluster.clients import events as events_module
-from zcluster.clients import logs as logs_module
 from zcluster.clients.checks import (
     check_idempotent,
     check_priority,
@@ -42,6 +40,7 @@ from zcluster.clients.checks import (
     refuse_not_finite,
 )
 from zcluster.clients.facades import ClusterCalls
+from zcluster.clients.followed import FollowedCalls
 from zcluster.clients.jobs import JobCalls
 from zcluster.clients.link import ClientLink
 from zcluster.clients.messages import Messages, checked_keep
@@ -67,7 +66,7 @@ N, U = b"nu"
 _logger = logging.getLogger("zcluster.client")
 
 
-class AsyncClient(ClusterCalls, JobCalls):
+class AsyncClient(ClusterCalls, FollowedCalls, JobCalls):
     """A client of one cluster; use it with ``async with``, or ``await connect()`` and ``close()``.
 
     Args:
@@ -310,34 +309,6 @@ class AsyncClient(ClusterCalls, JobCalls):
     def link(self) -> ClientLink | None:
         """What keeps its session; None while it is closed."""
         return self._link
-
-    def events(
-        self, after: int | None = None, *, names: Sequence[str] | str = (), since_s: float | None = None, follow: bool = True,
-        limit: int | None = None,
-    ) -> AsyncIterator[dict[str, Any]]:  # fmt: skip
-        """What happens in the cluster: {sequence, at_s, name, level, fields}. After a lost connection it goes on by itself.
-
-        Args:
-            after: begin behind this sequence. since_s: begin at this time (seconds since 1970). Without both: from now on.
-            names: only events of these names; globs such as ``sync_*``.
-            follow: go on for ever; otherwise it ends with what is in the log (without a beginning: the newest of it).
-            limit: end after so many.
-        """
-        return events_module.read(self, after, names=names, since_s=since_s, follow=follow, limit=limit)
-
-    def logs(
-        self, target: str = "master", *, lines: int = 100, level: str = "debug", follow: bool = False
-    ) -> AsyncIterator[dict[str, Any]]:
-        """The newest lines of the logs of the nodes that ``target`` means: {time, level, node, message, fields}. For admins.
-
-        Args:
-            lines: how many at most, 0 to 2,000; of several nodes the newest of all, in the order of their times.
-            level: only lines of this level (debug, info, warning, error) and above.
-            follow: go on for ever with each line as it is written, over lost connections and nodes that start again.
-
-        A node that does not answer is a line too, with ``error``; the error is raised when none does.
-        """
-        return logs_module.read(self, target, lines=lines, level=level, follow=follow)
 
     def messages(self, as_name: str = "") -> Messages:
         """What other clients send to ``as_name`` (default: the name of the key), as Message; a newer one ends the older."""

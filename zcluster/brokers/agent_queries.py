@@ -164,6 +164,17 @@ class AgentQueries:
         self._order(node, [AgentOrder(op="adopt", id=row.id, epoch=epoch, node=node, row=fields)])
         self._desk.note(Event("agent_moved", {"agent": row.id, "from": row.node, "to": node}))
 
+    async def bring(self, id_: str, node: str) -> str:
+        """Have an agent that has a session elsewhere go to ``node``; returns where it was, empty when it does not go."""
+        row = await self._desk.book.get(id_)
+        if row is None or row.held != "session" or row.status not in ("active", "silent") or row.node == node:
+            return ""
+        try:
+            await self._move(row, node)
+        except (UsageError, NodeUnavailable):
+            return ""
+        return row.node
+
     async def _one(self, id_: str) -> Row:
         row = await self._desk.book.get(id_)
         if row is None:

@@ -92,7 +92,7 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_ring_change.extend((events.ring_changed, ring.ring_changed))
     admission = Admission(desk, master.machine, master.ring, master.look, master.address_of)
     own = MasterKey(desk, master.machine, master.ring, admission.decide, master.own, master.rekey)
-    rotation = Rotation(desk, master.machine, master.ring, admission.decide, own)
+    rotation = Rotation(desk, master.machine, master.ring, admission.decide, own, lambda name, node: agents.bring(name, node))
     master.on_ring_change.append(rotation.ring_changed)
     doors = MasterDoors(desk, master.machine, master.ring, own.keys)
     master.on_ring_change.append(admission.ring_changed)
@@ -108,7 +108,8 @@ def master_parts(desk: Desk, master: MasterSide) -> list[Part]:
     master.on_event.append(audit.heard)
     queue = _queue(desk, master, audit)
     told: list[Part] = [roles, events, audit, queue, EventsOfWorkers(desk), ring, admission, rotation, nodes, doors]
-    return [Logs(desk), *told, *_shared(desk, master), *_agents(desk, master, doors)]
+    others, agents = _agents(desk, master, doors)
+    return [Logs(desk), *told, *_shared(desk, master), *others, agents]
 
 
 def _queue(desk: Desk, master: MasterSide, audit: Audit) -> Part:
@@ -140,8 +141,8 @@ def _shared(desk: Desk, master: MasterSide) -> list[Part]:
     ]
 
 
-def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
-    """What concerns agents, those of the master's own door among them."""
+def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> tuple[list[Part], AgentQueries]:
+    """What concerns agents, those of the master's own door among them; what answers about them last."""
     settings = StoredSettings(desk)
     groups = MasterGroups(desk)
     rows = MasterAgents(desk, lambda order: door.perform(order), master.machine.counters)
@@ -163,4 +164,4 @@ def _agents(desk: Desk, master: MasterSide, doors: MasterDoors) -> list[Part]:
         rows.order(node, orders)
 
     reports = AgentReports(desk, alive, lambda id_: door.live(id_) is not None, order)
-    return [settings, groups, rows, door, reports, AgentQueries(desk, order, state_of, has_door)]
+    return [settings, groups, rows, door, reports], AgentQueries(desk, order, state_of, has_door)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from zcluster.brokers.masterkey import Decide, MasterKey
+from zcluster.brokers.visits import Bring, Visits
 from zcluster.config import Loaded
 from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master
@@ -48,8 +49,9 @@ class Rotation:
 
     kinds = frozenset({Rotated.kind, NextKey.kind})
 
-    def __init__(self, desk: Desk, machine: Master, ring: Ring, decide: Decide, own: MasterKey) -> None:
+    def __init__(self, desk: Desk, machine: Master, ring: Ring, decide: Decide, own: MasterKey, bring: Bring) -> None:
         self._desk, self._machine, self._ring, self._decide, self._own = desk, machine, ring, decide, own
+        self._visits = Visits(desk, self._absent_agents, bring)
         self._before: Mapping[str, Entry] = dict(ring.entries)
         self._rotating = _doors_rotating(ring.entries)
         """The workers whose doors have two keys."""
@@ -82,6 +84,7 @@ class Rotation:
         """Speak on the sessions, and drop keys of before at their time."""
         self._machine.attach(self)
         self._own.start()
+        self._visits.start()
         self._spawn(keep_running(self._drop_ended, self._desk.logger, "dropping the keys of before"))
 
     def apply(self, loaded: Loaded) -> None:
@@ -92,6 +95,7 @@ class Rotation:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._visits.close()
         await self._own.close()
 
     def ring_changed(self) -> None:
@@ -154,7 +158,7 @@ class Rotation:
         waiting.append(future)
         try:
             await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
-            if not self._sessions(old.id):
+            if not self._sessions(old.id) and old.role != AGENT_ROLE:
                 return rotated_row(name, old.public)
             async with asyncio.timeout(ANSWER_S):
                 entry = await future
@@ -174,6 +178,15 @@ class Rotation:
         for peer in self._sessions(entry.id)[-1:]:
             self._machine.tell(peer, Rotate(overlap_s=entry.rotate_s))
             self._desk.wake()
+            return
+        if entry.role == AGENT_ROLE:
+            self._visits.look()
+
+    def _absent_agents(self) -> Iterator[str]:
+        """Agents that are to have another key, and have no session here."""
+        for name, entry in self._ring.entries.items():
+            if entry.rotate_s and entry.role == AGENT_ROLE and not self._sessions(entry.id):
+                yield name
 
     async def _follow(self, peer: Peer, said: Rotated) -> None:
         id_, now_s = peer.identity.key, self._desk.wall_s()
@@ -182,15 +195,26 @@ class Rotation:
                 await self._cannot(peer, said)
                 return
             entry = await self._decide(lambda ring: follow(ring, id_, said.public, said.overlap_s, now_s))
-        except ZClusterError as error:
-            self._refused(peer, error)
-            answer = Rotated(public=said.public, code=error.code, message=error.message[:1000], hint=error.hint[:1000])
-        else:
             answer = Rotated(public=entry.public, overlap_s=_left_s(entry, now_s))
+        except ZClusterError as error:
+            answer = await self._failed(peer, said, error)
         finally:
             del self._following[id_]
         self._machine.tell(peer, answer)
         self._desk.wake()
+
+    async def _failed(self, peer: Peer, said: Rotated, error: ZClusterError) -> Rotated:
+        """The ring could not be changed. Could it not? A disk that fails may have written it: its owner must not give up a key
+        that is admitted."""
+        with contextlib.suppress(ZClusterError):
+            entry = await self._decide(lambda ring: ring.change(lambda content: (content, ring.by_id(peer.identity.key))))
+            if entry is not None and entry.public == said.public:
+                return Rotated(public=entry.public, overlap_s=_left_s(entry, self._desk.wall_s()))
+            self._refused(peer, error)
+            return Rotated(public=said.public, code=error.code, message=error.message[:1000], hint=error.hint[:1000])
+        # It cannot even be read: nothing is sure, and the owner keeps what it has and asks again.
+        self._refused(peer, error)
+        return Rotated(code=error.code, message=error.message[:1000], hint=error.hint[:1000])
 
     async def _cannot(self, peer: Peer, said: Rotated) -> None:
         """Its owner cannot have another key: it says why."""
@@ -201,6 +225,7 @@ class Rotation:
     def _refused(self, peer: Peer, error: ZClusterError) -> None:
         fields = {"name": peer.identity.name, "reason": f"it was to have another key: {error.message}"}
         self._desk.note(Event("key_refused", fields, "warning"))
+        self._visits.done(peer.identity.name)
         for future in self._waiting.get(peer.identity.key, ()):
             if not future.done():
                 future.set_exception(error)
@@ -209,6 +234,7 @@ class Rotation:
         """A key was followed by another: tell it, and those who have to know."""
         fields = {"name": entry.name, "role": entry.role, "old": fingerprint(old.public), "new": fingerprint(entry.public)}
         self._desk.note(Event("key_rotated", fields))
+        self._visits.done(entry.name)
         for future in self._waiting.get(entry.id, ()):
             if not future.done():
                 future.set_result(entry)

@@ -46,6 +46,8 @@ class Rekeying:
         self._waiting: list[asyncio.Future[Rotated]] = []
         self._answer: Rotated | None = None
         """The master's last word on a key that the session is still to move to."""
+        self._fresh = ""
+        """The next public key, while it was made here just now and nobody has answered: nobody can have admitted it."""
         self._retry: asyncio.TimerHandle | None = None
 
     kinds = frozenset(cls.kind for cls in ROTATION_KINDS)
@@ -72,6 +74,9 @@ class Rekeying:
             case NextKey():
                 self._spawn(self._learn(message))
             case Refusal(about=Rotated.kind):
+                fresh, self._fresh = self._fresh, ""
+                if fresh:
+                    self._spawn(self._write(self._own.give_up, fresh))
                 self._settle(error=error_from_dict({"code": message.code, "message": message.message, "hint": message.hint}))
             case _:
                 return False
@@ -114,7 +119,9 @@ class Rekeying:
     async def _begin(self, overlap_s: float) -> None:
         try:
             async with self._disk:
+                before = self._own.key_file.next
                 public = await asyncio.to_thread(self._own.begin)
+                self._fresh = "" if before is not None and before.public == public else public
         except ZClusterError as error:
             self._logger.error("there is no other key: %s", error)
             self._say(Rotated(code=error.code, message=error.message[:1000], hint=error.hint[:1000]))
@@ -123,7 +130,7 @@ class Rekeying:
         self._say(Rotated(public=public, overlap_s=overlap_s))
 
     def _answered(self, answer: Rotated) -> None:
-        own = self._own
+        own, self._fresh = self._own, ""
         if answer.code:
             error = error_from_dict({"code": answer.code, "message": answer.message, "hint": answer.hint})
             self._logger.error("the master does not take the other key: %s", error)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import resource
+import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +76,8 @@ def test_the_first_fault_is_told_again_with_what_to_do(capsys: pytest.CaptureFix
 def test_every_step_has_words_for_every_end() -> None:
     for check in FINE:
         for found in Found:
-            finding = said(check, Step(found, "detail"), "tcp://a:1", "me")
+            finding = said("step", Step(found, "detail"), "tcp://a:1", "me", words_of=check)
+            assert finding.check == "step"
             assert finding.state == ("ok" if found is Found.OK else "FAIL")
             assert finding.message
             assert "{" not in finding.message + finding.hint
@@ -128,10 +131,16 @@ def test_which_key_file_it_is(home: Home, monkeypatch: pytest.MonkeyPatch) -> No
     ("free", "state"), [(100, "ok"), (5.0, "ok"), (4.9, "warn"), (1.0, "warn"), (0.9, "FAIL"), (0, "FAIL")]
 )
 def test_room_on_the_disk(free: float, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = SimpleNamespace(total=1000, used=0, free=free * 10)
+    usage = SimpleNamespace(total=2000, used=1000 - free * 10, free=free * 10)  # the other half is kept for root
     monkeypatch.setattr("zcluster.cli.doctor_here.shutil.disk_usage", lambda _: usage)
     assert disk_finding(tmp_path).state == state
     assert list(tmp_path.iterdir()) == [], "nothing stays"
+
+
+def test_room_is_told_as_people_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = SimpleNamespace(total=256 << 30, used=(64 << 30) - 1, free=(64 << 30) + 1)
+    monkeypatch.setattr("zcluster.cli.doctor_here.shutil.disk_usage", lambda _: usage)
+    assert disk_finding(tmp_path).message == f"{tmp_path}: 64.0 GiB free (50 %)"
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +182,18 @@ def test_addresses_that_are_none_and_nodes_that_nobody_knows(zcluster: Callable[
     assert (ran.code, states(ran)["resolve"]) == (1, "fail")
     assert zcluster("doctor", "--home", str(home.path), "--master", "nowhere", "-o", "json").code == 2
     assert "Traceback" not in ran.err
+
+
+def test_a_unix_socket_that_is_not_there_or_that_nobody_serves(zcluster: Callable[..., Any], home: Home) -> None:
+    home.bus_socket.parent.mkdir(exist_ok=True)
+    way = ("doctor", "--home", str(home.path), "--master", f"ipc://{home.bus_socket}", "-o", "json")
+    ran = zcluster(*way)
+    assert (ran.code, ran.err, states(ran)["resolve"], states(ran)["tcp"]) == (1, "", "fail", "skip")
+    assert "master.ipc" in ran.out
+    with closing(socket.socket(socket.AF_UNIX)) as left_over:
+        left_over.bind(str(home.bus_socket))
+    ran = zcluster(*way)
+    assert (ran.code, states(ran)["resolve"], states(ran)["tcp"], states(ran)["server"]) == (1, "ok", "fail", "skip")
 
 
 # -- a node -------------------------------------------------------------------------------------------------------------

@@ -112,6 +112,22 @@ def test_doctor_says_the_first_thing_that_is_wrong(cli: Cli, cluster: LocalClust
     assert cli.run("doctor", "--home", str(tmp_path / "nowhere")).returncode == 1
 
 
+def test_doctor_looks_at_the_unix_socket_and_at_the_port(cli: Cli, cluster: LocalCluster, tmp_path: Path) -> None:
+    way = cluster.admin_key.read_text().replace("addresses = [", f'addresses = ["ipc://{cluster.home}/run/bus.sock", ')
+    key = tmp_path / "here.key"
+    key.touch(mode=0o600)
+    key.write_text(way)
+    _, found = cli.doctor("--key", str(key))
+    assert (found["session"]["ok"], "addresses" in found) == (True, False)
+    assert "tcp://" in found["resolve"]["message"], "the port is what nodes come by"
+    key.write_text(way.replace("bus.sock", "none.sock"))
+    _, found = cli.doctor("--key", str(key))
+    assert (found["session"]["ok"], found["addresses"]["state"]) == (True, "warn")
+    assert "none.sock" in found["addresses"]["message"]
+    _, found = cli.doctor("--master", f"ipc://{cluster.home}/run/bus.sock")
+    assert (found["resolve"]["ok"], found["session"]["ok"]) == (True, True)
+
+
 def test_doctor_looks_at_a_node(cli: Cli, cluster: LocalCluster) -> None:
     code, found = cli.doctor("worker-1")
     assert code in (0, 3)

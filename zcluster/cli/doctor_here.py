@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from zcluster.cli.connect import Reach
 from zcluster.cli.findings import Finding, State
-from zcluster.config import Home, default_home, format_bytes, load
+from zcluster.cli.sync_views import size
+from zcluster.config import Home, default_home, load
 from zcluster.errors import ZClusterError
 from zcluster.net.probe import aside
 
@@ -118,8 +119,9 @@ def disk_finding(place: Path) -> Finding:
         usage = shutil.disk_usage(place)
     except OSError as error:
         return Finding("disk", "warn", f"{place}: {error.strerror or error}", "is the file system mounted?")
-    percent = 100.0 * usage.free / usage.total if usage.total else 0.0
-    room = f"{place}: {format_bytes(usage.free)} free ({percent:.0f} %)"
+    usable = usage.used + usage.free  # not the total: a part of it may be kept for root, and df and the nodes leave it out too
+    percent = 100.0 * usage.free / usable if usable else 0.0
+    room = f"{place}: {size(usage.free)} free ({percent:.0f} %)"
     try:
         with tempfile.TemporaryFile(dir=place):
             pass

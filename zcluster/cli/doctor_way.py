@@ -3,6 +3,7 @@
 Rules kept here:
 - a step is looked at only when those before it let it be; the others are told as skipped;
 - of several addresses the one counts that gets furthest, as a node takes it; those that do not answer are named;
+- the master's Unix socket does not stand in for its port: both are looked at;
 - a node's key opens no session: it would end that of the node that runs with it.
 """
 
@@ -30,11 +31,11 @@ from zcluster.cli.findings import Finding
 from zcluster.cli.output import seconds
 from zcluster.clients import AsyncClient
 from zcluster.clients.async_client import CLIENT_ROLES
-from zcluster.config import parse_address
+from zcluster.config import ipc_path, parse_address
 from zcluster.core.doors import Candidate, candidates
 from zcluster.errors import ZClusterError
 from zcluster.keys.rights import of_configuration
-from zcluster.net.probe import Found, Step, greet, resolve, shake_hands
+from zcluster.net.probe import Found, Step, greet, greet_local, look_up, resolve, shake_hands
 
 if TYPE_CHECKING:
     from zcluster.keys import KeyFile
@@ -70,11 +71,14 @@ async def _way(reach: Reach, path: Path, key_file: KeyFile, timeout_s: float) ->
         hint = "--master tcp://HOST:PORT, or make the key file anew on a master that runs"
         return [Finding("resolve", "FAIL", f"{path} names no address of a master", hint)]
     tried: dict[str, list[Finding]] = {}
+    through: set[bool] = set()
     for address, publics in list(by_address.items())[:MAX_ADDRESSES]:
-        tried[address] = await _connected(address, publics, key_file, timeout_s)
-        if _all_ok(tried[address]):
-            break
-    best = max(tried, key=lambda address: sum(finding.state == "ok" for finding in tried[address]))
+        local = bool(ipc_path(address))
+        if local in through:
+            continue
+        tried[address] = await (_connected_local if local else _connected)(address, publics, key_file, timeout_s)
+        through |= {local} if _all_ok(tried[address]) else set()
+    best = max(tried, key=lambda address: (sum(finding.state == "ok" for finding in tried[address]), not ipc_path(address)))
     found = tried[best]
     if not _all_ok(found):
         return found + [_skipped(step, "the steps before come first") for step in STEPS[len(found) :]]
@@ -96,18 +100,34 @@ async def _connected(address: str, publics: Sequence[str], key_file: KeyFile, ti
             break
     if not resolved.hosts:
         return found
-    listens = step.found not in (Found.REFUSED, Found.UNREACHABLE, Found.TIMED_OUT)
-    found.append(said("tcp", Step(Found.OK) if listens else step, address))
-    if not listens:
+    found += _answered(step, address, "tcp")
+    return [*found, await _shaken(address, publics, key_file, timeout_s)] if _all_ok(found) else found
+
+
+async def _connected_local(address: str, publics: Sequence[str], key_file: KeyFile, timeout_s: float) -> list[Finding]:
+    """As :func:`_connected`, at a Unix socket of this machine."""
+    resolved = look_up(ipc_path(address))
+    found = [said("resolve", resolved.step, address, words_of="socket")]
+    if not resolved.hosts:
         return found
-    found.append(said("server", step, address))
-    if step.found is not Found.OK:
-        return found
+    found += _answered(await greet_local(resolved.hosts[0], timeout_s), address, "local")
+    return [*found, await _shaken(address, publics, key_file, timeout_s)] if _all_ok(found) else found
+
+
+def _answered(step: Step, address: str, words: str) -> list[Finding]:
+    """What connecting has shown: whether somebody listens, and whether that is a server of ours."""
+    if step.found in (Found.REFUSED, Found.UNREACHABLE, Found.TIMED_OUT):
+        return [said("tcp", step, address, words_of=words)]
+    return [said("tcp", Step(Found.OK), address, words_of=words), said("server", step, address)]
+
+
+async def _shaken(address: str, publics: Sequence[str], key_file: KeyFile, timeout_s: float) -> Finding:
+    step = Step(Found.WRONG_SERVER)
     for public in publics:
         step = await shake_hands(address, key_file.pair.public, key_file.pair.secret, public, timeout_s)
         if step.found is not Found.WRONG_SERVER:
             break
-    return [*found, said("handshake", step, address, key_file.name)]
+    return said("handshake", step, address, key_file.name)
 
 
 async def _session(choice: Candidate, path: Path, key_file: KeyFile, timeout_s: float) -> list[Finding]:
@@ -179,12 +199,15 @@ async def _published(key_file: KeyFile, timeout_s: float) -> Finding:
 
 
 def _others(best: str, tried: dict[str, list[Finding]]) -> list[Finding]:
-    """Those tried before the one that works."""
-    bad = {address: findings[-1] for address, findings in tried.items() if address != best}
+    """Those that do not work, beside the one that does."""
+    bad = {address: findings[-1] for address, findings in tried.items() if not _all_ok(findings)}
     if not bad:
         return []
-    what = "; ".join(f"{address}: {fault.message}" for address, fault in bad.items())
-    return [Finding("addresses", "warn", what, f"each attempt costs time: name {best} first (master.advertise, or --master)")]
+    what = "; ".join(each.message if address in each.message else f"{address}: {each.message}" for address, each in bad.items())
+    hint = f"each attempt costs time: name {best} first (master.advertise, or --master)"
+    if all(bool(ipc_path(address)) != bool(ipc_path(best)) for address in bad):  # the one does not stand in for the other
+        hint = next(iter(bad.values())).hint
+    return [Finding("addresses", "warn", what, hint)]
 
 
 def _all_ok(findings: Sequence[Finding]) -> bool:

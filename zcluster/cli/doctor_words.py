@@ -10,7 +10,9 @@ from zcluster.net.probe import Found, Step
 
 FINE = {
     "resolve": "{address} is {more}",
+    "socket": "{address} is a Unix socket of this machine",
     "tcp": "{address} takes connections",
+    "local": "{address} takes connections",
     "server": "a ZeroMQ server with CURVE answers there",
     "handshake": "it has the key that the key file names, and admits {more}",
 }
@@ -20,6 +22,16 @@ WRONG = {
         "add it to DNS or /etc/hosts, or go by the IP address: --master tcp://IP:PORT",
     ),
     ("resolve", Found.TIMED_OUT): ("{address}: {detail}", "look at /etc/resolv.conf, or go by the IP address: --master tcp://IP:PORT"),
+    ("socket", Found.UNKNOWN_NAME): (
+        "the Unix socket {address} cannot be used: {detail}",
+        "is the master of that home running on this machine, with master.ipc = true?",
+    ),
+    ("local", Found.REFUSED): ("nobody listens at {address}", "is the master of that home running on this machine?"),
+    ("local", Found.UNREACHABLE): ("{address} cannot be reached: {detail}", "run it as the user who owns the master's home"),
+    ("local", Found.TIMED_OUT): (
+        "{address} does not answer: {detail}",
+        "the master is stopped or stuck: look at its process and its log",
+    ),
     ("tcp", Found.REFUSED): (
         "nobody listens at {address}",
         "is the master running, and at this port (master.bind in its zcluster.toml)?",
@@ -50,10 +62,10 @@ WRONG = {
 }
 
 
-def said(check: str, step: Step, address: str, more: str = "") -> Finding:
-    """The finding of one step; ``more`` is what it found, or whose key it was."""
-    words = {"address": address, "detail": step.detail, "more": more}
+def said(check: str, step: Step, address: str, more: str = "", words_of: str = "") -> Finding:
+    """The finding of one step; ``more`` is what it found, or whose key it was; ``words_of`` has other words for this check."""
+    words, of = {"address": address, "detail": step.detail, "more": more}, words_of or check
     if step.found is Found.OK:
-        return Finding(check, "ok", FINE[check].format(**words))
-    message, hint = WRONG.get((check, step.found), ("{address}: {detail}", "look at the master's log"))
+        return Finding(check, "ok", FINE[of].format(**words))
+    message, hint = WRONG.get((of, step.found), ("{address}: {detail}", "look at the master's log"))
     return Finding(check, "FAIL", message.format(**words), hint.format(**words))

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, TypeVar, cast
@@ -34,6 +36,7 @@ SHOWN_BYTES = 40
 MAX_FRAME_BYTES = 65_536
 
 T = TypeVar("T")
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Found(StrEnum):
@@ -106,11 +109,29 @@ async def resolve(host: str, port: int, timeout_s: float) -> Resolved:
     return Resolved(Step(Found.OK), tuple(dict.fromkeys(str(each[4][0]) for each in found)))
 
 
+def look_up(path: str) -> Resolved:
+    """The Unix socket ``path``, as the one place that its address has."""
+    try:
+        there = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError as error:
+        return Resolved(Step(Found.UNKNOWN_NAME, error.strerror or str(error)))
+    return Resolved(Step(Found.OK), (path,)) if there else Resolved(Step(Found.UNKNOWN_NAME, "it is no socket"))
+
+
 async def greet(host: str, port: int, timeout_s: float) -> Step:
     """Connect by TCP to an IP address, and look whether a ZeroMQ server with CURVE answers."""
+    return await _greeted_at(asyncio.open_connection(host, port, limit=MAX_FRAME_BYTES), timeout_s)
+
+
+async def greet_local(path: str, timeout_s: float) -> Step:
+    """As :func:`greet`, at a Unix socket."""
+    return await _greeted_at(asyncio.open_unix_connection(path, limit=MAX_FRAME_BYTES), timeout_s)
+
+
+async def _greeted_at(opening: Coroutine[None, None, Streams], timeout_s: float) -> Step:
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=MAX_FRAME_BYTES)
+            reader, writer = await opening
     except TimeoutError:
         return Step(Found.TIMED_OUT, f"no answer in {timeout_s:g} s")
     except ConnectionRefusedError:

@@ -140,3 +140,13 @@ def admin(path: str) -> str:
 def who(context: zcluster.Context) -> list[str | float]:
     """Who asks, and how long there is."""
     return [context.caller, context.role, context.node, context.request_id, context.remaining_s()]
+
+
+@zcluster.function("t.count_until")
+async def count_until(gate: str) -> AsyncIterator[int]:
+    """Numbers from 0 on, until the gate is open."""
+    for number in count():
+        if is_open(gate):
+            return
+        yield number
+        await asyncio.sleep(POLL_S)

@@ -53,8 +53,8 @@ class Mark:
     """What the last look at a connection's bytes saw (see stalled.py)."""
 
     delivered_bytes: int = 0
-    received_bytes: int = 0
-    """What had come when one of its messages was last seen to have arrived."""
+    junk_bytes: int = 0
+    """What came and becomes no message: the handshake, libzmq's own heartbeats."""
     suspected_at: int | None = None
     """How many messages had been read of all connections when it was first suspected."""
     resident_bytes: int = 0

@@ -8,9 +8,9 @@ messages. What the difference may be follows from how a ROUTER reads, not from h
 - a ROUTER takes messages from its connections in turn. When it finds nothing more to read, or has taken as many messages as there
   are connections, each connection that had a whole message has delivered one.
 
-So who has sent more bytes than one message takes, has delivered none meanwhile, and delivers none in a whole round of reading,
-has sent no whole message. A slow peer does not do that, nor does a slow network, nor a master that stood still. A publisher's
-peers say next to nothing, so there a number of bytes is bound enough.
+So who has sent more bytes than one message takes, of which none became a message when there is nothing more to read or in a whole
+round of reading, has sent no whole message. A slow peer does not do that, nor does a slow network, nor a master that stood still.
+A publisher's peers say next to nothing, so there a number of bytes is bound enough.
 
 Rules kept here:
 - looking costs a system call a connection: it is done when the process has grown by GROWTH_BYTES since the last look, when
@@ -33,6 +33,9 @@ SHARE = 20
 """After a look nothing is looked at for so many times the time that it took, a suspect excepted."""
 SLACK_BYTES = 1 << 20
 """For what is read at once, and for what comes between two looks at numbers."""
+FORGIVEN_BYTES = 1 << 20
+"""Up to so much is taken for libzmq's own talk when a message has arrived since the last look: heartbeats add up over months.
+Where it was the beginning of a message, that one's arrival takes it back."""
 UNREAD_LOOKS = 8
 UNREAD_GROWTH_BYTES = 32 << 20
 SUBSCRIBER_BYTES = 1 << 20
@@ -105,6 +108,7 @@ class Stalled:
             if connection.cut:
                 continue
             mark = connection.mark
+            arrived = connection.delivered_bytes != mark.delivered_bytes
             if connection.local:
                 over, suspected = self._unread(connection, mark, resident_bytes)
             else:
@@ -112,7 +116,7 @@ class Stalled:
             if not suspected:
                 mark.suspected_at = None
                 continue
-            if mark.suspected_at is None:
+            if mark.suspected_at is None or arrived:
                 mark.suspected_at = messages
             if over and (dry() or messages - mark.suspected_at >= len(connections)):
                 found.append(connection)
@@ -134,13 +138,16 @@ class Stalled:
         return found
 
     def _unfinished_bytes(self, connection: Connection, mark: Mark) -> int:
-        """How many bytes the connection has sent since its last message arrived, as far as looks have seen it arrive."""
+        """How many of the bytes that libzmq has read of the connection became no message yet."""
         received = self._numbers.received_bytes(connection.fd)
         if received is None:
             return 0
-        if connection.delivered_bytes != mark.delivered_bytes:
-            mark.delivered_bytes, mark.received_bytes = connection.delivered_bytes, received
-        unfinished = received - mark.received_bytes
+        arrived = connection.delivered_bytes != mark.delivered_bytes
+        mark.delivered_bytes = connection.delivered_bytes
+        unfinished = received - connection.delivered_bytes - mark.junk_bytes
+        if unfinished < 0 or (arrived and unfinished < FORGIVEN_BYTES):
+            mark.junk_bytes += unfinished
+            return 0
         if unfinished > self._bound_bytes:
             unfinished -= self._numbers.unread_bytes(connection.fd)
         return unfinished

@@ -1,0 +1,49 @@
+"""Buckets of tokens: what passes, what does not, and that nothing is remembered without a bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from zcluster.core import tries as module
+from zcluster.core.tries import Bucket, Tries
+
+
+def test_a_bucket_gives_what_it_has_and_fills_with_time() -> None:
+    bucket = Bucket(3, 2.0, now=10.0)
+    assert [bucket.take(10.0) for _ in range(4)] == [True, True, True, False]
+    assert not bucket.take(10.49)
+    assert bucket.take(10.5)
+    assert not bucket.take(10.5)
+    assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False], "it holds no more than it began with"
+
+
+def test_time_that_goes_back_takes_nothing_and_gives_nothing() -> None:
+    bucket = Bucket(1, 1.0, now=10.0)
+    assert bucket.take(10.0)
+    assert not bucket.take(5.0)
+    assert bucket.take(6.0)
+
+
+def test_an_address_is_limited_and_others_are_not() -> None:
+    tries = Tries(0.0)
+    assert [tries.allow("a", 0.0) for _ in range(module.PER_ADDRESS + 1)] == [True] * module.PER_ADDRESS + [False]
+    assert tries.allow("b", 0.0)
+    assert tries.allow("a", 1.0)
+
+
+def test_all_addresses_together_are_limited() -> None:
+    tries = Tries(0.0)
+    allowed = [tries.allow(f"10.0.0.{number}", 0.0) for number in range(module.IN_ALL + 1)]
+    assert allowed == [True] * module.IN_ALL + [False]
+
+
+@pytest.mark.parametrize(("others", "forgotten"), [(0, False), (1, True)])
+def test_the_addresses_remembered_are_bounded(others: int, forgotten: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ADDRESSES", 4)
+    monkeypatch.setattr(module, "IN_ALL", 1000)
+    tries = Tries(0.0)
+    for _ in range(module.PER_ADDRESS):
+        assert tries.allow("a", 0.0)
+    for number in range(3 + others):
+        tries.allow(f"b{number}", 0.0)
+    assert tries.allow("a", 0.0) is forgotten

@@ -115,12 +115,24 @@ def test_nagios_is_answered_whatever_happens(well: Any, zcluster: Callable[..., 
         well.error = error
         ran = zcluster("check", "--format", "nagios")
         assert (ran.code, ran.out.startswith("ZCLUSTER UNKNOWN - ")) == (3, True)
-    for words in (("--disk-warn", "x"), ("--disk-warn", "101"), ("--nonsense",), ("--disk-warn", "9", "--disk-crit", "8")):
+    crossed = ("--disk-warn", "9", "--disk-crit", "8")
+    for words in (("--disk-warn", "x"), ("--disk-warn", "101"), ("--disk-crit", "nan"), ("--nonsense",), crossed):
         for form in (("--format", "nagios"), ("--format=nagios",)):
             ran = zcluster("check", *form, *words)
             assert (ran.code, ran.out.startswith("ZCLUSTER UNKNOWN - ")) == (3, True), words
     assert zcluster("check", "--disk-warn", "x").code == 2
     assert zcluster("check", "--disk-warn", "9", "--disk-crit", "8").code == 2
+
+
+def test_a_limit_that_is_given_outranks_the_others_default(well: Any, zcluster: Callable[..., Any]) -> None:
+    for words, disk in (
+        (("--disk-crit", "50"), "'disk'=50%;;@50:;0;100"),
+        (("--disk-warn", "97"), "'disk'=50%;@97:;;0;100"),
+        (("--disk-crit", "85"), "'disk'=50%;@85:;@85:;0;100"),
+    ):
+        ran = zcluster("check", "--format", "nagios", *words)
+        assert disk in ran.out.split(" "), words
+    assert zcluster("check", "--format", "nagios", "--nodes-down-crit", "0").code == 2
 
 
 def test_what_could_not_be_asked_is_unknown(well: Any, zcluster: Callable[..., Any]) -> None:
@@ -161,9 +173,11 @@ def test_prometheus_gets_the_whole_text(well: Any, zcluster: Callable[..., Any])
     well.error = Unreachable("nobody listens")
     ran = zcluster("check", "--format", "prometheus")
     assert (ran.code, exposition(ran.out)["zcluster_up"]) == (0, ["zcluster_up 0"])
-    well.error = NotAllowed("no")
-    ran = zcluster("check", "--format", "prometheus")
-    assert (ran.code, exposition(ran.out)["zcluster_up"]) == (0, ["zcluster_up 0"])
+    for error in (NotAllowed("no"), InvalidKey("there is no key file")):
+        well.error = error
+        ran = zcluster("check", "--format", "prometheus")
+        assert (ran.code, exposition(ran.out)["zcluster_up"]) == (0, ["zcluster_up 0"]), "the text of before would stay"
+        assert ran.err == f"zcluster: error: {error}\n"
     assert zcluster("check", "--format", "prometheus", "--disk-warn", "9", "--disk-crit", "8").code == 2
 
 

@@ -3,12 +3,14 @@
 Rules kept here:
 - ``text`` and ``json`` end with the codes of zcluster (0, 3 degraded, 6 unreachable, or the error's own);
 - ``nagios`` ends with 0, 1, 2 or 3 and prints its one line on stdout, whatever happens: a wrong command line is UNKNOWN (3);
-- ``prometheus`` ends with 0 when it has printed the whole text, with ``zcluster_up 0`` when the master does not answer: what
-  collects it would otherwise keep the text of before.
+- ``prometheus`` ends with 0 when it has printed the whole text, with ``zcluster_up 0`` when the master does not answer or cannot
+  be asked: what collects it would otherwise keep the text of before. Only a wrong command line is an error (2);
+- a limit that was given outranks the default of the other one.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -16,17 +18,33 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.options import DURATION, State, common_options, connection_options, timeout_option
-from zcluster.cli.output import json_text, on_terminal, put
-from zcluster.errors import EXIT_OK, EXIT_PARTIAL, UsageError, ZClusterError
+from zcluster.cli.output import json_text, on_terminal, put, say
+from zcluster.errors import EXIT_OK, EXIT_PARTIAL, ZClusterError
 
 FORMATS = ("text", "json", "nagios", "prometheus")
 UNKNOWN = 3
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PercentType(click.FloatRange):
+    """A number from 0 to 100."""
+
+    name = "percentage"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; "nan", which no range refuses, is a usage error too."""
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a valid percentage.", param, ctx)
+        return found
+
+
 COUNT = click.IntRange(min=0)
-PERCENT = click.FloatRange(0, 100)
+PERCENT = PercentType(0, 100)
 LIMITS: tuple[tuple[str, Any, str, Any, Any], ...] = (
     ("nodes-down", COUNT, "nodes that are silent or dead", 1, None),
     ("dead-jobs", COUNT, "dead letters", 1, None),
@@ -59,7 +77,9 @@ class Monitored(click.Command):
             (word, after) == ("--format", "nagios") for word, after in pairwise(args)
         )
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
+            _settle_limits(ctx)
+            return rest
         except click.UsageError as error:
             if not wanted:
                 raise
@@ -93,8 +113,9 @@ def check(
         if form == "nagios":
             _unknown(str(error))
             return UNKNOWN
-        if form != "prometheus" or isinstance(error, UsageError):
+        if form != "prometheus":
             raise
+        say(f"zcluster: error: {error}")
         health = Health([Measure("master", "unknown", str(error))], error)
     match form:
         case "nagios":
@@ -114,19 +135,25 @@ def check(
     return EXIT_OK if health.state == "ok" else EXIT_PARTIAL
 
 
+def _settle_limits(ctx: click.Context) -> None:
+    """A default that contradicts the other limit, which was given, is no limit. Raises click.UsageError when both were given."""
+    for name, *_ in LIMITS:
+        fields = [f"{name.replace('-', '_')}_{word}" for word in ("warn", "crit")]
+        warn, crit = (ctx.params.get(field) for field in fields)
+        if warn is None or crit is None or warn <= crit:
+            continue
+        defaults = [field for field in fields if ctx.get_parameter_source(field) is ParameterSource.DEFAULT]
+        if not defaults:
+            said = f"--{name}-warn {warn:g} is above --{name}-crit {crit:g}"
+            raise click.UsageError(f"{said}: a warning comes before critical", ctx)
+        ctx.params[defaults[0]] = None
+
+
 def _limits(values: dict[str, float | None]) -> Any:
     from zcluster.cli.health import Limit, Limits
 
-    made = {}
-    for name, *_ in LIMITS:
-        field = name.replace("-", "_")
-        limit = Limit(values[f"{field}_warn"], values[f"{field}_crit"])
-        if limit.warn is not None and limit.crit is not None and limit.warn > limit.crit:
-            raise UsageError(
-                f"--{name}-warn {limit.warn:g} is above --{name}-crit {limit.crit:g}", hint="a warning comes before critical"
-            )
-        made[field] = limit
-    return Limits(**made)
+    fields = [name.replace("-", "_") for name, *_ in LIMITS]
+    return Limits(**{field: Limit(values[f"{field}_warn"], values[f"{field}_crit"]) for field in fields})
 
 
 def _unknown(text: str) -> None:

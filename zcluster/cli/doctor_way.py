@@ -54,7 +54,7 @@ async def look(reach: Reach, timeout_s: float) -> list[Finding]:
     key, key_file = look_at_key(path)
     found = [look_at_home(reach, home), key, await look_at_disk(home, path, timeout_s), look_at_files()]
     if key_file is None:
-        return found + [_skipped(step, "there is no key file to go with") for step in STEPS]
+        return found + [_skipped(step, "a key file comes first") for step in STEPS]
     found += await _way(reach, path, key_file, timeout_s)
     return [*found, look_at_steps(began, Clocks.now())]
 

@@ -264,8 +264,8 @@ def _make_admin(home: Home, ring: Ring, master: KeyFile) -> list[Path]:
     if home.admin_key.exists():
         admin = KeyFile.read(home.admin_key)
         held = ring.entries.get(admin.name)
-        if held is not None and held.id != held.public and admin.pair.public not in held.publics:
-            return []  # it was rotated by another copy of the file, which is the good one now
+        if held is not None and held.id != held.public:
+            return []  # it was rotated, perhaps by another copy of the file: there is nothing to admit
         if not any(each.public == admin.pair.public for each in ring.revoked):
             _admit(ring, admin)
         return []

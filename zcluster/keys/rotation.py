@@ -19,7 +19,7 @@ from typing import Any
 
 from zcluster.core.doors import KnownNode
 from zcluster.errors import Busy, InvalidKey, NoSuchKey, ZClusterError
-from zcluster.keys.keyfile import KeyFile
+from zcluster.keys.keyfile import MAX_KEY_FILE_BYTES, KeyFile
 from zcluster.keys.pair import KeyPair, check_public, fingerprint, generate
 from zcluster.keys.private import locked
 from zcluster.keys.ring import Ring, Signature
@@ -243,6 +243,8 @@ class OwnKey:
         with locked(self.path.with_name(f"{self.path.name}.lock")):
             old = KeyFile.read(self.path)
             new = edit(old)
+            if len(new.text().encode()) > MAX_KEY_FILE_BYTES:
+                raise InvalidKey(f"{self.path} would be larger than it may be", hint="leave out nodes that are not used")
             if new != old:
                 new.rewrite(self.path)
             self._seen = Signature.at(self.path)

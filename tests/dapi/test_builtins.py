@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -102,3 +103,17 @@ def test_each_node_has_its_own() -> None:
     assert isinstance(other["node.info"], Function)
     assert orjson.loads(other["node.info"].run(b""))["name"] == "worker-2"
     assert result("node.info")["name"] == "worker-1"
+
+
+def test_without_a_descriptor_the_percentages_are_those_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_descriptor(*_: object, **__: object) -> float:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    sampler = ResourceSampler(tmp_path)
+    memory_percent = sampler.memory_percent()
+    assert memory_percent > 0
+    monkeypatch.setattr("zcluster.dapi.builtins.MIN_SAMPLE_S", 0.0)
+    for name in ("cpu_percent", "virtual_memory"):
+        monkeypatch.setattr(f"psutil.{name}", no_descriptor)
+    assert sampler.cpu_percent() == (0.0, 0.0)
+    assert sampler.memory_percent() == memory_percent

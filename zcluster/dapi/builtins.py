@@ -8,6 +8,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import socket
@@ -47,20 +48,26 @@ class ResourceSampler:
         self._sampled_at_s = time.monotonic()
         self._cpu_percent = 0.0
         self._process_cpu_percent = 0.0
+        self._memory_percent = 0.0
 
     def cpu_percent(self) -> tuple[float, float]:
         """CPU in use since the last look: (whole machine 0-100, this process: 100 is one core)."""
         with self._lock:
             now = time.monotonic()
             if now - self._sampled_at_s >= MIN_SAMPLE_S:
-                self._cpu_percent = psutil.cpu_percent(interval=None)
-                self._process_cpu_percent = self._process.cpu_percent(interval=None)
+                # Without a descriptor left nothing can be looked at; a heartbeat that says what was so before is better than none.
+                with contextlib.suppress(OSError):
+                    self._cpu_percent = psutil.cpu_percent(interval=None)
+                    self._process_cpu_percent = self._process.cpu_percent(interval=None)
                 self._sampled_at_s = now
             return self._cpu_percent, self._process_cpu_percent
 
     def memory_percent(self) -> float:
         """Memory in use on the machine, 0-100."""
-        return float(psutil.virtual_memory().percent)
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._memory_percent = float(psutil.virtual_memory().percent)
+            return self._memory_percent
 
     def sample(self) -> dict[str, Any]:
         """Everything, as ``node.resources`` returns it."""

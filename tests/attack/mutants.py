@@ -1,0 +1,146 @@
+"""Mutated messages from admitted keys: valid frames of every kind, spoiled, from a client, a worker and an agent at once."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+from ground import Link, Shared, ground_of
+from measured import MIB, Attack, at_most, none, ratio, some, told
+from peers import Peer
+
+from zcluster import wire
+from zcluster.bench.figures import Figure
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TOKENS = (
+    b"[", b"]", b"{", b"}", b",", b":", b"-1", b"0", b"1e999", b"1" * 100, b"null", b"true", b'"', b'""', b"\xff", b"\0", b"{}",
+    b"[" * 2000, b'"id"', b"9007199254740991", b"9007199254740992", b"\xed\xa0\x80",
+)  # fmt: skip
+ROLES = ("client", "worker", "agent")
+TURN = 64
+STUCK_S = 2.0
+READ_S = 5.0
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Scale:
+    messages: int
+    """Of each role."""
+    quiet_s: float
+
+
+SMALL, FULL = Scale(4_000, 1.0), Scale(333_334, 10.0)
+
+
+def seeds() -> list[bytes]:
+    """The golden frames: each kind of message there is, well said."""
+    out = []
+    for path in sorted(GOLDEN.glob("*.txt")):
+        for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
+            digits = "".join(line for line in block.splitlines() if re.fullmatch(r"[0-9a-f]+", line))
+            out.append(bytes.fromhex(digits))
+    return out
+
+
+def mutate(chance: random.Random, frame: bytes, other: bytes) -> bytes:
+    """``frame`` with one to three places spoiled; half of the time the length of its header is made right again."""
+    data = bytearray(frame)
+    for _ in range(chance.randint(1, 3)):
+        at = int(chance.random() * (len(data) + 1))
+        end = at + chance.choice((0, 1, 1, 3, 8, len(data)))
+        data[at:end] = chance.choice((b"", chance.randbytes(1), chance.randbytes(8), chance.choice(TOKENS), other[at : at + 64]))
+    if len(data) > wire.frames.PREFIX_BYTES and chance.random() < 0.5:
+        header = len(data) - wire.frames.PREFIX_BYTES
+        data[:8] = frame[:4] + min(header, int.from_bytes(frame[4:8], "big")).to_bytes(4, "big")
+    return bytes(data)
+
+
+def send_mutants(link: Link, key: str, role: str, count: int, seed: int) -> int:
+    """All of them, with a new HELLO whenever one of them has ended the session; returns when the master has read the last."""
+    peer, chance, valid = Peer(key, send_s=STUCK_S), random.Random(seed), seeds()
+    about: dict[str, Any] = {}
+    if role == "worker":
+        about = {"slots": 16, "functions": [wire.FunctionInfo(name="mutant")], "parts": ["tables", "agents"]}
+    peer.hello(**about)
+    peer.wait_for(wire.Welcome)
+    sent = connections = 0
+    while sent < count:
+        try:
+            for _ in range(TURN):
+                peer.socket.send(mutate(chance, chance.choice(valid), chance.choice(valid)))
+                sent += 1
+            greet_again(peer, about)
+        except zmq.Again:
+            # It was cut: that is an answer too.
+            connections += 1
+            peer.again()
+            peer.hello(**about)
+    link.say("sent")
+    prove_read(peer, about)
+    peer.close()
+    return sent
+
+
+def greet_again(peer: Peer, about: dict[str, Any]) -> None:
+    """Read what has come, and say HELLO when the session is over."""
+    over = False
+    while (found := peer.receive(0)) is not None:
+        over = over or isinstance(found[0], wire.Bye)
+    if over:
+        peer.hello(epoch=0, **about)
+
+
+def prove_read(peer: Peer, about: dict[str, Any]) -> None:
+    """Return when the master has read all that was sent before: no mutant has two frames, and it answers in order."""
+    for _ in range(TRIES):
+        with contextlib.suppress(zmq.Again, AssertionError):
+            peer.socket.send_multipart([b"the", b"last"])
+            while "2 frames" not in peer.wait_for(wire.Refusal, wait_s=READ_S).message:
+                continue
+            return
+        # It was cut, and what it had sent last is gone with it.
+        peer.again()
+        peer.hello(**about)
+    raise AssertionError("the master does not answer")
+
+
+def run(shared: Shared | None) -> Sequence[Figure]:
+    scale = SMALL if shared else FULL
+    with ground_of(shared) as ground:
+        honest = ground.honest()
+        quiet = honest.quiet(scale.quiet_s)
+        before = ground.counters()
+        with ground.watch() as watch, honest.measuring() as during:
+            attackers = [
+                ground.attacker(send_mutants, ground.key(f"mutant-{role}", role), role, scale.messages, number)
+                for number, role in enumerate(ROLES)
+            ]
+            for attacker in attackers:
+                assert attacker.hear(3600.0) == "sent"
+            sent = sum(attacker.hear() for attacker in attackers)
+        seen, after = during(), ground.counters()
+        refused = sum(after.get(name, 0) - before.get(name, 0) for name in ("malformed", "unsupported_version", "no_session"))
+        return [
+            some("mutated messages", sent, scale.messages * len(ROLES)),
+            told("of them refused unread", refused),
+            none("nodes that died", ground.deaths),
+            at_most("memory of the master", watch.grown_bytes / MIB, 64, "MiB"),
+            none("wrong or missing answers to an honest client", seen.wrong + seen.failed),
+            told("honest p99 quiet", quiet.p(99) * 1e3, "ms"),
+            told("honest p99 under attack", seen.p(99) * 1e3, "ms"),
+            ratio("honest p99", seen.p(99), quiet.p(99), 5),
+        ]
+
+
+ATTACK = Attack(
+    "mutants", "10^6 mutated messages from admitted keys (each kind of message; a client, a worker and an agent at once)",
+    "master alive, memory +64 MiB at most, honest p99 at most 5 x", run,
+)  # fmt: skip

@@ -55,7 +55,7 @@ class ResourceSampler:
         with self._lock:
             now = time.monotonic()
             if now - self._sampled_at_s >= MIN_SAMPLE_S:
-                # Without a descriptor left nothing can be looked at; a heartbeat that says what was so before is better than none.
+                # Without a descriptor left nothing can be looked at: a heartbeat with what was so before is better than none.
                 with contextlib.suppress(OSError):
                     self._cpu_percent = psutil.cpu_percent(interval=None)
                     self._process_cpu_percent = self._process.cpu_percent(interval=None)

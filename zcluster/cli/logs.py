@@ -44,10 +44,11 @@ def logs(
     state: State, node: str, follow: bool, lines: int, level: str, timeout: float | None, key: Path | None,
     master: tuple[str, ...],
 ) -> int:  # fmt: skip
-    """Show the newest lines of a node's log, or follow it: the master's, unless NODE says whose.
+    """Show the newest lines of nodes' logs, or follow them.
 
-    NODE is a name, a list, a glob, or all; lines of several nodes come in the order of their times. A node keeps its newest
-    2,000 lines in memory, since it was started, of the level of its log.level. It takes an admin's key.
+    The master's, unless NODE says whose: a name, a list, a glob, or all. Lines of several nodes come in the order of their
+    times. A node keeps its newest 2,000 lines in memory, since it was started, of the level of its log.level. It takes an
+    admin's key.
     """
     client = open_client(state, connection(key, master, timeout))
     asked = {"target": node, "lines": lines, "level": level}

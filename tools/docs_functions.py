@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 from unittest.mock import MagicMock
 
+from zcluster.brokers.admission_functions import KeyFunctions
 from zcluster.brokers.agent_queries import AgentQueries
 from zcluster.brokers.audit import Audit
 from zcluster.brokers.cluster_functions import cluster_functions
@@ -21,6 +22,7 @@ from zcluster.brokers.nodes import MasterNodes
 from zcluster.brokers.notes import Notes
 from zcluster.brokers.queue_functions import QueuePart
 from zcluster.brokers.roles import MasterRoles
+from zcluster.brokers.rotation import Rotation
 from zcluster.brokers.tables import MasterTables
 from zcluster.brokers.trees import MasterTrees
 from zcluster.core.master import Master
@@ -40,8 +42,8 @@ copies. `zcluster dapi ls` lists them together with your own and the nodes that 
 """
 EVERY_NODE = (AgentReports, LiveConfig, Logs)
 ON_THE_MASTER = (
-    AgentQueries, Audit, Events, MasterGroups, MasterLiveConfig, MasterNodes, MasterRoles, MasterTables, MasterTrees,
-    Notes, QueuePart,
+    AgentQueries, Audit, Events, KeyFunctions, MasterGroups, MasterLiveConfig, MasterNodes, MasterRoles, MasterTables,
+    MasterTrees, Notes, QueuePart, Rotation,
 )  # fmt: skip
 ON_WORKERS = (WorkerGroups, WorkerTables, WorkerTrees)
 

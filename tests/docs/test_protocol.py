@@ -64,6 +64,7 @@ from zcluster.wire import (
 )
 from zcluster.wire.agents import AgentOrder, Door, EventInfo, SharedFile
 from zcluster.wire.jobs import AcceptedGroup, JobFlag, JobGroup, JobRefusal, KnownJob, LargeOutcome, OutcomeGroup
+from zcluster.wire.joining import KnownKey
 from zcluster.wire.messages import Mark, RequestFlag
 from zcluster.wire.rights import Held, RoleInfo
 from zcluster.wire.trees import MAX_ITEMS, TreeInfo
@@ -74,7 +75,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 GROUPS: tuple[type[Struct], ...] = (
     FunctionInfo, Grant, RequestGroup, WorkGroup, ResultGroup, ReplyGroup, TreeInfo, Entry, Change, Door, SharedFile,
     AgentOrder, EventInfo, Mark, JobGroup, AcceptedGroup, KnownJob, JobRefusal, OutcomeGroup, LargeOutcome,
-    Held, RoleInfo,
+    Held, KnownKey, RoleInfo,
 )  # fmt: skip
 LANES = {
     "batch": {"REQUESTS", "WORK", "RESULTS", "REPLIES"},

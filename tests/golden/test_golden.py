@@ -16,6 +16,7 @@ import zstandard
 
 from tests.golden.samples_agents import SAMPLES as AGENT_SAMPLES
 from tests.golden.samples_jobs import SAMPLES as JOB_SAMPLES
+from tests.golden.samples_joining import SAMPLES as JOINING_SAMPLES
 from tests.golden.samples_rights import SAMPLES as RIGHTS_SAMPLES
 from tests.golden.samples_rotation import SAMPLES as ROTATION_SAMPLES
 from zcluster.core.sync.entry import Change, Entry, checked_listing, content_digest, encode_listing, listing_digest
@@ -269,7 +270,7 @@ SAMPLES: list[Sample] = [
     ("look again", Order(tree="site", order="now"), []),
     ("go on although it is held", Order(tree="site", order="confirm"), []),
     *AGENT_SAMPLES,
-    *JOB_SAMPLES, *RIGHTS_SAMPLES, *ROTATION_SAMPLES,
+    *JOB_SAMPLES, *JOINING_SAMPLES, *RIGHTS_SAMPLES, *ROTATION_SAMPLES,
 ]  # fmt: skip
 
 

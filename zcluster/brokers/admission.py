@@ -235,7 +235,7 @@ class Admission:
 
     def _joined(self, entry: Entry) -> Joined:
         doors = entry.role in DOOR_ROLES or of_configuration(entry.role)
-        nodes = [KnownKey(node.name, node.public) for node in known_workers(self._ring)] if doors else []
+        nodes = [KnownKey(node.name, node.public, node.next) for node in known_workers(self._ring)] if doors else []
         return Joined(
             name=entry.name, role=entry.role, cluster=self._machine.cluster, addresses=list(self._addresses),
             publish=list(self._publish), nodes=nodes,

@@ -110,8 +110,8 @@ class KeyFunctions:
         async def create(
             role: RoleName, context: Context, name: KeyName = "", ttl_s: Seconds = HOUR_S, uses: Uses = 1, force: bool = False
         ) -> Row:
-            """Make a join token: its row, and in ``token`` the secret text that `zcluster worker --join` takes. It is told this
-            once. A token for administrators needs ``force``."""
+            """Make a join token: its row, and in ``token`` the secret text that `zcluster worker --join TOKEN` takes. It is
+            told this once. A token for administrators needs ``force``."""
             if context.job:
                 raise UsageError("a token is a secret, which no job's outcome may hold", hint="call it without the queue")
             caller = self._ring.get(context.caller)

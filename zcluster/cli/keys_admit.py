@@ -139,7 +139,7 @@ def join(state: State, token: str | None, join_file: Path | None, out: Path | No
     """Join with a token, or wait to be accepted: makes a key here, has it admitted, and writes its key file.
 
     "-" reads the token from stdin, and ZCLUSTER_JOIN may hold it. Without one, --out FILE is what `keys request` made. A worker
-    joins by itself: `zcluster worker --join`.
+    joins by itself: `zcluster worker --join TOKEN`.
     """
     from zcluster.workers.joining import Joining, joined
 

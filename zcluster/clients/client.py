@@ -19,6 +19,7 @@ from zcluster.clients.agents import Agents
 from zcluster.clients.async_client import DEFAULT_TIMEOUT_S, AsyncClient
 from zcluster.clients.groups import Groups
 from zcluster.clients.jobs_blocking import Job, Queue
+from zcluster.clients.keys import Keys
 from zcluster.clients.liveconfig import Config
 from zcluster.clients.messages import Message
 from zcluster.clients.nodes import Nodes
@@ -162,6 +163,11 @@ class Client:
     def config(self) -> Config:
         """See AsyncClient.config."""
         return Config(self._client.config, self._run, self._iterate)
+
+    @property
+    def keys(self) -> Keys:
+        """See AsyncClient.keys."""
+        return Keys(self._client.keys, self._run)
 
     @property
     def rights(self) -> Rights:

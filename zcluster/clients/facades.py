@@ -10,6 +10,7 @@ from typing import Any
 
 from zcluster.clients.agents import AsyncAgents
 from zcluster.clients.groups import AsyncGroups
+from zcluster.clients.keys import AsyncKeys
 from zcluster.clients.liveconfig import AsyncConfig
 from zcluster.clients.nodes import AsyncNodes
 from zcluster.clients.queue import AsyncQueue, Caller, audit
@@ -45,6 +46,11 @@ class ClusterCalls:
             limit: how many records at most.
         """
         return await audit(self, since_s, key, limit, timeout)
+
+    @property
+    def keys(self: Caller) -> AsyncKeys:
+        """The admitted keys, and join tokens: ``await c.keys()`` lists them; for admin keys."""
+        return AsyncKeys(self)
 
     @property
     def rights(self: Caller) -> AsyncRights:

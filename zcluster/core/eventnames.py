@@ -32,7 +32,9 @@ MASTERS = frozenset(
     {"join", "back", *STATES.values(), MISSED, "events_lost", "config_changed", "note_dropped"}
     | {"agent_moved", "agents_moved", "agents_removed", "agents_synced"}
 )
-MASTERS_BEGIN = ("node_", "master_", "key_", "group_", "tree_", "pull_", "sync_", "queue_", "job_", "audit_", "right_")
+MASTERS_BEGIN = (
+    "node_", "master_", "key_", "token_", "group_", "tree_", "pull_", "sync_", "queue_", "job_", "audit_", "right_",
+)  # fmt: skip
 """Names, and beginnings of names, that only the master says."""
 
 MAX_FIELDS = 32

@@ -32,6 +32,8 @@ class KnownKey(Struct, array_like=True, frozen=True):
 
     name: NodeName
     public: PublicKey
+    next: Annotated[str, Meta(max_length=40)] = ""
+    """The key that follows, while it is rotated."""
 
 
 class Joined(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -192,7 +192,7 @@ def _written(joining: Joining, key_file: KeyFile, answer: Joined, address: str) 
         cluster=answer.cluster,
         addresses=addresses,
         publish=tuple(answer.publish),
-        nodes=tuple(KnownNode(node.name, check_public(node.public)) for node in answer.nodes),
+        nodes=tuple(KnownNode(node.name, check_public(node.public), (), node.next) for node in answer.nodes),
         joining=False,
     )
     done.rewrite(joining.path)

@@ -40,13 +40,15 @@ class Cuts:
         self._counters.add(f"cut_{reason}")
         if self._told("connection_cut", self._cuts, now):
             name = self._name_of(public) if public else ""
-            self._tell("connection_cut", {"address": address[:MAX_ADDRESS_CHARS], "name": name, "reason": because})
+            fields = {"address": address[:MAX_ADDRESS_CHARS], "name": name, "reason": because}
+            self._note(Event("connection_cut", self._with_more("connection_cut", fields), "warning"))
 
     def exhausted(self, descriptors: int, now: float) -> None:
         """A connection could not be taken, or had to go: of ``descriptors`` none is left."""
         self._counters.add("accept_failed")
         if self._told("accept_failed", self._accepts, now):
-            self._tell("accept_failed", {"descriptors": descriptors, "reason": "no file descriptors left"})
+            fields = {"descriptors": descriptors, "reason": "no file descriptors left"}
+            self._note(Event("accept_failed", self._with_more("accept_failed", fields), "warning"))
 
     def denied(self, address: str, reason: str, now: float) -> dict[str, Any] | None:
         """ZAP let somebody in not; returns what the log is to say, None: nothing."""
@@ -65,9 +67,6 @@ class Cuts:
         if not told:
             self._more[kind] += 1
         return told
-
-    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
-        self._note(Event(kind, self._with_more(kind, fields), "warning"))
 
     def _with_more(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         more, self._more[kind] = self._more[kind], 0

@@ -16,7 +16,7 @@ import pytest
 import zcluster
 from zcluster.cli.main import cli
 from zcluster.cli.options import State
-from zcluster.config import SETTINGS, TABLES
+from zcluster.config import ROLE_KEYS, SETTINGS, TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED = {"build", "dist"}
@@ -156,7 +156,9 @@ def test_make_targets_exist(path: Path) -> None:
 def test_settings_in_toml_blocks_exist(path: Path) -> None:
     for block in blocks(path, "toml"):
         for table, keys in tomllib.loads(block).items():
-            if table in TABLES:
+            if table == "roles":
+                assert [key for said in keys.values() for key in said if key not in ROLE_KEYS] == []
+            elif table in TABLES:
                 assert [key for key in keys if f"{table}.{key}" not in SETTINGS] == []
 
 

@@ -235,8 +235,6 @@ class Admission:
         which = self._dispatch.auditing.requests
         if which != ADMIN:
             return which == "all"
-        if isinstance(error, NotAllowed):
-            return True
         functions = self._dispatch.functions
         if group.function in ALWAYS:
             return True

@@ -56,7 +56,7 @@ class Job(msgspec.Struct, eq=False):
     mark: Mark | None = None
     """Of a durable job."""
     held: tuple[str, ...] = ()
-    """The roles whose rights it is held to; empty: there are no rights to be held to but ``role``."""
+    """The names of all roles whose rights hold for it; empty where that is ``role`` alone."""
 
     @property
     def request_id(self) -> str:

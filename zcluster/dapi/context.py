@@ -25,7 +25,7 @@ class Context:
         job: id of the durable job that this is an attempt of, or "" for an ordinary request.
         attempt: number of the attempt, from 1; 0 for an ordinary request.
         idempotency_key: the job's, or "" when it has none.
-        held: the roles of the configuration whose rights hold for the request; usually none.
+        held: the names of all roles whose rights hold for the request; empty where that is ``role`` alone.
     """
 
     __slots__ = (

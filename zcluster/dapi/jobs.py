@@ -41,7 +41,7 @@ class Job:
         role: that key's role.
         request_id: ``SESSION.ID``.
         mark: which durable job it is an attempt of, or None.
-        held: the roles of the configuration whose rights hold for it.
+        held: the names of all roles whose rights hold for it; empty where that is ``role`` alone.
     """
 
     id: int

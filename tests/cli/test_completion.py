@@ -13,8 +13,11 @@ import pytest
 
 from zcluster.cli.completing import agent_ids
 from zcluster.cli.options import State
+from zcluster.core.joining import Stranger
 from zcluster.errors import Unreachable
-from zcluster.keys import init_home, new_key
+from zcluster.keys import Ring, fingerprint, generate, init_home, new_key
+from zcluster.keys.pending import write_pending
+from zcluster.keys.tokens import create_token
 
 
 @pytest.fixture
@@ -192,3 +195,19 @@ def test_nodes_and_conditions_are_completed(complete: Callable[..., list[str]], 
     assert complete("wait", "no") == ["node:", "nodes="]
     assert complete("wait", "nodes=3", "node:w") == ["node:web=ready"]
     assert complete("wait", "sync=") == ["sync=rules"]
+
+
+def test_tokens_strangers_and_roles_are_completed_from_the_home(complete: Callable[..., list[str]], tmp_path: Path) -> None:
+    home = init_home(tmp_path / "home", "prod", addresses=["tcp://m:7570"]).home
+    token, _pair = create_token(Ring(home.ring_file), "worker", ttl_s=60.0)
+    stranger = generate().public
+    write_pending(home, [Stranger(stranger, "10.0.0.7", 1.0, 1.0, 1)])
+    with home.config_file.open("a") as file:
+        file.write('\n[roles.reader]\nfunctions = ["node.*"]\n')
+    assert complete("token", "revoke", "") == [token.id]
+    assert complete("keys", "reject", "SHA256:") == [fingerprint(stranger)]
+    assert complete("keys", "new", "w", "--role", "r") == ["reader"]
+    assert complete("token", "create", "--role", "w") == ["worker"]
+    home.config_file.write_text("[nonsense")
+    assert complete("keys", "new", "w", "--role", "r") == []
+    assert complete("keys", "new", "w", "--role", "w") == ["worker"]

@@ -134,3 +134,14 @@ def test_the_largest_number_of_addresses_is_read(tmp_path: Path) -> None:
     full.write(tmp_path / "w.key")
     assert KeyFile.read(tmp_path / "w.key") == full
     assert os.listdir(tmp_path) == ["w.key"]
+
+
+def test_a_key_that_is_joining_says_so_until_it_has_joined(tmp_path: Path) -> None:
+    path = tmp_path / "k"
+    replace(KEY, joining=True).write(path)
+    assert KeyFile.read(path).joining
+    assert "joining" not in KEY.text()
+    KEY.rewrite(path)
+    assert KeyFile.read(path) == KEY
+    with pytest.raises(InvalidKey, match="joining is neither true nor false"):
+        KeyFile.parse(path, KEY.text().replace("schema = 1", 'schema = 1\njoining = "yes"').encode())

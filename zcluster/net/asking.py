@@ -8,6 +8,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import zmq
 
@@ -55,6 +56,7 @@ class _Question:
         self._limits = WireLimits()
         self.answer: asyncio.Future[Message] = loop.create_future()
         self.secured = False
+        self._message = message
         public, secret = keys
         self._socket = client_socket(
             context, zmq.DEALER, secret.encode(), public.encode(), server=server.encode(), max_bytes=self._limits.frame_bytes
@@ -62,7 +64,6 @@ class _Question:
         pair = self._pair = watch(context, self._socket, LINK_EVENTS)
         try:
             self._socket.connect(address)
-            self._socket.send(encode(message), NOBLOCK)  # kept until the connection is there
         except zmq.ZMQError as error:
             self._socket.close(linger=0)
             pair.close(linger=0)
@@ -93,6 +94,10 @@ class _Question:
             event = found[0]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.secured = True
+                # not before: a connection that has failed already takes nothing, and its end is told here
+                with suppress(zmq.Again):
+                    self._socket.send(encode(self._message), NOBLOCK)
+                self._reader.look_again()
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self._over(NotAllowed(f"the master at {self._address} does not admit this key"))
             elif event == zmq.EVENT_CLOSED:

@@ -1,19 +1,21 @@
 # The commands of the project. `make` alone lists them.
 #   PYTHON=python3.12 make env     another interpreter (3.11 or newer)
 #   make test TESTS=tests/core     part of the tests
+#   make attack ATTACKS="floods or bodies"
 #   make fuzz SECONDS=600 DECODERS="frame token"
 
 PYTHON ?= python3
 TESTS ?= tests
 SECONDS ?= 60
 DECODERS ?=
+ATTACKS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 COMPARE := raw$(shell PATH="$$PATH:/usr/sbin" command -v nats-server >/dev/null 2>&1 && echo ,nats)
 
 export PYTHON
 
-.PHONY: help env demo test check soak fuzz bench docs clean
+.PHONY: help env demo test check soak attack fuzz bench docs clean
 
 help:
 	@echo "make demo    a real cluster on this machine, shown at work; ends by itself"
@@ -21,6 +23,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   requests across the bus, beside a plain pyzmq program (and NATS where installed)"
 	@echo "make soak    the long rounds of the tests"
+	@echo "make attack  hostile peers in full, for an hour or less; writes their figures into docs/security.md"
 	@echo "make fuzz    what reads others' bytes, fed with what it does not expect, for SECONDS"
 	@echo "make docs    write docs/reference/ again from the code"
 	@echo "make env     only .venv"
@@ -36,7 +39,7 @@ demo: env
 	@$(BIN)/zcluster demo --once
 
 test: env
-	@$(BIN)/pytest -m "not soak" $(TESTS)
+	@$(BIN)/pytest -m "not soak and not attack" $(TESTS)
 
 check: env
 	@$(BIN)/ruff check .
@@ -46,6 +49,11 @@ check: env
 
 soak: env
 	@$(BIN)/pytest -m soak $(TESTS)
+
+attack: env
+	@rm -rf build/attack
+	@ZCLUSTER_ATTACK_OUT=$(CURDIR)/build/attack $(BIN)/pytest -m attack -k "$(ATTACKS)" tests/attack; tests=$$?; \
+	$(BIN)/python tools/attack_page.py build/attack && exit $$tests
 
 fuzz: env
 	@$(BIN)/python tests/fuzz/fuzz_run.py --seconds $(SECONDS) $(DECODERS)

@@ -162,7 +162,7 @@ def run(shared: Shared | None) -> Sequence[Figure]:
         honest = ground.honest(pace_s=PACE_S)
         quiet = honest.quiet(scale.quiet_s)
         stalls, failed = {}, 0
-        refused, strange = 0, []
+        refused, strange = 0, list[str]()
         with ground.watch() as watch:
             for what, child in attackers(ground, scale):
                 with honest.measuring() as during:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import zmq
 from ground import Link, Shared, ground_of
 from measured import MIB, Attack, at_most, none, ratio, some, told
@@ -17,11 +18,16 @@ from peers import Peer
 
 from zcluster import wire
 from zcluster.bench.figures import Figure
+from zcluster.keys import may_send
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOKENS = (
     b"[", b"]", b"{", b"}", b",", b":", b"-1", b"0", b"1e999", b"1" * 100, b"null", b"true", b'"', b'""', b"\xff", b"\0", b"{}",
     b"[" * 2000, b'"id"', b"9007199254740991", b"9007199254740992", b"\xed\xa0\x80",
+)  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    0, 1, -1, 2**53 - 1, 2**53, 255, 256, 4096, 1e-9, 1e308, True, None, "", "x" * 300, "worker-1", "master", "any", "*", "echo",
+    "a\0b", "../x", "\u202e", [], {}, [0], [1] * 300, [[]], {"a": 1},
 )  # fmt: skip
 ROLES = ("client", "worker", "agent")
 TURN = 64
@@ -40,18 +46,23 @@ class Scale:
 SMALL, FULL = Scale(4_000, 1.0), Scale(333_334, 10.0)
 
 
-def seeds() -> list[bytes]:
-    """The golden frames: each kind of message there is, well said."""
+def seeds(role: str) -> list[bytes]:
+    """The golden frames: each kind of message there is, well said; what ``role`` may say comes four times."""
     out = []
     for path in sorted(GOLDEN.glob("*.txt")):
         for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
-            digits = "".join(line for line in block.splitlines() if re.fullmatch(r"[0-9a-f]+", line))
-            out.append(bytes.fromhex(digits))
+            frame = bytes.fromhex("".join(line for line in block.splitlines() if re.fullmatch(r"[0-9a-f]+", line)))
+            out += [frame] * (4 if may_send(role, wire.KINDS[frame[wire.frames.KIND_AT]].__name__.upper()) else 1)
     return out
 
 
 def mutate(chance: random.Random, frame: bytes, other: bytes) -> bytes:
-    """``frame`` with one to three places spoiled; half of the time the length of its header is made right again."""
+    """``frame`` spoiled: half of the time one value of its header, so that it can be read; else its bytes."""
+    return respell(chance, frame) if chance.random() < 0.5 else scramble(chance, frame, other)
+
+
+def scramble(chance: random.Random, frame: bytes, other: bytes) -> bytes:
+    """One to three places of ``frame`` replaced; half of the time the length of its header is made right again."""
     data = bytearray(frame)
     for _ in range(chance.randint(1, 3)):
         at = int(chance.random() * (len(data) + 1))
@@ -63,9 +74,25 @@ def mutate(chance: random.Random, frame: bytes, other: bytes) -> bytes:
     return bytes(data)
 
 
+def respell(chance: random.Random, frame: bytes) -> bytes:
+    """``frame`` with another value somewhere in its header, or without one."""
+    end = wire.frames.PREFIX_BYTES + int.from_bytes(frame[4:8], "big")
+    header = place = orjson.loads(frame[wire.frames.PREFIX_BYTES : end])
+    while place:
+        key = chance.choice([*place] if isinstance(place, dict) else range(len(place)))
+        if isinstance(place[key], dict | list) and place[key] and chance.random() < 0.8:
+            place = place[key]
+        else:
+            alike = [value for value in VALUES if type(value) is type(place[key])]
+            place[key] = chance.choice(alike if alike and chance.random() < 0.8 else VALUES)
+            break
+    packed = orjson.dumps(header)
+    return frame[:4] + len(packed).to_bytes(4, "big") + packed + frame[end:]
+
+
 def send_mutants(link: Link, key: str, role: str, count: int, seed: int) -> int:
     """All of them, with a new HELLO whenever one of them has ended the session; returns when the master has read the last."""
-    peer, chance, valid = Peer(key, send_s=STUCK_S), random.Random(seed), seeds()
+    peer, chance, valid = Peer(key, send_s=STUCK_S), random.Random(seed), seeds(role)
     about: dict[str, Any] = {}
     if role == "worker":
         about = {"slots": 16, "functions": [wire.FunctionInfo(name="mutant")], "parts": ["tables", "agents"]}

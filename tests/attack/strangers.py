@@ -226,4 +226,3 @@ ATTACK = Attack(
     "strangers", "wrong, missing, revoked key, another's key, NULL, PLAIN, replayed handshake; ZAP slow or raising",
     "0 messages accepted; it heals within 5 s", run,
 )  # fmt: skip
-

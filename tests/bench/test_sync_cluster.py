@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from zcluster.bench import syncworks
 from zcluster.bench.cluster import LocalCluster
 from zcluster.bench.sync import SyncOptions, run_sync
 from zcluster.bench.synced import tree_config
@@ -32,7 +33,15 @@ def test_configuration_and_place_of_a_cluster(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench that does not wait for the machine to calm down."""
+    monkeypatch.setattr(syncworks, "SETTLE_S", 0.0)
+    monkeypatch.setattr(syncworks, "BASELINE_S", 0.1)
+
+
 @NEEDS_SYNC
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("work", list(WORKS))
 def test_the_works_on_a_real_cluster(tmp_path: Path, work: str) -> None:
     options = SyncOptions(

@@ -250,18 +250,28 @@ class LocalCluster:
     async def wait_ready(self, *names: str) -> None:
         """Returns when the nodes of ``names`` are ready, each in its present process; raises TimedOut or ZClusterError."""
         deadline_s = time.monotonic() + self._ready_s
-        waiting = set(names)
-        trouble = ""
+        waiting, trouble = set(names), [""]
+        asking = asyncio.ensure_future(self._ask(waiting, trouble))
+        try:
+            while not asking.done():
+                # Beside the question, which waits for an answer that a process that has ended never gives.
+                self._check(waiting, deadline_s, trouble[0])
+                await asyncio.wait([asking], timeout=POLL_S)
+            asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _ask(self, waiting: set[str], trouble: list[str]) -> None:
+        """Takes from ``waiting`` who is ready, until nobody is left; ``trouble`` is what came between last."""
         while waiting:
-            self._check(waiting, deadline_s, trouble)
             try:
                 async with AsyncClient(key=self.admin_key, timeout=2.0) as client:
                     while waiting:
                         waiting -= await self._ready(client, waiting)
-                        self._check(waiting, deadline_s, trouble)
                         await asyncio.sleep(POLL_S)
             except _NOT_YET as error:
-                trouble = str(error)
+                trouble[0] = str(error)
                 await asyncio.sleep(POLL_S)
 
     async def _ready(self, client: AsyncClient, names: set[str]) -> set[str]:

@@ -119,7 +119,7 @@ MASTERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*MASTERS, *STATES, *STATES.values(), *UNTOLD, MISSED])
+@pytest.mark.parametrize("name", [*MASTERS, *STATES, *STATES.values(), *sorted(UNTOLD), MISSED])
 def test_what_only_the_master_says(name: str) -> None:
     assert not of_workers(name)
     with pytest.raises(PeerError):

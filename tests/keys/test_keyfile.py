@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from dataclasses import replace
@@ -101,6 +102,7 @@ def test_the_size_is_bounded(tmp_path: Path) -> None:
         ('["tcp://alpha:7571"]', str(["tcp://a:1"] * 17), "at most 16 addresses"),
         ("schema = 1", "schema", "not valid TOML"),
     ],
+    ids=itertools.count(),  # not the keys, which are new each time: pytest-xdist wants the same names in each process
 )
 def test_a_broken_file_says_which_part_and_quotes_no_secret(tmp_path: Path, old: str, new: str, match: str) -> None:
     text = KEY.text().replace(old, new, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_how_many_nodes_it_may_know(tmp_path: Path) -> None:
     (f'[nodes.w1]\npublic = "{PUBLIC}"\naddresses = ["h:1"]', "expected an address"),
     (f'[nodes.w1]\npublic = "{PUBLIC}"\naddresses = "tcp://h:1"', "nodes.w1.addresses must be a list"),
     (f'[nodes."a/b"]\npublic = "{PUBLIC}"', "name"),
-])  # fmt: skip
+], ids=itertools.count())  # fmt: skip
 def test_a_wrong_table_is_an_error_that_says_where(tmp_path: Path, text: str, says: str) -> None:
     head, rest = key_file().text().split("\n[master]")
     made = f"{head}\n{text}\n[master]{rest}" if text.startswith("nodes") else f"{head}\n[master]{rest}\n{text}\n"

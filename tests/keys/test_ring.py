@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -80,6 +81,7 @@ def test_the_entries_cannot_be_changed_from_outside(path: Path) -> None:
         ("x", "-boss", KEYS[1], "unknown role '-boss'"),
         ("x", "worker", "short", "40 characters"),
     ],
+    ids=itertools.count(),
 )
 def test_what_cannot_be_added_changes_nothing(path: Path, name: str, role: str, public: str, match: str) -> None:
     ring = Ring(path)

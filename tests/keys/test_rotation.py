@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Callable
@@ -340,7 +341,7 @@ def test_a_file_with_all_that_may_follow_is_read_as_it_was_written(path: Path) -
     (f'[next]\npublic = "{NEW}"\nsecret = "{generate().secret}"', "next public key does not belong"),
     (f'[next]\npublic = "{NEW}"\nsecrets = "x"', "unknown field"),
     (f'[nodes.e]\npublic = "{NEW}"\nnext = "x"', "40 characters"),
-])  # fmt: skip
+], ids=itertools.count())  # fmt: skip
 def test_a_wrong_next_key_is_an_error_that_says_where(path: Path, text: str, says: str) -> None:
     head, rest = path.read_text().split("\n[master]")
     path.write_text(f"{head}\n{text}\n[master]{rest}" if text.startswith("next") else f"{head}\n[master]{rest}\n{text}\n")

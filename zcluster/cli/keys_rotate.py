@@ -59,8 +59,9 @@ def rotate(
 
 def _of_another(name: str, overlap_s: float, now: bool) -> Callable[[AsyncClient], Awaitable[dict[str, Any]]]:
     async def question(c: AsyncClient) -> dict[str, Any]:
-        link = c.link
-        whose = name or ("" if link is None else link.master)
+        whose = name
+        if not whose and c.link is not None:
+            whose = c.link.master
         args = {"name": whose, "overlap_s": overlap_s, "now": now}
         row: dict[str, Any] = await c.call("keys.rotate", args, target="master")
         return row
@@ -82,5 +83,5 @@ def _say_what_is_left(row: dict[str, Any]) -> None:
     if row.get("away_count"):
         say(
             f"{counted(row['away_count'], 'owner')} of keys did not hear of the master's next key yet. Who is away until it holds"
-            " cannot connect any more: put the new public key into [master] of its key file, or give it another (zcluster keys new)"
+            " cannot connect any more: put the new public key into [master] of its key file, or make it another file"
         )

@@ -123,6 +123,30 @@ def test_the_key_that_worked_is_the_one_from_then_on() -> None:
     assert picked.next() == Candidate(B, "K1")
 
 
+def test_a_master_whose_key_is_being_rotated_is_tried_with_both() -> None:
+    picked = choice(A, keys=KnownKeys("M", (KnownNode("w1", "K1"),), "M2"))
+    assert [picked.next() for _ in range(3)] == [Candidate(A, "M"), Candidate(A, "M2"), Candidate(A, "M")]
+    picked.next()
+    picked.joined("master")
+    assert [picked.next() for _ in range(2)] == [Candidate(A, "M2"), Candidate(A, "M")]
+    picked.know(KnownKeys("M2"))
+    picked.leave("master")
+    assert [picked.next() for _ in range(2)] == [Candidate(A, "M2")] * 2
+
+
+def test_a_door_whose_key_is_being_rotated_is_tried_with_both() -> None:
+    following = Door(node="w1", public="K1", next="K2", addresses=[B])
+    picked = choice(B, fallback=(), keys=KnownKeys("M"))
+    picked.learn([following])
+    assert [picked.next() for _ in range(2)] == [Candidate(B, "K1"), Candidate(B, "K2")]
+    picked.joined("w1")
+    assert [picked.next() for _ in range(2)] == [Candidate(B, "K1"), Candidate(B, "K2")]
+    assert picked.go("w1")
+    assert [picked.next() for _ in range(2)] == [Candidate(B, "K1"), Candidate(B, "K2")]
+    by_file = choice(B, fallback=(), keys=KnownKeys("M", (KnownNode("w1", "K1", (B,), "K2"),)))
+    assert [by_file.next() for _ in range(2)] == [Candidate(B, "K1"), Candidate(B, "K2")]
+
+
 def test_the_node_that_was_lost_comes_last() -> None:
     picked = choice(A, B, C)
     picked.learn([door("a", A), door("b", B), door("c", C)])

@@ -37,6 +37,13 @@ def write(file: Path, text: str) -> None:
     file.chmod(0o600)
 
 
+def test_an_empty_value_never_means_another_cluster(file: Path, zcluster: Callable[..., Any]) -> None:
+    """A shell makes an empty word of a variable that is not set."""
+    for option in ("--context", "--home", "--key"):
+        ran = zcluster("nodes", option, "")
+        assert (ran.code, "empty" in ran.err) == (2, True), option
+
+
 def test_contexts_are_added_listed_used_shown_and_removed(zcluster: Callable[..., Any], file: Path, home: Path) -> None:
     zcluster_home = ("--home", str(home))
     assert zcluster("context", "add", "lab", *zcluster_home).code == 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from zcluster.cli.wait import MAX_CONDITIONS, Condition, parsed
-from zcluster.errors import MasterLost, NotAllowed, Unreachable, UsageError
+from zcluster.errors import InvalidKey, MasterLost, NotAllowed, Unreachable, UsageError
 
 MASTER = {"name": "master", "role": "master", "state": "ready"}
 WORKER = {"name": "worker-1", "role": "worker", "state": "ready"}
@@ -126,6 +127,37 @@ def test_a_master_that_is_not_up_yet_is_waited_for(
     assert tries == []
 
 
+def test_why_no_master_answered_is_said_when_the_time_is_over(cluster: Any, zcluster: Callable[..., Any]) -> None:
+    cluster.error = Unreachable("tcp://a:1 ended the connection during the handshake")
+    ran = zcluster("wait", "nodes=1", "--timeout", "20ms")
+    assert (ran.code, "ended the connection during the handshake" in ran.err) == (7, True)
+
+
+def test_a_home_that_its_master_has_yet_to_make_is_waited_for(
+    cluster: Any, zcluster: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.node_rows = [MASTER]
+    tries: list[Any] = [InvalidKey("there is no key file"), InvalidKey("there is no key file"), None]
+    enter = type(cluster).__aenter__
+
+    async def entered(self: Any) -> Any:
+        error = tries.pop(0) if len(tries) > 1 else tries[0]
+        if error is not None:
+            raise error
+        return await enter(self)
+
+    monkeypatch.setattr(type(cluster), "__aenter__", entered)
+    home = tmp_path / "home"
+    assert zcluster("wait", "nodes=1", "--timeout", "30s", "--home", str(home)).code == 0
+    tries[:] = [InvalidKey("there is no key file")]
+    ran = zcluster("wait", "nodes=1", "--timeout", "20ms", "--home", str(home))
+    assert (ran.code, "there is no key file" in ran.err) == (7, True)
+    assert zcluster("wait", "nodes=1", "--timeout", "30s", "--key", str(home / "none.key")).code == 2, "it was named"
+    (home / "keys").mkdir(parents=True)
+    (home / "keys" / "admin.key").touch()
+    assert zcluster("wait", "nodes=1", "--timeout", "30s", "--home", str(home)).code == 2, "it is there, and broken"
+
+
 def test_a_key_that_is_refused_is_an_error_at_once(cluster: Any, zcluster: Callable[..., Any]) -> None:
     cluster.error = NotAllowed("this key is no longer admitted")
     assert zcluster("wait", "nodes=1", "--timeout", "30s").code == 4
@@ -133,7 +165,8 @@ def test_a_key_that_is_refused_is_an_error_at_once(cluster: Any, zcluster: Calla
 
 def test_a_tree_that_is_none_is_an_error_at_once(cluster: Any, zcluster: Callable[..., Any]) -> None:
     cluster.values = {"sync.trees": []}
-    assert zcluster("wait", "sync=etc", "--timeout", "30s").code == 5
+    ran = zcluster("wait", "sync=etc", "--timeout", "30s")
+    assert (ran.code, "`zcluster sync ls`" in ran.err) == (5, True)
 
 
 def test_there_are_so_many_conditions_and_no_more(cluster: Any, zcluster: Callable[..., Any]) -> None:

@@ -58,6 +58,10 @@ def reach(state: State, connection: Connection) -> Reach:
         if any(os.environ.get(variable) for variable in ("ZCLUSTER_HOME", "ZCLUSTER_KEY")):
             return plain
         name = os.environ.get("ZCLUSTER_CONTEXT") or None
+    elif not name:
+        from zcluster.errors import UsageError
+
+        raise UsageError("--context is empty", hint="`zcluster context ls` lists them")
     elif state.home is not None:
         from zcluster.errors import UsageError
 
@@ -72,6 +76,15 @@ def reach(state: State, connection: Connection) -> Reach:
     kept = contexts.get(name)
     key = connection.key or kept.key
     return Reach(kept.home if connection.key is None else None, key, connection.masters or kept.masters, name)
+
+
+def home_key(found: Reach) -> Path | None:
+    """The administrator's key file of the home that is meant; None when a key file is meant."""
+    from zcluster.config import Home, default_home
+
+    if found.key is not None or (found.home is None and os.environ.get("ZCLUSTER_KEY")):
+        return None
+    return Home.of(default_home() if found.home is None else found.home).admin_key
 
 
 def open_client(state: State, connection: Connection) -> AsyncClient:

@@ -104,17 +104,27 @@ class BytesType(IntegerType):
             self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
+class PathType(click.Path):
+    """A path. An empty one, which a shell makes of a variable that is not set, is a usage error, not the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it."""
+        if value == "":
+            self.fail("an empty path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 DURATION = DurationType()
 BYTES = BytesType()
-FILE = click.Path(path_type=Path, dir_okay=False)
-DIRECTORY = click.Path(path_type=Path, file_okay=False)
+FILE = PathType(path_type=Path, dir_okay=False)
+DIRECTORY = PathType(path_type=Path, file_okay=False)
 
 
 def _keep(attribute: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """A callback that stores an option's value in the run's :class:`State`; the innermost one given wins."""
 
     def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
-        if value:
+        if value or value == "":
             setattr(ctx.ensure_object(State), attribute, value)
         return value
 

@@ -2,7 +2,8 @@
 
 Rules kept here:
 - all conditions have to hold in one look; what does not is told when the time is over (exit code 7);
-- a master that does not answer yet is waited for like everything else; a key that it refuses is an error at once;
+- a master that does not answer yet is waited for like everything else, also one that has yet to make its home with the key of the
+  administrator; a key that it refuses, and a key file that was named and is not there, is an error at once;
 - what nodes do is told by events, so a look follows at once; everything else is looked at LOOK_S apart, never more often.
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zcluster.cli.connect import open_client, run_async
+from zcluster.cli.connect import home_key, open_client, reach, run_async
 from zcluster.cli.options import (
     DURATION,
     Connection,
@@ -31,7 +32,7 @@ from zcluster.cli.options import (
 )
 from zcluster.cli.output import cell, emit_object, seconds
 from zcluster.cli.sync_views import is_behind
-from zcluster.errors import Draining, MasterLost, NodeUnavailable, NoSuchTree, TimedOut, Unreachable, UsageError
+from zcluster.errors import Draining, InvalidKey, MasterLost, NodeUnavailable, NoSuchTree, TimedOut, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from zcluster.clients import AsyncClient
@@ -40,9 +41,12 @@ LOOK_S = 0.5
 BURST_S = 0.05
 """Events that come together are one look."""
 CALL_S = 5.0
+TRY_SHARE = 0.8
+"""Of the whole time, for one attempt to connect."""
 SHOWN = 5
 """Nodes that are named of those that are missing."""
 MAX_CONDITIONS = 64
+MAX_DIGITS = 9
 STATES = ("joining", "ready", "silent", "dead", "left")
 HINT = "nodes=N, workers=N, node:NAME=ready, agents=N, queue=empty, sync=TREE"
 AWAY = (Unreachable, MasterLost, TimedOut, Draining, NodeUnavailable)
@@ -70,8 +74,8 @@ def parsed(text: str) -> Condition:
         raise UsageError(f"{text[:80]!r} is no condition", hint=HINT)
     match kind:
         case "nodes" | "workers" | "agents":
-            if not (right.isascii() and right.isdigit() and len(right) <= 9):
-                raise UsageError(f"{text[:80]!r}: {right[:20]!r} is no number", hint=f"{kind}=3")
+            if not (right.isascii() and right.isdigit() and len(right) <= MAX_DIGITS):
+                raise UsageError(f"{text[:80]!r}: {right[:20]!r} is no number of at most {MAX_DIGITS} digits", hint=f"{kind}=3")
             return Condition(text, kind, count=int(right))
         case "node":
             if right not in STATES or not name:
@@ -98,24 +102,26 @@ def wait(
 ) -> None:
     """Wait until all conditions hold: nodes, agents, queue, trees.
 
-    A master that is not up yet is waited for too.
+    A master that is not up yet is waited for too, its first start included.
 
     \b
-    nodes=3            at least 3 nodes are ready, the master among them
-    workers=2          at least 2 workers are ready
+    nodes=3              at least 3 nodes are ready, the master among them
+    workers=2            at least 2 workers are ready
     node:worker-1=ready  that node is in this state (joining, ready, silent, dead, left)
-    agents=100         at least 100 agents are active
-    queue=empty        no durable job waits or runs
-    sync=TREE          every worker holds the newest version of this tree
+    agents=100           at least 100 agents are active
+    queue=empty          no durable job waits or runs
+    sync=TREE            every worker holds the newest version of this tree
 
     Exit code 7 when something is missing after --timeout; it says what.
     """
     if len(conditions) > MAX_CONDITIONS:
         raise UsageError(f"{len(conditions)} conditions, at most {MAX_CONDITIONS} are allowed")
     wanted = [parsed(text) for text in conditions]
-    client = open_client(state, Connection(key, tuple(master), CALL_S if timeout is None else min(CALL_S, timeout)))
+    # less than the whole time: why no master answered is to be known before it is over
+    options = Connection(key, tuple(master), CALL_S if timeout is None else min(CALL_S, TRY_SHARE * timeout))
+    client, key_path = open_client(state, options), home_key(reach(state, options))
     began_s = time.monotonic()
-    run_async(_wait(client, wanted, timeout))
+    run_async(_wait(client, wanted, timeout, lambda: key_path is not None and not key_path.exists()))
     took_s = round(time.monotonic() - began_s, 3)
     emit_object(
         {"conditions": list(conditions), "met": True, "waited_s": took_s}, state.output,
@@ -123,31 +129,36 @@ def wait(
     )  # fmt: skip
 
 
-async def _wait(client: AsyncClient, wanted: Sequence[Condition], timeout_s: float | None) -> None:
+async def _wait(
+    client: AsyncClient, wanted: Sequence[Condition], timeout_s: float | None, key_to_come: Callable[[], bool]
+) -> None:
     progress = Progress()
-    missing = [f"{condition.text}: the master has not answered yet" for condition in wanted]
     try:
-        async with asyncio.timeout(timeout_s), _connected(client, progress) as c, _woken(c) as changes:
+        async with asyncio.timeout(timeout_s), _connected(client, progress, key_to_come) as c, _woken(c) as changes:
             while missing := await _look(c, wanted):
                 progress.tell(missing)
                 await changes()
     except TimeoutError:
-        raise TimedOut(f"not within {seconds(timeout_s)}: {'; '.join(missing)}") from None
+        raise TimedOut(f"not within {seconds(timeout_s)}: {'; '.join(progress.missing)}") from None
     finally:
         progress.end()
 
 
 @contextlib.asynccontextmanager
-async def _connected(client: AsyncClient, progress: Progress) -> AsyncIterator[AsyncClient]:
-    """The client as soon as a master answers."""
+async def _connected(client: AsyncClient, progress: Progress, key_to_come: Callable[[], bool]) -> AsyncIterator[AsyncClient]:
+    """The client as soon as a master answers; ``key_to_come`` says whether its first start has yet to make the key file."""
     while True:
         began_s = time.monotonic()
         try:
             await client.__aenter__()
             break
         except AWAY as error:
+            progress.tell([f"the master does not answer: {error.message}"])
+        except InvalidKey as error:
+            if not key_to_come():
+                raise
             progress.tell([error.message])
-            await asyncio.sleep(max(0.0, LOOK_S - (time.monotonic() - began_s)))
+        await asyncio.sleep(max(0.0, LOOK_S - (time.monotonic() - began_s)))
     try:
         yield client
     finally:
@@ -226,7 +237,7 @@ async def _active_agents(c: AsyncClient) -> int:
 async def _behind(c: AsyncClient, tree: str) -> str:
     """Which workers are behind with ``tree``; empty when none is."""
     if tree not in {row["name"] for row in await c.sync.trees()}:
-        raise NoSuchTree(f"there is no tree {tree!r}", hint="`zcluster sync trees` lists them")
+        raise NoSuchTree(f"there is no tree {tree!r}", hint="`zcluster sync ls` lists them")
     bad = [row for row in await c.sync.status(tree=tree) if is_behind(row)]
     shown = ", ".join(f"{cell(row['worker'])} is {row['state']}" for row in bad[:SHOWN])
     return shown + (f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
@@ -236,11 +247,13 @@ class Progress:
     """What is missing, as one line of stderr that is written over; nothing when that is no terminal."""
 
     def __init__(self) -> None:
+        self.missing: Sequence[str] = ["the master has not answered yet"]
         self._shown = ""
         self._on = sys.stderr.isatty()
 
     def tell(self, missing: Sequence[str]) -> None:
         """Show it when it is news."""
+        self.missing = missing
         text = cell("waiting: " + "; ".join(missing))
         if self._on and text != self._shown:
             self._shown = text

@@ -22,7 +22,7 @@ def test_the_owner_of_a_key_is_asked_for_another(cluster: Any, zcluster: Zcluste
     assert cluster.asked == [("call", "keys.rotate", {"name": "w1", "overlap_s": 7200.0, "now": False}, {"target": "master"})]
     assert [line.split()[0] for line in ran.out.splitlines()] == ["name", "state", "old", "new", "until"]
     assert ran.err == ""
-    assert json.loads(zcluster("keys", "rotate", "w1", "-o", "json").out) == ROW
+    assert json.loads(zcluster("keys", "rotate", "w1", "-o", "json").out) == {"schema": 1, **ROW}
 
 
 def test_who_is_away_is_told_so(cluster: Any, zcluster: Zcluster) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import zmq
 
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
-from zcluster.net.context import NOBLOCK, Socket
+from zcluster.net.context import NOBLOCK, Socket, client_socket
+from zcluster.net.monitor import LINK_EVENTS, watch
 from zcluster.net.reader import Reader
 from zcluster.wire import Frame, Message, WireLimits, decode
 
@@ -39,6 +40,17 @@ class Dealer:
     unsent: deque[Frame] = field(default_factory=deque)
     secured: bool = False
     """Whether the handshake has succeeded."""
+
+    @classmethod
+    def make(cls, context: zmq.Context[Socket], address: str, keys: tuple[bytes, bytes], server: str, max_bytes: int) -> Dealer:
+        """One that is not connected yet, with the pair ``keys`` (secret, public); it trusts only ``server``."""
+        socket = client_socket(context, zmq.DEALER, *keys, server=server.encode(), max_bytes=max_bytes)
+        return cls(address, keys[1].decode(), socket)
+
+    def connect(self, context: zmq.Context[Socket], monitored: bool) -> None:
+        """Connect; the monitor is there before."""
+        self.pair = watch(context, self.socket, LINK_EVENTS) if monitored else None
+        self.socket.connect(self.address)
 
     def send_unsent(self) -> bool:
         """Send what waits; false when there is no room for all of it."""

@@ -35,9 +35,9 @@ from zcluster.core.link import (
     Up,
 )
 from zcluster.errors import PeerError, Unreachable, ZClusterError
-from zcluster.net.context import NOBLOCK, Socket, client_socket, readable, writable
+from zcluster.net.context import NOBLOCK, Socket, readable, writable
 from zcluster.net.dealer import UNREADABLE, Dealer, skip
-from zcluster.net.monitor import LINK_EVENTS, read_event, watch
+from zcluster.net.monitor import read_event
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
 from zcluster.wire import Beat, Bye, Message, Welcome, WireLimits, decode, frame_of
 from zcluster.wire.frames import KIND_AT
@@ -133,8 +133,7 @@ class LinkDriver:
 
         Nothing when there is no session or it moves already: the next connection has the pair of now anyway.
         """
-        effects = self._link.rekey(self._loop.time())
-        if effects:
+        if effects := self._link.rekey(self._loop.time()):
             self._moved = moved
             self._perform(effects)
 
@@ -152,7 +151,7 @@ class LinkDriver:
         self._alarm.set(self._link.next_deadline())
 
     def move(self) -> None:
-        """Say BYE where there is a session, and connect at once to where :meth:`redirect` says; no ``link_down`` is told."""
+        """Say BYE where there is a session, and connect at once to where :meth:`redirect` says; ``link_down`` is not told."""
         if self.up:
             self.say(Bye())
             self._drop(LAST_WORDS_MS)
@@ -237,19 +236,14 @@ class LinkDriver:
         return True
 
     def _open(self, address: str, server: str, second: bool) -> None:
-        socket = client_socket(self._context, zmq.DEALER, *self._keys, server=server.encode(), max_bytes=self._limits.frame_bytes)
-        line = Dealer(address, self._keys[1].decode(), socket)
+        line = Dealer.make(self._context, address, self._keys, server, self._limits.frame_bytes)
         if second:
-            self._there = line
+            self._there, turns = line, (partial(self._turn_of, line), partial(self._writable_of, line))
         else:
-            self._line, self._socket = line, socket
+            self._line, self._socket, turns = line, line.socket, (self._turn, self._writable)
         try:
-            line.pair = watch(self._context, socket, LINK_EVENTS) if self._monitored else None
-            socket.connect(address)
-            if second:
-                line.reader = Reader(self._loop, socket, partial(self._turn_of, line), partial(self._writable_of, line))
-            else:
-                line.reader = Reader(self._loop, socket, self._turn, self._writable)
+            line.connect(self._context, self._monitored)
+            line.reader = Reader(self._loop, line.socket, *turns)
             if line.pair is not None:
                 line.monitor = Reader(self._loop, line.pair, partial(self._monitor_turn, line))
         except zmq.ZMQError:
@@ -283,7 +277,7 @@ class LinkDriver:
 
     def _tell_moved(self, error: ZClusterError | None) -> None:
         moved, self._moved = self._moved, None
-        if moved is not None:
+        if moved:
             moved(error)
 
     def _due(self) -> None:

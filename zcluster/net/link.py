@@ -237,10 +237,11 @@ class LinkDriver:
 
     def _open(self, address: str, server: str, second: bool) -> None:
         line = Dealer.make(self._context, address, self._keys, server, self._limits.frame_bytes)
+        turns: tuple[Callable[[], bool], Callable[[], None]] = self._turn, self._writable
         if second:
             self._there, turns = line, (partial(self._turn_of, line), partial(self._writable_of, line))
         else:
-            self._line, self._socket, turns = line, line.socket, (self._turn, self._writable)
+            self._line, self._socket = line, line.socket
         try:
             line.connect(self._context, self._monitored)
             line.reader = Reader(self._loop, line.socket, *turns)

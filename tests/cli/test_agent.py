@@ -63,7 +63,7 @@ def test_one_agent_is_run_with_its_key(
     assert zcluster("agent", "--key", key, "--state", str(tmp_path / "s"), "--files", str(tmp_path / "f")).code == 0
     (first, options), (_, placed) = served
     place = home / "data" / "agents" / "a1"
-    assert first.name == "a1"
+    assert first.key_file.name == "a1"
     assert (options.nodes, options.labels) == (("tcp://n:1",), {"site": "ber"})
     assert (options.state_dir, options.files_dir) == (place, place / "files")
     assert (placed.state_dir, placed.files_dir) == (tmp_path / "s", tmp_path / "f")

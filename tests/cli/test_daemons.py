@@ -86,7 +86,7 @@ def test_the_flags_of_a_worker_become_settings(started: Started, zcluster: Calla
     settings = started.loaded.settings
     assert settings.worker.master == ("tcp://a:1", "tcp://b:2")
     assert settings.functions.modules == ("one.two", "three")
-    assert started.key_file.name == "w"
+    assert started.key_file.key_file.name == "w"
     assert str(started.loaded.origins["worker.master"]) == "flag --master"
 
 
@@ -105,7 +105,7 @@ def test_which_key_a_worker_uses(
     if how == "node.name":
         monkeypatch.setenv("ZCLUSTER_NODE__NAME", "b")
     assert zcluster("worker", *words).code == 0
-    assert started.key_file.name == "b"
+    assert started.key_file.key_file.name == "b"
 
 
 def test_several_worker_keys_ask_for_a_choice(started: Started, zcluster: Callable[..., Any]) -> None:
@@ -181,7 +181,7 @@ def test_while_a_master_runs_its_home_is_not_touched(
     finally:
         running.close()
     assert zcluster(*command).code == 0
-    assert KeyFile.read(home / "keys" / "admin.key").addresses == ("tcp://127.0.0.1:7590",)
+    assert KeyFile.read(home / "keys" / "admin.key").addresses == (f"ipc://{home}/run/bus.sock", "tcp://127.0.0.1:7590")
 
 
 def test_a_new_home_is_private(zcluster: Callable[..., Any], home: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_master_that_serves_has_the_last_word_on_its_addresses(
     module.serve = serve  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "zcluster.brokers.master", module)
     ran = zcluster("master", "--bind", "tcp://127.0.0.1:7580")
-    assert KeyFile.read(home / "keys" / "admin.key").addresses == ("tcp://127.0.0.1:7580",)
+    assert KeyFile.read(home / "keys" / "admin.key").addresses == (f"ipc://{home}/run/bus.sock", "tcp://127.0.0.1:7580")
     assert "reached at  tcp://127.0.0.1:7580" in ran.out
 
 

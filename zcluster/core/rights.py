@@ -123,8 +123,8 @@ class Rights:
         return Identity(key, name, role if rule is None else rule.base, role)
 
     def narrows(self, who: Identity) -> bool:
-        """Whether there is anything to be asked about ``who`` here."""
-        return bool(who.grant or who.also or self.rules) and any(name in self.rules or name not in BUILT_IN for name in who.names)
+        """Whether there is anything to be asked about ``who`` here. Never for a plain role where nothing is defined."""
+        return any(name in self.rules or name not in BUILT_IN for name in who.names)
 
     def fault(self, names: Iterable[str], function: str, priority: int) -> str:
         """Why who has all of these roles may not call ``function`` at all, or empty."""

@@ -37,6 +37,22 @@ def write(file: Path, text: str) -> None:
     file.chmod(0o600)
 
 
+def test_a_current_context_that_is_gone_can_be_replaced(file: Path, home: Path, zcluster: Callable[..., Any]) -> None:
+    assert zcluster("context", "add", "lab", "--home", str(home)).code == 0
+    gone = file.read_text().replace('current = ""', 'current = "gone"')
+    file.write_text(gone)
+    assert zcluster("context", "ls").code == 2, "no other cluster is asked instead"
+    assert zcluster("context", "use", "default").code == 0
+    assert zcluster("context", "ls").code == 0
+    file.write_text(gone)
+    assert zcluster("context", "use", "lab").code == 0
+
+
+def test_a_context_with_too_much_is_told_so(file: Path, home: Path, zcluster: Callable[..., Any]) -> None:
+    ran = zcluster("context", "add", "lab", "--home", str(home), "--key", str(home / "keys" / "admin.key"))
+    assert (ran.code, "has a home and a key file" in ran.err) == (2, True)
+
+
 def test_an_empty_value_never_means_another_cluster(file: Path, zcluster: Callable[..., Any]) -> None:
     """A shell makes an empty word of a variable that is not set."""
     for option in ("--context", "--home", "--key"):

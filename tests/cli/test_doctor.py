@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import socket
@@ -144,12 +145,17 @@ def test_room_is_told_as_people_read_it(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(**_: Any) -> None:
-        raise OSError(30, "Read-only file system")
+    for number, hint in (
+        (errno.EROFS, "mount it for writing"), (errno.EACCES, "the user who owns it"), (errno.ENOSPC, "free some space"),
+        (errno.EIO, "a node needs to write"),
+    ):  # fmt: skip
 
-    monkeypatch.setattr("zcluster.cli.doctor_here.tempfile.TemporaryFile", refused)
-    finding = disk_finding(tmp_path)
-    assert (finding.state, "Read-only file system" in finding.message) == ("warn", True)
+        def refused(number: int = number, **_: Any) -> None:
+            raise OSError(number, f"fault {number}")
+
+        monkeypatch.setattr("zcluster.cli.doctor_here.tempfile.TemporaryFile", refused)
+        finding = disk_finding(tmp_path)
+        assert (finding.state, f"fault {number}" in finding.message, hint in finding.hint) == ("warn", True, True)
     assert disk_finding(tmp_path / "gone").state == "warn"
 
 
@@ -175,6 +181,27 @@ def test_without_a_key_the_way_is_not_looked_at(zcluster: Callable[..., Any], tm
     assert (ran.code, ran.err) == (1, "")
     found = states(ran)
     assert (found["home"], found["key"], found["tcp"], found["clock"]) == ("fail", "fail", "skip", "skip")
+
+
+def test_contexts_that_point_nowhere_are_a_finding(
+    zcluster: Callable[..., Any], home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for variable in ("ZCLUSTER_HOME", "ZCLUSTER_KEY", "ZCLUSTER_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    ran = zcluster("doctor", "--context", "none", "-o", "json")
+    assert (ran.code, ran.err, states(ran)) == (1, "", {"context": "fail"})
+    assert zcluster("context", "add", "lab", "--home", str(home.path), "--use").code == 0
+    home.admin_key.rename(home.path / "away")
+    ran = zcluster("doctor", "-o", "json")
+    assert (ran.code, states(ran)["context"], states(ran)["key"]) == (1, "ok", "fail")
+    (tmp_path / "zcluster" / "contexts.toml").write_text("broken")
+    ran = zcluster("doctor", "worker-1", "-o", "json")
+    assert (ran.code, ran.err, states(ran)) == (1, "", {"context": "fail"})
+
+
+def test_without_time_nothing_is_looked_at(zcluster: Callable[..., Any], home: Home) -> None:
+    assert zcluster("doctor", "--home", str(home.path), "--timeout", "0").code == 2
 
 
 def test_addresses_that_are_none_and_nodes_that_nobody_knows(zcluster: Callable[..., Any], home: Home) -> None:

@@ -46,7 +46,7 @@ def test_a_node_is_described_in_lines(told: Any, zcluster: Callable[..., Any]) -
     for line in (
         "key            SHA256:A", "came by token  t1", "older keys     1 still admitted: its key is being rotated",
         "revoked key    SHA256:B at 2026-01-01", "requests       3 running, 0 waiting, 8 slots", "running        add of alice",
-        "address        10.0.0.7", "metrics, 3.0 s old:", "  disk  percent 12, free_bytes 1.0 KiB", "trees:", "jobs:",
+        "address        10.0.0.7", "metrics, 3.0 s old:", "  disk  used 12 %, free 1.0 KiB", "trees:", "jobs:",
         "last events:",
     ):  # fmt: skip
         assert line in ran.out.splitlines(), line
@@ -54,6 +54,11 @@ def test_a_node_is_described_in_lines(told: Any, zcluster: Callable[..., Any]) -
     assert "j1" in ran.out
     assert "j2" not in ran.out
     assert "worker-2" not in ran.out
+
+
+def test_a_reason_that_is_the_state_is_not_told_twice(told: Any, zcluster: Callable[..., Any]) -> None:
+    told.values["nodes.describe"] = {**DESCRIBED, "state": "left", "reason": "left", "since_s": None, "session": None}
+    assert "state          left" in zcluster("nodes", "describe", "worker-1").out.splitlines()
 
 
 def test_a_node_is_described_as_data(told: Any, zcluster: Callable[..., Any]) -> None:
@@ -74,7 +79,7 @@ def test_a_node_that_only_the_ring_knows_is_described_too(told: Any, zcluster: C
     ran = zcluster("nodes", "describe", "w9")
     assert ran.code == 0
     assert "key    none: it is not admitted" in ran.out.splitlines()
-    assert "state  never seen since the master's start" in ran.out.splitlines()
+    assert "state  not here since the master's start, or removed" in ran.out.splitlines()
 
 
 def test_nodes_are_drained_and_resumed(cluster: Any, zcluster: Callable[..., Any]) -> None:
@@ -84,8 +89,8 @@ def test_nodes_are_drained_and_resumed(cluster: Any, zcluster: Callable[..., Any
     assert ran.out.splitlines()[1].split() == ["worker-1", "ready", "yes", "3", "0"]
     assert "3 requests still running" in ran.err
     assert cluster.asked[-1][1:3] == ("nodes.drain", {"target": "worker-*"})
-    cluster.value = [ROW]
-    assert zcluster("nodes", "resume", "all", "-o", "name").out == "worker-1\n"
+    cluster.value = [{**ROW, "name": "worker-2"}, ROW]
+    assert zcluster("nodes", "resume", "all", "-o", "name").out == "worker-1\nworker-2\n"
     assert cluster.asked[-1][1:3] == ("nodes.resume", {"target": "all"})
 
 
@@ -100,6 +105,7 @@ def test_drain_waits_until_nothing_runs(
     cluster.node_rows = [ROW]
     ran = zcluster("nodes", "drain", "worker-1", "--wait", "--timeout", "1ms")
     assert (ran.code, "3 on worker-1" in ran.err) == (7, True)
+    assert [each.timeout_s for each in cluster.connections[-2:]] == [None, 0.001], "a master is not waited for any longer"
 
 
 def test_a_node_is_removed(cluster: Any, zcluster: Callable[..., Any]) -> None:

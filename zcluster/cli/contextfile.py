@@ -66,8 +66,9 @@ def contexts_file(environ: Mapping[str, str] | None = None) -> Path:
     return base / "zcluster" / FILE_NAME
 
 
-def read_contexts(path: Path) -> Contexts:
-    """What ``path`` holds; nothing when there is no file.
+def read_contexts(path: Path, *, mend: bool = False) -> Contexts:
+    """What ``path`` holds; nothing when there is no file. With ``mend`` a current context that is not there is none, so that
+    another one can be chosen.
 
     Raises:
         ConfigError: it is broken; the message says where. InvalidKey: it cannot be read, or others may write it.
@@ -79,7 +80,7 @@ def read_contexts(path: Path) -> Contexts:
 
     data, _found = read_private(path, MAX_BYTES, forbid=0o022)
     try:
-        return _read(parse_toml(data))
+        return _read(parse_toml(data), mend)
     except TomlFault as fault:
         where = f"{path}:{fault.line}" if fault.line else str(path)
         raise ConfigError(f"{where}: not valid TOML", hint="repair it, or move it away and add the contexts again") from None
@@ -99,7 +100,7 @@ def change_contexts(path: Path, edit: Callable[[Contexts], Contexts]) -> Context
     if not path.parent.is_dir():
         make_private_dir(path.parent)
     with locked(path.with_name(path.name + ".lock")):
-        made = edit(read_contexts(path))
+        made = edit(read_contexts(path, mend=True))
         if len(made.by_name) > MAX_CONTEXTS:
             raise UsageError(f"there are {MAX_CONTEXTS} contexts, more are not kept", hint="zcluster context rm NAME")
         replace(path, _text(made).encode())
@@ -119,7 +120,7 @@ def _text(contexts: Contexts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _read(document: Mapping[str, Any]) -> Contexts:
+def _read(document: Mapping[str, Any], mend: bool) -> Contexts:
     unknown = next((name for name in document if name not in ("current", "contexts")), None)
     tables, current = document.get("contexts", {}), document.get("current", "")
     if unknown is not None or not isinstance(tables, dict) or not isinstance(current, str):
@@ -128,6 +129,8 @@ def _read(document: Mapping[str, Any]) -> Contexts:
         raise ConfigError(f"{len(tables)} contexts, at most {MAX_CONTEXTS} are allowed")
     kept = {name: _read_one(name, table) for name, table in tables.items()}
     if current and current not in kept:
+        if mend:
+            return Contexts(kept)
         raise ConfigError(f"the current context {current[:80]!r} is not there", hint="zcluster context use NAME")
     return Contexts(kept, current)
 
@@ -157,7 +160,8 @@ def checked(kept: Kept) -> Kept:
     from zcluster.clients.checks import checked_address
 
     if (kept.home is None) == (kept.key is None):
-        raise ConfigError(f"the context {kept.name!r} needs a home or a key file", hint="one of --home DIR and --key FILE")
+        what = "needs a home or a key file" if kept.home is None else "has a home and a key file, where one is enough"
+        raise ConfigError(f"the context {kept.name!r} {what}", hint="one of --home DIR and --key FILE")
     if len(kept.masters) > MAX_MASTERS:
         raise ConfigError(f"{len(kept.masters)} addresses, at most {MAX_MASTERS} are allowed")
     for address in kept.masters:

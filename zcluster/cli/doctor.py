@@ -12,18 +12,35 @@ from pathlib import Path
 
 import click
 
-from zcluster.cli.connect import connection, reach, run_async
-from zcluster.cli.findings import emit_findings
+from zcluster.cli.connect import Reach, connection, reach, run_async
+from zcluster.cli.findings import Finding, emit_findings
 from zcluster.cli.options import (
     DURATION,
+    Connection,
     State,
     common_options,
     completes,
     connection_options,
     output_option,
 )
+from zcluster.errors import ConfigError, InvalidKey, NoSuchContext, UsageError
 
 STEP_S = 3.0
+
+
+def look_at_context(state: State, options: Connection) -> tuple[Reach | None, list[Finding]]:
+    """Which cluster is meant, None when that cannot be told; and the context that says so, if one does.
+
+    Raises:
+        UsageError: the command line contradicts itself.
+    """
+    try:
+        found = reach(state, options)
+    except (ConfigError, InvalidKey, NoSuchContext) as error:
+        return None, [Finding("context", "FAIL", error.message, error.hint)]
+    if not found.context:
+        return found, []
+    return found, [Finding("context", "ok", f"{found.context}: {found.key or found.home}")]
 
 
 @click.command()
@@ -42,11 +59,15 @@ def doctor(state: State, node: str | None, timeout: float, key: Path | None, mas
 
     Exit codes: 0 nothing is wrong, 1 something is, 3 there are warnings only.
     """
-    found = reach(state, connection(key, master))
+    if not timeout:
+        raise UsageError("--timeout is 0, which leaves no time to look", hint="--timeout 3s")
+    found, contexts = look_at_context(state, connection(key, master))
+    if found is None:
+        return emit_findings(contexts, state.output)
     if node is None:
         from zcluster.cli.doctor_way import look
 
-        return emit_findings(run_async(look(found, timeout)), state.output)
+        return emit_findings([*contexts, *run_async(look(found, timeout))], state.output)
     from zcluster.cli.doctor_node import look_at_node
 
-    return emit_findings(run_async(look_at_node(found, node, timeout)), state.output)
+    return emit_findings([*contexts, *run_async(look_at_node(found, node, timeout))], state.output)

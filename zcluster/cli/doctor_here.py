@@ -7,6 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -31,6 +32,14 @@ LOW_PERCENT = 5.0
 LEAST_PERCENT = 1.0
 """Free space of the home's file system: a warning, a fault."""
 MIN_FILES = 4096
+NO_WRITING = {
+    errno.EROFS: "a node needs to write there: mount it for writing, or give a home elsewhere",
+    errno.EACCES: "a node needs to write there: run it as the user who owns it",
+    errno.EPERM: "a node needs to write there: run it as the user who owns it",
+    errno.ENOSPC: "free some space, or i-nodes (df -i): jobs, events and files need it",
+    errno.EDQUOT: "free some space, or raise the quota: jobs, events and files need it",
+}
+"""What to do when nothing can be written."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def disk_finding(place: Path) -> Finding:
             pass
     except OSError as error:
         said = f"{room}, nothing can be written: {error.strerror or error}"
-        return Finding("disk", "warn", said, "a node needs to write there: run it as the user who owns it, or free some space")
+        return Finding("disk", "warn", said, NO_WRITING.get(error.errno or 0, "a node needs to write there"))
     state: State = "FAIL" if percent < LEAST_PERCENT else "warn" if percent < LOW_PERCENT else "ok"
     return Finding("disk", state, room, "" if state == "ok" else "free some space: jobs, events and files need it")
 

@@ -93,7 +93,7 @@ def session_findings(row: Row, now_s: float) -> list[Finding]:
     state, name = row.get("state"), row["name"]
     if state is None:
         return [
-            Finding("session", "FAIL", f"{name} was not here since the master's start",
+            Finding("session", "FAIL", f"{name} has no session: it was not here since the master's start, or was removed",
                     "run `zcluster doctor --key FILE` with its key file on its machine")
         ]  # fmt: skip
     since = f" for {seconds(max(0.0, now_s - row['since_s']))}" if row.get("since_s") else ""

@@ -52,11 +52,11 @@ WRONG = {
     ),
     ("handshake", Found.WRONG_SERVER): (
         "the server at {address} has another key than the key file names",
-        "it is another cluster's master, or its home was made anew: get a new key file from it",
+        "it is another cluster's master, its home was made anew (get a new key file), or this is not the port of master.bind",
     ),
     ("handshake", Found.KEY_REFUSED): (
         "the master at {address} refuses the key of {more}",
-        "it was revoked, has expired or was never admitted: its log says which, and `zcluster doctor {more}` on its machine",
+        "it was revoked, has expired or was never admitted: the master's log says which, and `zcluster doctor {more}` there",
     ),
     ("handshake", Found.TIMED_OUT): ("{address}: {detail}", "the master is overloaded or stuck: look at its log"),
 }

@@ -127,13 +127,13 @@ def node_measures(nodes: Sequence[Mapping[str, Any]], limits: Limits) -> list[Me
     down = [row for row in nodes if row["state"] in DOWN]
     workers = [row for row in nodes if row["role"] == "worker" and row["state"] != "left"]
     ready = [row for row in workers if row["state"] == "ready"]
-    names = _names([f"{row['name']} {row['state']}" for row in down])
+    names = _names(sorted(f"{row['name']} {row['state']}" for row in down))
     count = len(down)
     limit = limits.nodes_down
     found = [Measure("nodes_down", limit.level(count), f"{counted(count, 'node')} down{names}", count, "", limit)]
     said = f"{len(ready)} of {len(workers)} workers are ready"
     found.append(Measure("workers_ready", "critical" if workers and not ready else "ok", said, len(ready)))
-    drained = [str(row["name"]) for row in nodes if row.get("drained")]
+    drained = sorted(str(row["name"]) for row in nodes if row.get("drained"))
     if drained:
         found.append(Measure("nodes_drained", "ok", f"{counted(len(drained), 'node')} drained{_names(drained)}", len(drained)))
     for check, of, limit in (("disk", _disk, limits.disk), ("memory", _memory, limits.memory)):
@@ -151,7 +151,7 @@ def queue_measures(stats: Mapping[str, Any], limits: Limits) -> list[Measure]:
     dead, queued = int(states.get("dead", 0)), int(states.get("queued", 0))
     found = [
         Measure("dead_jobs", limits.dead_jobs.level(dead), counted(dead, "dead letter"), dead, "", limits.dead_jobs),
-        Measure("queued_jobs", limits.queued_jobs.level(queued), f"{queued} waiting jobs", queued, "", limits.queued_jobs),
+        Measure("queued_jobs", limits.queued_jobs.level(queued), counted(queued, "waiting job"), queued, "", limits.queued_jobs),
     ]
     if not stats.get("writable", True):
         found.append(Measure("queue", "critical", f"the queue takes no jobs: {stats.get('read_only_reason')}"))

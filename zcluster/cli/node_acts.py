@@ -7,6 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from zcluster.cli.connect import ask, connection
+from zcluster.cli.connect import CONNECT_S, ask, connection
 from zcluster.cli.events import as_row, moment
 from zcluster.cli.options import (
     DURATION,
@@ -39,10 +40,16 @@ DRAINED_COLUMNS = (
     Column("name", "NAME"), Column("state", "STATE"), Column("drained", "DRAINED"), Column("in_flight", "IN-FLIGHT", right=True),
     Column("waiting", "WAITING", right=True),
 )  # fmt: skip
+UNIT = re.compile("_(bytes|percent)$")
 MAX_FUNCTIONS = 100
 """Names that the text shows; the data has all of them."""
 
 Row = Mapping[str, Any]
+
+
+def by_name(row: Row) -> str:
+    """Sorts rows of nodes as `zcluster nodes` does."""
+    return str(row["name"])
 
 
 @click.command()
@@ -74,8 +81,9 @@ def drain(
     What runs there ends; `any` and durable jobs go elsewhere; a request for the node itself is answered with node_unavailable. It
     survives restarts of the node and of the master. Exit code 7 when something still runs after --timeout.
     """
-    options = Connection(key, tuple(master), None if wait else timeout)
+    options = Connection(key, tuple(master), timeout if not wait or timeout is None else min(CONNECT_S, timeout))
     rows = ask(state, options, lambda c: c.nodes.drain(target, wait=wait, timeout=timeout))
+    rows.sort(key=by_name)
     emit_list(rows, DRAINED_COLUMNS, state.output)
     left = sum(row["in_flight"] + row["waiting"] for row in rows)
     if left and state.output in (None, "table", "wide"):
@@ -89,6 +97,7 @@ def drain(
 def resume(state: State, target: str, timeout: float | None, key: Path | None, master: tuple[str, ...]) -> None:
     """Let a drained node have requests and jobs again."""
     rows = ask(state, connection(key, master, timeout), lambda c: c.nodes.resume(target))
+    rows.sort(key=by_name)
     emit_list(rows, DRAINED_COLUMNS, state.output)
 
 
@@ -148,10 +157,10 @@ def _who(row: Row) -> list[tuple[str, Any]]:
 
 def _session(row: Row, now_s: float) -> list[tuple[str, Any]]:
     if row.get("state") is None:
-        return [("state", "never seen since the master's start")]
+        return [("state", "not here since the master's start, or removed")]
     session = row.get("session") or {}
     since = f", for {seconds(max(0.0, now_s - row['since_s']))}" if isinstance(row.get("since_s"), int | float) else ""
-    reason = f" ({row['reason']})" if row.get("reason") else ""
+    reason = f" ({row['reason']})" if row.get("reason") not in (None, "", row["state"]) else ""
     found: list[tuple[str, Any]] = [("state", f"{row['state']}{reason}{since}")]
     if row.get("drained"):
         found.append(("drained", f"by {row.get('drained_by')} at {moment(row.get('drained_at_s'))}"))
@@ -181,7 +190,9 @@ def _work(row: Row) -> list[tuple[str, Any]]:
 
 def _metrics(metrics: Row) -> list[tuple[str, str]]:
     def text(name: str, value: Any) -> str:
-        return f"{name} {size(value) if name.endswith('_bytes') else cell(value)}"
+        if name == "percent" or name.endswith("_percent"):
+            return f"{UNIT.sub('', name).replace('percent', 'used')} {cell(value)} %"
+        return f"{UNIT.sub('', name)} {size(value) if name.endswith('_bytes') else cell(value)}"
 
     return [
         (cell(metric), ", ".join(text(cell(name), value) for name, value in values.items()))

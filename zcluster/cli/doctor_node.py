@@ -15,7 +15,7 @@ from zcluster.cli.connect import Reach
 from zcluster.cli.doctor_way import clock_finding, clock_of
 from zcluster.cli.events import details, moment
 from zcluster.cli.findings import Finding
-from zcluster.cli.output import seconds
+from zcluster.cli.output import counted, seconds
 from zcluster.cli.sync_views import is_behind, with_reasons
 from zcluster.clients import AsyncClient
 from zcluster.errors import NoSuchNode, ZClusterError
@@ -108,7 +108,7 @@ def session_findings(row: Row, now_s: float) -> list[Finding]:
         said = f"{name} is drained, by {row.get('drained_by')} at {moment(row.get('drained_at_s'))}"
         found.append(Finding("drained", "warn", said, f"zcluster nodes resume {name}"))
     if row["slots"] and row["in_flight"] >= row["slots"]:
-        said = f"all {row['slots']} slots are in use, {row['waiting']} requests wait"
+        said = f"{row['in_flight']} of {counted(row['slots'], 'slot')} in use, {counted(row['waiting'], 'request')} waiting"
         found.append(Finding("slots", "warn", said, "raise worker.slots, or add nodes"))
     return found
 

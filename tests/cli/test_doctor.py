@@ -271,7 +271,7 @@ def test_trees_keys_that_wait_and_the_last_denial(node: Any, zcluster: Callable[
         {"at_s": 0.0, "name": "key_refused", "fields": {"name": "worker-2"}},
     ]}  # fmt: skip
     out = zcluster("doctor", "worker-1").out
-    assert "SHA256:X from 10.0.0.9" in out
+    assert "1 key waiting to be accepted, the last to try is SHA256:X from 10.0.0.9" in out
     assert "key_refused address=10.0.0.9" in out
 
 

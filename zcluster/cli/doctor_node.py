@@ -84,7 +84,7 @@ async def _waiting(c: AsyncClient, node: str, timeout_s: float) -> list[Finding]
     if not rows:
         return [Finding("pending", "ok", "no key waits to be accepted")]
     last = rows[-1]
-    said = f"{len(rows)} keys wait to be accepted, the last to try is {last['fingerprint']} from {last['address']}"
+    said = f"{counted(len(rows), 'key')} waiting to be accepted, the last to try is {last['fingerprint']} from {last['address']}"
     return [Finding("pending", "warn", said, f"if it is its: zcluster keys accept {node} --fingerprint {last['fingerprint']}")]
 
 
@@ -148,7 +148,7 @@ def tree_findings(row: Row) -> list[Finding]:
     trees: Sequence[Row] = row.get("trees") or ()
     bad = [each for each in with_reasons(trees) if is_behind(each)]
     if not bad:
-        return [Finding("trees", "ok", f"{len(trees)} trees, none behind")] if trees else []
+        return [Finding("trees", "ok", f"{counted(len(trees), 'tree')}, none behind")] if trees else []
     what = "; ".join(f"{each['tree']}: {each.get('why') or each.get('state')}" for each in bad[:5])
     return [Finding("trees", "warn", f"{len(bad)} of {len(trees)} trees are behind: {what}", "zcluster sync status")]
 

@@ -14,6 +14,7 @@ from zcluster.config import Home
 from zcluster.errors import InvalidKey
 from zcluster.keys import KeyFile, Previous, Ring, generate, init_home, new_key
 from zcluster.keys.backup import MAX_FILES, carry_out, decode_backup, export, plan, read_backup
+from zcluster.keys.rotation import OwnKey, follow, forget_ended
 from zcluster.keys.tokens import create_token
 
 FILE = Path("backup.json")
@@ -98,6 +99,57 @@ def test_a_key_that_was_rotated_since_keeps_its_newer_key(home: Home) -> None:
     assert planned.changed == ()
     carry_out(home, planned)
     assert Ring(home.ring_file).get("w1") == new
+
+
+def test_a_ring_that_is_older_than_the_backup_gets_the_newer_keys(home: Home) -> None:
+    older = home.ring_file.read_bytes()
+    ring, publics = Ring(home.ring_file), [generate().public for _ in range(2)]
+    id_ = ring.get("w1").id
+    for public in publics:
+        follow(ring, id_, public, 1.0, 0.0)
+        forget_ended(ring, 1e9)
+        backup = taken(home)
+        home.ring_file.write_bytes(older)
+        brought(home, backup)
+        assert Ring(home.ring_file).get("w1").public == public
+        ring.load()
+
+
+def test_a_key_file_that_was_rotated_since_keeps_its_newer_key(home: Home) -> None:
+    backup = taken(home)
+    own = OwnKey(KeyFile.read(home.master_key), home.master_key)
+    public = own.begin()
+    follow(Ring(home.ring_file), own.key_file.pair.public, public, 1.0, 0.0)
+    own.finish(public)
+    forget_ended(Ring(home.ring_file), 1e9)
+    planned = plan(home, backup)
+    assert (planned.loses, dict(planned.files)) == (False, {})
+    carry_out(home, planned)
+    kept = Ring(home.ring_file).by_public(KeyFile.read(home.master_key).pair.public)
+    assert kept is not None, "a master with the older key could not start"
+    assert kept.name == "master"
+
+
+def test_a_key_that_was_rotated_and_revoked_since_does_not_come_back(home: Home) -> None:
+    backup = taken(home)
+    ring = Ring(home.ring_file)
+    follow(ring, ring.get("w1").id, generate().public, 1.0, 0.0)
+    forget_ended(ring, 1e9)
+    ring.revoke("w1")
+    planned = plan(home, backup)
+    assert planned.left_out == ("w1",)
+    carry_out(home, planned)
+    assert "w1" not in Ring(home.ring_file).entries
+
+
+def test_tokens_of_a_key_that_goes_go_with_it(home: Home) -> None:
+    backup = taken(home)
+    ring = Ring(home.ring_file)
+    late = ring.add("late", "admin", generate().public)
+    kept = [create_token(ring, "worker", ttl_s=60.0, creator=creator)[0].id for creator in ("", ring.get("admin").id)]
+    create_token(ring, "worker", ttl_s=60.0, creator=late.id)
+    brought(home, backup)
+    assert sorted(Ring(home.ring_file).tokens) == sorted(kept)
 
 
 def test_tokens_are_not_restored(home: Home) -> None:

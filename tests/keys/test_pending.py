@@ -69,7 +69,7 @@ def test_a_file_that_others_may_write_is_refused(home: Home) -> None:
 def test_only_the_whole_fingerprint_finds_a_key() -> None:
     whole = fingerprint(KEYS[1])
     assert find(STRANGERS, f" {whole}\n") == STRANGERS[1]
-    for wrong in (whole[:-1], whole + "A", whole.lower(), "", "SHA256:", fingerprint(generate().public), KEYS[1], "ü"):
+    for wrong in (whole[:-1], whole + "A", whole.lower(), "", "SHA256:", fingerprint(generate().public), KEYS[1], "ü", "\udcff"):
         with pytest.raises(NoSuchKey, match="waits to be accepted"):
             find(STRANGERS, wrong)
 

@@ -151,6 +151,15 @@ def test_a_revoked_owner_gets_no_other_key_and_its_keys_are_all_gone(ring: Ring)
         want(ring, "w", 60.0, NOW_S)
 
 
+def test_the_first_key_of_a_revoked_owner_never_returns(ring: Ring) -> None:
+    entry = follow(ring, ring.get("w").id, NEW, 60.0, NOW_S)
+    forget_ended(ring, NOW_S + 60.0)
+    assert ring.revoke("w").public == entry.public
+    assert [each.public for each in ring.revocations("w")] == [entry.id, entry.public]
+    with pytest.raises(InvalidKey, match="was revoked"):
+        ring.add("w", "worker", entry.id)
+
+
 def test_a_later_key_of_the_same_name_is_another_owner(ring: Ring) -> None:
     first = ring.get("w")
     ring.revoke("w")

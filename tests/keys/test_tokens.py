@@ -14,7 +14,7 @@ import pytest
 
 from zcluster.errors import InvalidKey, NoSuchKey, NotAllowed, ZClusterError
 from zcluster.keys import Entry, KeyPair, Ring, Token, generate, public_of
-from zcluster.keys.ringfile import iso
+from zcluster.keys.ringfile import instant, iso
 from zcluster.keys.tokens import (
     CHECK_BYTES,
     MAX_TOKEN_CHARS,
@@ -296,10 +296,29 @@ def test_a_revoked_key_takes_its_tokens_with_it_and_no_others(ring: Ring) -> Non
     }
 
 
+def test_a_token_whose_maker_is_gone_admits_nobody(ring: Ring) -> None:
+    ring.add("boss", "admin", KEYS[0])
+    token, _pair = made(ring, creator=KEYS[0])
+    ring.change(lambda content: (content._replace(entries={}), None))  # as by hand
+    with pytest.raises(NotAllowed, match="the key that made the token is no longer admitted"):
+        joined(ring, token, KEYS[1])
+
+
+def test_a_name_for_which_there_is_a_token_is_nobody_elses(ring: Ring) -> None:
+    anybodys, named = made(ring, uses=10)[0], made(ring, name="db", ttl_s=60.0)[0]
+    before_s = instant(named.created_at)
+    assert joined(ring, anybodys, KEYS[0], "db", before_s).name == "db-2"
+    assert joined(ring, named, KEYS[1], "x", before_s).name == "db"
+    late = made(ring, name="late", ttl_s=60.0)[0]
+    assert joined(ring, anybodys, KEYS[2], "late", instant(late.expires_at)).name == "late", "it has expired"
+
+
 def test_what_a_revoked_key_joined_by_lets_nobody_back_in(ring: Ring) -> None:
-    came_by, named = made(ring, uses=10)[0], made(ring, name="w1")[0]
+    came_by, named = made(ring, uses=10)[0], made(ring, name="w2")[0]
     assert joined(ring, came_by, KEYS[0], "w1").name == "w1"
+    ring.add("w2", "worker", KEYS[2])  # by hand, while there is a token for that name
     ring.revoke("w1")
+    ring.revoke("w2")
     for token in (came_by, named):
         with pytest.raises(NotAllowed, match="revoked"):
             joined(ring, token, KEYS[1], "w1")

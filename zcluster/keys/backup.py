@@ -2,8 +2,8 @@
 
 Rules kept here:
 - what is read is checked as strictly as the ring and the key files themselves, before anything is written;
-- a key that was revoked since the backup stays revoked, and one that has been rotated since keeps its newer key;
-- join tokens are not restored: what was used up or revoked since would admit again;
+- a key that was revoked since the backup stays revoked, and one that has been rotated since keeps its newer key, and its key file;
+- join tokens are not restored: what was used up or revoked since would admit again; those of a key that goes go with it;
 - nothing that is there is lost unless that is asked for;
 - key files are written first, the ring last and in one step: killed in between, the same import completes it.
 """
@@ -134,9 +134,16 @@ def plan(home: Home, backup: Backup) -> Plan:
     ring, left_out = merged(now, backup.ring)
     decode_ring(home.ring_file, encode_ring(ring))  # held to every rule of a ring, before anything is written
     kept, revoked = ring.entries, {each.public for each in ring.revoked}
-    wanted = {name: text for name, text in backup.files.items() if _public(name, text) not in revoked}
-    here = {name: _key_text(home.key_file(name)) for name in wanted if home.key_file(name).exists()}
-    files = {name: text for name, text in wanted.items() if here.get(name) != text}
+    admitted = {public for entry in kept.values() for public in entry.publics}
+    here = {name: _key_text(home.key_file(name)) for name in backup.files if home.key_file(name).exists()}
+    files = {
+        name: text
+        for name, text in backup.files.items()
+        # what the key was rotated to since is in the file that is here, and nowhere else
+        if here.get(name) != text
+        and (public := _public(name, text)) not in revoked
+        and not (name in here and public not in admitted and _public(name, here[name]) in admitted)
+    }
     return Plan(
         backup,
         tuple(sorted(kept.keys() - now.entries.keys())),
@@ -176,12 +183,16 @@ def merged(now: Content, backup: Content) -> tuple[Content, tuple[str, ...]]:
             left_out.append(name)
         else:
             kept[name] = entry if mine is None else _newer(entry, mine)
-    ring = Content(kept, tuple(revoked.values())[-MAX_REVOKED:], now.tokens, now.rejected)
+    makers = {"", *(entry.id for entry in kept.values())}
+    tokens = {id_: token for id_, token in now.tokens.items() if token.creator in makers}
+    ring = Content(kept, tuple(revoked.values())[-MAX_REVOKED:], tokens, now.rejected)
     return ring, tuple(sorted(left_out))
 
 
 def _newer(entry: Entry, mine: Entry) -> Entry:
-    """Of one owner's two entries the one to keep: what it is called and may do is the backup's, its key is not."""
+    """Of one owner's two entries the one to keep: what it is called and may do is the backup's, its key the later one."""
+    if mine.public != entry.public and (mine.public == mine.id or mine.public in entry.publics):
+        return entry  # the ring that is here is the older one
     return Entry(entry.name, entry.role, mine.public, entry.created_at, mine.id, mine.previous, mine.token, mine.rotate_s)
 
 

@@ -78,7 +78,8 @@ def find(strangers: Iterable[Stranger], wanted: str) -> Stranger:
     Raises:
         NoSuchKey: there is none.
     """
-    found = [each for each in strangers if secrets.compare_digest(fingerprint(each.public).encode(), wanted.strip().encode())]
+    mark = wanted.strip().encode(errors="replace")  # what a shell gives need not be a text
+    found = [each for each in strangers if secrets.compare_digest(fingerprint(each.public).encode(), mark)]
     if not found:
         raise NoSuchKey(
             f"no key with the fingerprint {wanted[:80]!r} waits to be accepted",

@@ -282,7 +282,8 @@ class Ring:
         return self.change(lambda content: (with_entries(content, added), added))
 
     def revoke(self, name: str) -> Revoked:
-        """Admit the key of this name no longer, for good, nor a key that it had before; the record of it is returned.
+        """Admit the key of this name no longer, for good, nor its first one, nor one of before that was still admitted; returns
+        the record of it.
 
         What it could have been admitted with again is gone with it: the tokens that it made, the one by which it came, and
         those for its name.
@@ -295,7 +296,9 @@ class Ring:
         def edit(content: Content) -> tuple[Content, Revoked]:
             entry = self.get(name)
             at = iso(time.time())
-            gone = tuple(Revoked(entry.name, entry.role, public, at) for public in reversed(entry.publics))
+            # the first one too, although it may be out of use for long: whoever came with it would be this owner again
+            had = {entry.id, *entry.publics} - {entry.public}
+            gone = tuple(Revoked(entry.name, entry.role, public, at) for public in (*sorted(had), entry.public))
             tokens = {
                 id_: replace(token, revoked_at=at) if not token.revoked_at and belongs(token, entry) else token
                 for id_, token in content.tokens.items()

@@ -4,6 +4,7 @@ Rules kept here:
 - a token is a pair of its own: the secret is in the text that is handed over and nowhere else, the ring has the public key;
 - a key is admitted and the use counted in one change of the ring, so that a one-use token admits one key, whoever comes at once;
 - what the holder of a token says is a wish: the role is the token's, and so is the name where it has one;
+- a name for which there is a token is nobody else's;
 - the text has a checksum against a line that was cut when it was pasted; what makes a forged one worthless is the ring.
 """
 
@@ -201,7 +202,10 @@ def join(content: Content, token_public: str, public: str, wish: str, now_s: flo
     reason = refusal(token, now_s)
     if reason:
         raise NotAllowed(f"the token is {reason}")
-    name = token.name or free_name(as_name(wish, token.role), content.entries)
+    if token.creator and all(entry.id != token.creator for entry in content.entries.values()):
+        raise NotAllowed("the key that made the token is no longer admitted")
+    promised = {each.name for each in content.tokens.values() if not refusal(each, now_s)}
+    name = token.name or free_name(as_name(wish, token.role), content.entries.keys() | promised)
     entry = Entry(name, token.role, public, iso(now_s), token=token.id)
     used = replace(token, uses_left=token.uses_left - 1)
     return with_entries(content._replace(tokens={**content.tokens, token.id: used}), [entry]), entry

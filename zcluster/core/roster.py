@@ -105,6 +105,10 @@ class Roster:
         """The session of this number, when it is one of ``key``."""
         return self._by_key.get(key, {}).get(no)
 
+    def sessions(self, key: str) -> list[Peer]:
+        """The sessions of ``key``, the newest last."""
+        return list(self._by_key.get(key, {}).values())
+
     def reroute(self, peer: Peer, route: Route) -> None:
         """The session goes on, on the connection ``route``."""
         del self.peers[peer.route]

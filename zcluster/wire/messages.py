@@ -309,7 +309,8 @@ BusMessage = (
     Hello | Welcome | Beat | Bye | Refusal | Cancel | Credit | Catalog | Requests | Work | Results | Replies | Chunk
 )
 Message = (
-    BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | JoiningMessage | RightsMessage | RotationMessage | Sealed
+    BusMessage | TreeMessage | TableMessage | AgentMessage | JobMessage | JoiningMessage | RightsMessage | RotationMessage
+    | Sealed
 )
 
 _BUS_KINDS: tuple[type[BusMessage], ...] = (

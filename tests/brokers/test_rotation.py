@@ -21,7 +21,7 @@ from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.errors import Busy, InvalidKey, NoSuchKey, Unreachable
 from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint, generate, init_home, may_call, may_send, new_key
-from zcluster.keys.rotation import OwnKey
+from zcluster.keys.rotation import OwnKey, want
 from zcluster.nodes.desk import Desk
 from zcluster.wire import Hello, Message, Refusal, WireLimits, decode, frame_of
 from zcluster.wire.rotation import NextKey, Rotate, Rotated
@@ -276,8 +276,6 @@ def test_who_is_away_is_told_when_it_comes(played: Played) -> None:
 
 def test_a_wish_that_is_written_into_the_ring_by_others_is_told(played: Played) -> None:
     async def scene(bench: Bench) -> None:
-        from zcluster.keys.rotation import want
-
         anna = bench.key("anna")
         bench.joins(b"a", anna)
         await bench.decide(lambda ring: want(ring, "anna", 5.0, NOW_S))
@@ -427,6 +425,17 @@ def test_it_is_the_key_when_the_overlap_is_over_and_goes_on_after_a_restart(play
         bench.now_s += 1.0
         bench.own._watch()
         await bench.until(lambda: bench.own.current == following)
+
+    played(scene)
+
+
+def test_killed_before_there_is_a_next_key_it_is_made_after_the_next_start(played: Played) -> None:
+    async def scene(bench: Bench) -> None:
+        await bench.decide(lambda ring: want(ring, "master", 60.0, NOW_S))
+        assert not bench.own.following
+        bench.own.start()
+        await bench.until(lambda: bench.own._until_s == NOW_S + 60.0)
+        assert KeyFile.read(bench.home.admin_key).master_next == bench.own.following
 
     played(scene)
 

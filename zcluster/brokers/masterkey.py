@@ -74,9 +74,12 @@ class MasterKey:
 
     def start(self) -> None:
         """Go on with what was begun before this start."""
+        entry = self._ring.by_public(self.current)
+        overlap_s = 0.0 if entry is None else entry.rotate_s
         if self.following:
-            entry = self._ring.by_public(self.current)
-            self._begun((entry.rotate_s if entry is not None else 0.0) or DEFAULT_OVERLAP_S)
+            self._begun(overlap_s or DEFAULT_OVERLAP_S)
+        elif overlap_s:
+            self._task = asyncio.ensure_future(self._make_wanted(overlap_s))
 
     async def close(self) -> None:
         """Stop; it goes on after the next start."""
@@ -117,9 +120,18 @@ class MasterKey:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    async def _make_wanted(self, overlap_s: float) -> None:
+        """It was killed when the ring had said that there is to be another key, and before there was one."""
+        try:
+            async with self._turning:
+                await self._make_next(overlap_s)
+        except ZClusterError as error:
+            self._desk.logger.error("the master has no next key yet: %s", error)
+
     async def _make_next(self, overlap_s: float) -> None:
         name, now_s = self._desk.name, self._desk.wall_s()
-        await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
+        if not self._ring.get(name).rotate_s:
+            await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
         public = await asyncio.to_thread(self._own.begin)
         await asyncio.to_thread(self._teach, lambda own: own.learn("", public))
         self._begun(overlap_s)

@@ -226,6 +226,8 @@ class OwnKey:
             ZClusterError: for the life of this process only: the file cannot be written.
         """
         check_public(public)
+        if learnt(self.key_file, node, public) == self.key_file:
+            return  # it is known, or of a node that need not be: the file and its lock are left alone
         try:
             self._change(lambda old: learnt(old, node, public))
         except ZClusterError:
@@ -234,7 +236,8 @@ class OwnKey:
 
     def proven(self, public: str) -> None:
         """``public``, which was to follow another, is in use: the other proves nothing any more."""
-        self._change(lambda old: proven(old, public))
+        if proven(self.key_file, public) != self.key_file:
+            self._change(lambda old: proven(old, public))
 
     def _change(self, edit: Callable[[KeyFile], KeyFile]) -> KeyFile:
         if self.path is None:

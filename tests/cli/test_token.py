@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from zcluster.cli.joining import VARIABLE, token_of
-from zcluster.errors import InvalidKey, UsageError
+from zcluster.cli.daemons import worker_key
+from zcluster.cli.joining import VARIABLE, Offer, token_of
+from zcluster.config import load
+from zcluster.errors import InvalidKey, NoSuchKey, UsageError
 from zcluster.keys import Ring, generate
 from zcluster.keys.tokens import TokenText
 
@@ -141,3 +143,22 @@ def test_a_worker_takes_no_token_of_another_role(zcluster: Callable[..., Any]) -
     assert ran.code == 4
     assert "zcluster keys join" in ran.err
     assert text not in ran.err
+
+
+def test_a_worker_that_has_joined_does_not_look_at_a_token(
+    home: Path, zcluster: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert zcluster("keys", "new", "w1", "--role", "worker").code == 0
+    loaded = load(home, environ={})
+    for offer in (Offer("garbage", None), Offer(None, home / "gone"), Offer("-", None)):
+        assert worker_key(loaded, offer).path == home / "keys" / "w1.key"
+        assert "the token is not used" in capsys.readouterr().err
+    assert worker_key(loaded, Offer(None, None)).key_file.name == "w1"
+    assert "token" not in capsys.readouterr().err
+
+
+def test_a_machine_without_a_key_and_without_a_token_makes_nothing(tmp_path: Path) -> None:
+    for offer, error in ((Offer(None, None), NoSuchKey), (Offer("garbage", None), InvalidKey)):
+        with pytest.raises(error):
+            worker_key(load(tmp_path / "new", environ={}), offer)
+        assert not (tmp_path / "new").exists()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zcluster.cli.connect import settings
-from zcluster.cli.joining import join_file_option, token_of
+from zcluster.cli.joining import Offer, join_file_option, offered
 from zcluster.cli.options import FILE, State, common_options
 from zcluster.cli.output import pairs, put, say
 from zcluster.errors import InvalidKey, NotAllowed, UsageError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from zcluster.config import Loaded
     from zcluster.keys import InitialisedHome, KeyFile
     from zcluster.keys.rotation import OwnKey
-    from zcluster.keys.tokens import TokenText
 
 
 @click.command()
@@ -88,11 +87,12 @@ def worker(
         "node.name": name, "worker.key": key, "worker.master": master, "worker.door": door, "functions.modules": functions,
     }  # fmt: skip
     loaded = settings(state, flags)
-    return serve(loaded, worker_key(loaded, token_of(join, join_file)))
+    return serve(loaded, worker_key(loaded, offered(join, join_file)))
 
 
-def worker_key(loaded: Loaded, token: TokenText | None) -> OwnKey:
-    """The key, and its file, of a worker, which has joined: with ``token``, or when somebody accepts it, where it has not yet.
+def worker_key(loaded: Loaded, offer: Offer) -> OwnKey:
+    """The key, and its file, of a worker, which has joined: with the token on ``offer``, or when somebody accepts it, where it has
+    not yet. Where it has, no token is looked at: it may be gone from its file, or be a used-up one.
 
     Raises:
         InvalidKey: there is no key file that it could be, or it is another node's. NotAllowed: it is no worker's, or the token is
@@ -104,20 +104,23 @@ def worker_key(loaded: Loaded, token: TokenText | None) -> OwnKey:
     from zcluster.workers.joining import Joining, joined
 
     home, wanted, given = Home.of(loaded.home), loaded.settings.node.name, loaded.settings.worker.key
-    if token is not None and token.role != "worker":
-        raise NotAllowed(f"the token is for a key of role {token.role}", hint="zcluster keys join takes it")
     if given:
         path = Path(given)
     else:
-        path = worker_key_path(home, wanted) if token is None else joining_key_path(home, wanted)
-        for directory in (home.path, home.keys_dir):
-            if not directory.is_dir():
-                make_private_dir(directory)
-    if token is None and not KeyFile.read(path).joining:
-        key_file = KeyFile.read(path)
+        path = joining_key_path(home, wanted) if offer.there else worker_key_path(home, wanted)
+    key_file = KeyFile.read(path) if path.exists() or not offer.there else None
+    if key_file is not None and not key_file.joining:
         if wanted and wanted != key_file.name and given:
             raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
+        if offer.there:
+            say(f"{path} has joined already: the token is not used")
     else:
+        token = offer.read()
+        if token is not None and token.role != "worker":
+            raise NotAllowed(f"the token is for a key of role {token.role}", hint="zcluster keys join takes it")
+        for directory in () if given else (home.path, home.keys_dir):
+            if not directory.is_dir():
+                make_private_dir(directory)
         key_file = joined(Joining(path, token, wanted, loaded.settings.worker.master, say))
     key_file.check_user(path, "worker", ("worker",))
     return OwnKey(key_file, path)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -33,29 +33,56 @@ def join_file_option(command: F) -> F:
     return option(command)
 
 
-def token_of(join: str | None, join_file: Path | None) -> TokenText | None:
-    """The token that was given, or None.
+class Offer(NamedTuple):
+    """Where a token is, if there is one; nothing was looked at yet."""
+
+    text: str | None
+    file: Path | None
+
+    @property
+    def there(self) -> bool:
+        """Whether a token was given."""
+        return bool(self.text) or self.file is not None
+
+    def read(self) -> TokenText | None:
+        """The token, or None.
+
+        Raises:
+            InvalidKey: it is no token, or its file cannot be read.
+        """
+        from zcluster.keys.private import read_private
+        from zcluster.keys.tokens import TokenText
+
+        text = self.text
+        if self.file is not None:
+            try:
+                data, _found = read_private(self.file, MAX_BYTES, forbid=0o077)
+            except FileNotFoundError:
+                raise InvalidKey(
+                    f"there is no file {self.file}", hint="it is what `zcluster token create --out` writes"
+                ) from None
+            text = data.decode("ascii", "replace")
+        elif text == "-":
+            text = sys.stdin.readline(MAX_BYTES)
+        return TokenText.read(text) if text else None
+
+
+def offered(join: str | None, join_file: Path | None) -> Offer:
+    """What was given: on the command line, or else in ZCLUSTER_JOIN.
 
     Args:
         join: the token's text, or "-" for stdin.
         join_file: the file that has it.
 
     Raises:
-        UsageError: two were given. InvalidKey: it is no token, or its file cannot be read.
+        UsageError: two were given.
     """
-    from zcluster.keys.private import read_private
-    from zcluster.keys.tokens import TokenText
-
     inherited = os.environ.pop(VARIABLE, None)
     if join is not None and join_file is not None:
         raise UsageError("a token was given twice: on the command line and as a file", hint="leave one out")
-    if join == "-":
-        join = sys.stdin.readline(MAX_BYTES)
-    elif join_file is not None:
-        try:
-            data, _found = read_private(join_file, MAX_BYTES, forbid=0o077)
-        except FileNotFoundError:
-            raise InvalidKey(f"there is no file {join_file}", hint="it is what `zcluster token create --out` writes") from None
-        join = data.decode("ascii", "replace")
-    text = join if join is not None else inherited
-    return TokenText.read(text) if text else None
+    return Offer(inherited if join is None and join_file is None else join, join_file)
+
+
+def token_of(join: str | None, join_file: Path | None) -> TokenText | None:
+    """The token that was given, or None. Raises as :func:`offered` and :meth:`Offer.read`."""
+    return offered(join, join_file).read()

@@ -2,7 +2,7 @@
 
 Rules kept here:
 - what is read is checked as strictly as the ring and the key files themselves, before anything is written;
-- a key that was revoked since the backup stays revoked, and one that has been rotated since keeps its newer key, and its key file;
+- a key that was revoked since the backup stays revoked, and one that was rotated since keeps its newer key and key file;
 - join tokens are not restored: what was used up or revoked since would admit again; those of a key that goes go with it;
 - nothing that is there is lost unless that is asked for;
 - key files are written first, the ring last and in one step: killed in between, the same import completes it.

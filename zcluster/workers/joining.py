@@ -129,7 +129,9 @@ def joined(joining: Joining) -> KeyFile:
 
 async def _join(context: zmq.Context[Socket], joining: Joining, key_file: KeyFile, fresh: bool) -> KeyFile:
     loop = asyncio.get_running_loop()
-    addresses = tuple(joining.addresses) or key_file.addresses
+    # those of a new token are newer than those of the token by which the file was made
+    told = () if joining.token is None else joining.token.addresses
+    addresses = tuple(joining.addresses) or tuple(dict.fromkeys((*told, *key_file.addresses)))
     if not addresses:
         raise InvalidKey(f"{joining.path} says no address of the master", hint="give --master tcp://HOST:7570")
     joiner = Joiner(joining.token is not None, fresh, GIVE_UP_S, loop.time())

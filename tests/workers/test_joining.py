@@ -1,0 +1,39 @@
+"""A joiner's side, without a master."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zcluster.errors import NotAllowed
+from zcluster.keys import generate
+from zcluster.keys.tokens import TokenText
+from zcluster.workers import joining as module
+from zcluster.workers.joining import Joining, joined
+
+MASTER = generate().public
+
+
+def token(address: str) -> TokenText:
+    return TokenText(generate(), MASTER, "prod", (address,), "worker")
+
+
+def test_a_new_tokens_addresses_are_tried_before_those_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def ask(_context: Any, address: str, *_rest: Any, **_more: Any) -> None:
+        asked.append(address)
+        raise NotAllowed("denied")
+
+    monkeypatch.setattr(module, "ask", ask)
+    path = tmp_path / "w.key"
+    for address in ("tcp://wrong:7570", "tcp://right:7570"):
+        with pytest.raises(NotAllowed, match="refuses the token"):
+            joined(Joining(path, token(address)))
+    assert asked == ["tcp://wrong:7570", "tcp://right:7570", "tcp://right:7570"]
+    asked.clear()
+    with pytest.raises(NotAllowed):
+        joined(Joining(path, token("tcp://right:7570"), addresses=["tcp://said:7570"]))
+    assert set(asked) == {"tcp://said:7570"}, "what the command line says comes first"

@@ -123,6 +123,9 @@ class Stage:
 
     def denied(self, address: str, reason: str) -> None: ...
 
+    def unknown_key(self, public: str, address: str) -> str:
+        return "unknown"
+
     def limited(self) -> None: ...
 
     # -- the link's owner ---------------------------------------------------------------------------------------------

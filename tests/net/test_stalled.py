@@ -176,26 +176,31 @@ def test_who_was_cut_is_not_looked_at_again() -> None:
     assert step.look() == []
 
 
-def test_a_unix_socket_is_cut_when_it_has_unread_bytes_at_each_look_while_memory_grows() -> None:
+def test_a_unix_socket_is_cut_that_has_unread_bytes_and_delivers_nothing_while_memory_grows() -> None:
     step = Step(address=LOCAL)
     step.unread[1] = 5
     assert [step.look() for _ in range(UNREAD_LOOKS)] == [[]] * UNREAD_LOOKS, "memory does not grow"
     step.resident_bytes = UNREAD_GROWTH_BYTES - 1
     assert step.look() == []
     step.resident_bytes += 1
+    step.unread[1] = 0
+    assert step.look() == [], "what it sent may have been its last"
+    assert step.stalled.suspects == 1
+    step.unread[1] = 5
     assert step.look() == [1]
 
 
-def test_a_unix_socket_that_delivers_or_has_nothing_unread_is_left_alone() -> None:
+def test_a_unix_socket_that_delivers_or_is_idle_is_left_alone() -> None:
     step = Step(address=LOCAL)
-    for number in range(5 * UNREAD_LOOKS):
+    for _ in range(5 * UNREAD_LOOKS):
         step.resident_bytes += UNREAD_GROWTH_BYTES
-        step.unread[1] = 5 if number % UNREAD_LOOKS else 0
         assert step.look() == []
+    assert step.stalled.suspects == 0
     step.unread[1] = 5
     for _ in range(5 * UNREAD_LOOKS):
         step.resident_bytes += UNREAD_GROWTH_BYTES
         step.deliver(1)
+        assert step.look() == []
         assert step.look() == []
 
 

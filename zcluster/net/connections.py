@@ -60,7 +60,7 @@ class Mark:
     resident_bytes: int = 0
     """The process's memory when a Unix socket was first seen to have unread bytes."""
     unread_looks: int = 0
-    """At how many looks in a row a Unix socket had unread bytes, and no message had arrived."""
+    """At how many looks a Unix socket had unread bytes since its last message."""
 
 
 @dataclass(slots=True, eq=False)

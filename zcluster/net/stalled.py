@@ -16,8 +16,9 @@ Rules kept here:
 - looking costs a system call a connection: it is done when the process has grown by GROWTH_BYTES since the last look, when
   somebody is suspected, and every LOOK_S, and takes at most a share of the time;
 - what came and was not read by libzmq yet is the kernel's: it does not count;
-- a Unix socket tells no number of bytes. There a connection is cut that has had unread bytes at UNREAD_LOOKS looks in a row
-  without one message, while the process grew by UNREAD_GROWTH_BYTES.
+- a Unix socket tells no number of bytes. There a connection is cut that has had unread bytes at UNREAD_LOOKS looks and
+  delivered no message meanwhile, while the process grew by UNREAD_GROWTH_BYTES. libzmq may read as fast as the peer writes, so
+  a look asks UNREAD_TRIES times.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ SLACK_BYTES = 1 << 20
 FORGIVEN_BYTES = 1 << 20
 """Up to so much is taken for libzmq's own talk when a message has arrived since the last look: heartbeats add up over months.
 Where it was the beginning of a message, that one's arrival takes it back."""
-UNREAD_LOOKS = 8
-UNREAD_GROWTH_BYTES = 32 << 20
+UNREAD_LOOKS = 3
+UNREAD_TRIES = 64
+UNREAD_GROWTH_BYTES = 16 << 20
 SUBSCRIBER_BYTES = 1 << 20
 SUBSCRIBER_BYTES_PER_S = 32
 """What libzmq's heartbeats may take: one is 58 bytes at most."""
@@ -154,10 +156,10 @@ class Stalled:
 
     def _unread(self, connection: Connection, mark: Mark, resident_bytes: int) -> tuple[bool, bool]:
         """Whether a Unix socket's connection is over its bound, and whether it is to be looked at again soon."""
-        arrived = connection.delivered_bytes != mark.delivered_bytes
-        if arrived or not self._numbers.unread_bytes(connection.fd):
+        if connection.delivered_bytes != mark.delivered_bytes:
             mark.delivered_bytes, mark.unread_looks = connection.delivered_bytes, 0
-            return False, False
+        if not any(self._numbers.unread_bytes(connection.fd) for _ in range(UNREAD_TRIES)):
+            return False, mark.unread_looks > 0
         if not mark.unread_looks:
             mark.resident_bytes = resident_bytes
         mark.unread_looks += 1

@@ -22,8 +22,9 @@ from zcluster.core.joining import Stranger
 from zcluster.core.limits import MasterLimits
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity, Route
+from zcluster.core.tries import PER_ADDRESS
 from zcluster.dapi.context import Context
-from zcluster.errors import InvalidKey, NoSuchKey, UsageError
+from zcluster.errors import InvalidKey, NoSuchKey, NotAllowed, UsageError
 from zcluster.keys import KeyFile, Ring, fingerprint, generate, init_home, may_call, may_send
 from zcluster.keys.pending import read_pending, write_pending
 from zcluster.keys.tokens import TokenText, create_token, revoke_token
@@ -219,6 +220,48 @@ def test_joins_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run(tmp_path, body)
 
 
+def test_one_join_of_a_connection_waits(tmp_path: Path) -> None:
+    async def body(rig: Rig) -> None:
+        token = rig.token(uses=3)
+        rig.says(b"r", token, Join(public=KEYS[0]))
+        rig.says(b"r", token, Join(public=KEYS[1]))
+        answers = await rig.answers(b"r")
+        assert rig.machine.counters.values["join_busy"] == 1
+        answers += await rig.answers(b"r")
+        assert [type(answer) for answer in answers] == [Refusal, Joined]
+
+    run(tmp_path, body)
+
+
+def test_who_was_refused_too_often_is_no_longer_looked_at(tmp_path: Path) -> None:
+    async def body(rig: Rig) -> None:
+        token = rig.token(uses=3)
+        decided: list[int] = []
+        decide = rig.part.decide
+
+        async def counted(change: Callable[[Ring], Any]) -> Any:
+            decided.append(1)
+            return await decide(change)
+
+        rig.part.decide = counted  # type: ignore[method-assign]
+        rig.ring.add("w", "worker", KEYS[4])
+        for number in range(PER_ADDRESS):
+            one = rig.ring.get("w").public if number % 2 else token  # with a token, and with a key of the ring
+            answer = await rig.joins(one, KEYS[5] if number % 2 else "x" * 40)
+            assert isinstance(answer, Refusal)
+            assert answer.code == "not_allowed"
+        looked = len(decided)
+        assert looked == PER_ADDRESS / 2
+        for one, public in ((token, KEYS[0]), (KEYS[4], KEYS[5])):
+            limited = await rig.joins(one, public)
+            assert isinstance(limited, Refusal)
+            assert limited.code == "busy", "it may come again, and nobody learns more"
+        assert (len(decided), rig.machine.counters.values["join_limited"]) == (looked, 2)
+        assert len(rig.told("key_refused")) == PER_ADDRESS
+
+    run(tmp_path, body)
+
+
 def test_a_joiner_may_say_nothing_but_join(tmp_path: Path) -> None:
     async def body(rig: Rig) -> None:
         token = rig.token()
@@ -273,8 +316,8 @@ def test_a_stranger_waits_in_the_file_until_it_is_accepted(tmp_path: Path, monke
         (row,) = await rig.call("keys.pending")
         assert (row["fingerprint"], row["tries"]) == (mark, 2)
         with pytest.raises(NoSuchKey):
-            await rig.call("keys.accept", name="w1", fingerprint=mark[:-1])
-        accepted = await rig.call("keys.accept", name="w1", fingerprint=mark)
+            await rig.call("keys.accept", context(), name="w1", fingerprint=mark[:-1])
+        accepted = await rig.call("keys.accept", context(), name="w1", fingerprint=mark)
         assert (accepted["name"], accepted["role"], accepted["public"]) == ("w1", "worker", KEYS[0])
         assert rig.admitted.identify(KEYS[0]) is not None, "it holds when the function answers"
         assert await rig.call("keys.pending") == []
@@ -305,8 +348,8 @@ def test_each_reason_has_its_own_words(tmp_path: Path) -> None:
 # -- functions ----------------------------------------------------------------------------------------------------------
 
 
-def context(job: str = "") -> Context:
-    found = Context(caller="admin", role="admin", node="master", request_id="1.1", deadline_s=1.0, clock=lambda: 0.0)
+def context(job: str = "", caller: str = "admin") -> Context:
+    found = Context(caller=caller, role="admin", node="master", request_id="1.1", deadline_s=1.0, clock=lambda: 0.0)
     found.job = job
     return found
 
@@ -339,6 +382,39 @@ def test_a_job_gets_no_token_and_an_administrators_token_needs_force(tmp_path: P
             await rig.call("token.create", context(), role="admin")
         assert (await rig.call("token.create", context(), role="admin", force=True))["role"] == "admin"
         assert len(rig.ring.tokens) == 1
+
+    run(tmp_path, body)
+
+
+ROLES = """
+[roles.operator]
+base = "admin"
+functions = ["token.*", "keys.*"]
+[roles.reader]
+"""
+
+
+def test_a_part_of_an_administrator_lets_nobody_in_who_may_do_more(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "home" / "zcluster.toml").write_text(f'[cluster]\nname = "prod"\n{ROLES}')
+
+    async def body(rig: Rig) -> None:
+        Ring(rig.ring.path).add("op", "operator", KEYS[0])
+        rig.look()
+        rig.part.denied(KEYS[1], "10.0.0.7")
+        op = context(caller="op")
+        mark = fingerprint(KEYS[1])
+        for role in ("admin", "master"):
+            with pytest.raises(NotAllowed, match=f"of role operator lets nobody in as {role}"):
+                await rig.call("token.create", op, role=role, force=True)
+            with pytest.raises(NotAllowed):
+                await rig.call("keys.accept", op, name="x", fingerprint=mark, role=role)
+        for role in ("worker", "client", "reader", "operator"):
+            assert (await rig.call("token.create", op, role=role, force=True))["role"] == role
+        for caller in (op, context()):
+            with pytest.raises(InvalidKey, match="there is no role 'wroker'"):
+                await rig.call("token.create", caller, role="wroker")
+        assert (await rig.call("keys.accept", context(), name="x", fingerprint=mark, role="admin"))["role"] == "admin"
 
     run(tmp_path, body)
 

@@ -67,6 +67,19 @@ def test_one_address_pushes_out_its_own_tries() -> None:
     assert "k0" not in known
 
 
+def test_the_addresses_of_one_machine_are_one() -> None:
+    strangers = Strangers()
+    strangers.tried("honest", "10.0.0.1", 0.0)
+    for number in range(MAX_STRANGERS):
+        strangers.tried(f"k{number}", f"2001:db8::{number:x}", 1.0, "2001:db8:0:0")
+    assert len(strangers) == MAX_STRANGERS_OF_ADDRESS + 1
+    assert strangers.all[0].public == "honest"
+    assert strangers.all[-1].address == f"2001:db8::{MAX_STRANGERS - 1:x}"
+    for each in strangers.all:
+        strangers.forget(each.public)
+    assert strangers.tried("k0", "2001:db8::1", 2.0, "2001:db8:0:0")
+
+
 def test_many_addresses_push_out_the_one_that_has_been_quiet_for_longest() -> None:
     strangers = Strangers()
     for number in range(MAX_STRANGERS):

@@ -47,3 +47,17 @@ def test_the_addresses_remembered_are_bounded(others: int, forgotten: bool, monk
     for number in range(3 + others):
         tries.allow(f"b{number}", 0.0)
     assert tries.allow("a", 0.0) is forgotten
+
+
+def test_what_would_be_allowed_is_told_and_nothing_is_taken() -> None:
+    tries = Tries(0.0)
+    for _ in range(module.PER_ADDRESS):
+        assert tries.would("a", 0.0)
+        assert tries.would("a", 0.0)
+        assert tries.allow("a", 0.0)
+    assert not tries.would("a", 0.0)
+    assert tries.would("b", 0.0)
+    assert tries.would("a", 1.0)
+    for number in range(module.IN_ALL):
+        tries.allow(f"c{number}", 0.0)
+    assert not tries.would("d", 0.0), "in all"

@@ -5,7 +5,8 @@ Rules kept here:
 - all JOINs that wait are decided in one change of the ring; a JOINED says only what is on disk;
 - why one was refused is told here, in the log and an event; the one who asked hears "refused";
 - an admitted key may ask what it is called: so an answer that was lost costs nothing;
-- what waits is bounded: JOINs and strangers; the file of strangers is written at most once in WRITE_S;
+- what waits is bounded: JOINs, one of a connection, and strangers; the file of strangers is written at most once in WRITE_S;
+- from where too many JOINs were refused, the next are answered without a look at the ring; so are all when it was too many in all;
 - events of tokens come from what changed in the ring, whoever changed it.
 """
 
@@ -22,12 +23,14 @@ from zcluster.config import Loaded, advertised
 from zcluster.core.joining import Strangers
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity, Route
+from zcluster.core.tries import Tries
 from zcluster.dapi.function import Function
 from zcluster.errors import Busy, ConfigError, InvalidKey, NotAllowed, ZClusterError
 from zcluster.keys import DOOR_ROLES, JOINER, MAX_ENTRIES, Content, Entry, Ring, Token, fingerprint, known_workers
 from zcluster.keys.pending import write_pending
 from zcluster.keys.rights import of_configuration
 from zcluster.keys.tokens import join, refusal
+from zcluster.net.connections import group
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 from zcluster.process.failpoints import failpoint
@@ -53,6 +56,7 @@ class Asked:
     route: Route
     identity: Identity
     message: Join
+    at_s: float
 
 
 class Admission:
@@ -71,7 +75,8 @@ class Admission:
         self._writer = Ring(ring.path)
         """Of the thread that decides; the loop's is read by the loop alone."""
         self._deciding = asyncio.Lock()
-        self._waiting: list[Asked] = []
+        self._waiting: dict[Route, Asked] = {}
+        self._refusals = Tries(0.0)
         self._asked = asyncio.Event()
         self.strangers = Strangers()
         self._strangers_are_new = asyncio.Event()
@@ -140,7 +145,7 @@ class Admission:
             reason = "revoked" if self._ring.is_revoked(public) else "rejected"
             self._desk.note(Event("key_refused", {"id": short, "reason": reason, "address": address}, "warning"))
             return f"the key {short} is {reason}"
-        if self.strangers.tried(public, address, self._desk.wall_s()):
+        if self.strangers.tried(public, address, self._desk.wall_s(), group(address)):
             self._desk.note(Event("key_pending", {"fingerprint": short, "address": address}))
         self._strangers_are_new.set()
         return f"unknown key {short}"
@@ -169,23 +174,26 @@ class Admission:
         """A connection begins with JOIN."""
         if not isinstance(message, Join) or not isinstance(route, bytes):
             self._answer(route, Bye(code="no_session", message="say HELLO first"))
+        elif not self._refusals.would(group(self._address_of(route)), now):
+            self._machine.counters.add("join_limited")
+            self._answer(route, Refusal(code=Busy.code, about=Join.kind, message="too many were refused", hint="try again later"))
         elif identity.role != JOINER:
             entry = self._ring.by_id(identity.key)
             mine = entry is not None and message.public in entry.publics
-            asked = Asked(route, identity, message)
+            asked = Asked(route, identity, message, now)
             self._answer(route, self._joined(entry) if entry is not None and mine else self._refusal(asked, "not its own key"))
-        elif len(self._waiting) >= MAX_WAITING:
+        elif len(self._waiting) >= MAX_WAITING or route in self._waiting:
             self._machine.counters.add("join_busy")
             self._answer(route, Refusal(code=Busy.code, about=Join.kind, message="many others join now", hint="try again"))
         else:
-            self._waiting.append(Asked(route, identity, message))
+            self._waiting[route] = Asked(route, identity, message, now)
             self._asked.set()
 
     async def _run(self) -> None:
         while True:
             await self._asked.wait()
             self._asked.clear()
-            batch, self._waiting = self._waiting, []
+            batch, self._waiting = list(self._waiting.values()), {}
             await self._decide_on(batch)
 
     async def _decide_on(self, batch: list[Asked]) -> None:
@@ -230,6 +238,7 @@ class Admission:
     def _refusal(self, asked: Asked, reason: str) -> Refusal:
         about = {"id": asked.identity.name, "wish": asked.message.name, "address": self._address_of(asked.route)}
         fields = {**about, "reason": reason}
+        self._refusals.allow(group(about["address"]), asked.at_s)
         self._desk.note(Event("key_refused", fields, "warning"))
         return Refusal(code=NotAllowed.code, about=Join.kind, message=REFUSED)
 

@@ -3,7 +3,8 @@
 Rules kept here:
 - each change is made in the ring's file, in a thread, and holds when the function answers;
 - a secret is given once, by ``token.create``, and never to a job: its outcome would be kept;
-- a token belongs to the key that made it, and ends with it.
+- a token belongs to the key that made it, and ends with it;
+- who is a part of an administrator by the configuration lets nobody in who may do more.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from zcluster.config import Home
 from zcluster.core.joining import Stranger
 from zcluster.dapi.context import Context
 from zcluster.dapi.function import Function, function
-from zcluster.errors import UsageError
+from zcluster.errors import InvalidKey, NotAllowed, UsageError
 from zcluster.keys import KeyFile, Ring, own_key
 from zcluster.keys.pending import accept, find, reject, waiting
+from zcluster.keys.rights import ROLES, of_configuration
 from zcluster.keys.ringfile import MAX_TOKEN_USES
 from zcluster.keys.rows import key_row, pending_row, revoked_row, token_row
 from zcluster.keys.tokens import TokenText, addresses_of, create_token, revoke_token
@@ -53,6 +55,19 @@ class KeyFunctions:
         self.addresses: tuple[str, ...] = ()
         """Where the master is reached."""
 
+    def _bases(self) -> dict[str, str]:
+        """The roles of the configuration, and what each is a part of."""
+        return {each.name: each.base for each in self._desk.loaded().settings.roles.role}
+
+    def _check_gives(self, context: Context, role: str) -> None:
+        """Raises InvalidKey when there is no such role, NotAllowed when its keys may do more than the caller."""
+        bases = self._bases()
+        if role not in (*ROLES, *bases):
+            raise InvalidKey(f"there is no role {role!r}", hint=f"the roles are {', '.join((*ROLES, *bases))}")
+        mine = self._ring.get(context.caller).role
+        if of_configuration(mine) and role != mine and bases.get(role, role) in ("admin", "master"):
+            raise NotAllowed(f"a key of role {mine} lets nobody in as {role}", hint="ask an administrator of role admin")
+
     def functions(self) -> dict[str, Function]:
         """All of them."""
         made = [*self._looking(), *self._by_hand(), *self._tokens()]
@@ -83,8 +98,9 @@ class KeyFunctions:
         home = self._desk.home
 
         @function("keys.accept", role="admin")
-        async def accept_(name: KeyName, fingerprint: Fingerprint, role: RoleName = "worker") -> Row:
+        async def accept_(name: KeyName, fingerprint: Fingerprint, context: Context, role: RoleName = "worker") -> Row:
             """Admit the key of this fingerprint, which has tried to connect: its row."""
+            self._check_gives(context, role)
             stranger = find(waiting(self._strangers(), self._ring), fingerprint)
             return key_row(await self._decide(lambda ring: accept(ring, stranger.public, name, role)))
 
@@ -114,8 +130,8 @@ class KeyFunctions:
             told this once. A token for administrators needs ``force``."""
             if context.job:
                 raise UsageError("a token is a secret, which no job's outcome may hold", hint="call it without the queue")
-            caller = self._ring.get(context.caller)
-            bases = {each.name: each.base for each in self._desk.loaded().settings.roles.role}
+            self._check_gives(context, role)
+            caller, bases = self._ring.get(context.caller), self._bases()
 
             def make(ring: Ring) -> Row:
                 master = KeyFile.read(home.master_key)

@@ -91,8 +91,8 @@ def worker(
 
 
 def worker_key(loaded: Loaded, offer: Offer) -> OwnKey:
-    """The key, and its file, of a worker, which has joined: with the token on ``offer``, or when somebody accepts it, where it has
-    not yet. Where it has, no token is looked at: it may be gone from its file, or be a used-up one.
+    """The key, and its file, of a worker, which has joined: with the token on ``offer``, or when somebody accepts it, where it
+    has not yet. Where it has, no token is looked at: it may be gone from its file, or be a used-up one.
 
     Raises:
         InvalidKey: there is no key file that it could be, or it is another node's. NotAllowed: it is no worker's, or the token is
@@ -104,10 +104,8 @@ def worker_key(loaded: Loaded, offer: Offer) -> OwnKey:
     from zcluster.workers.joining import Joining, joined
 
     home, wanted, given = Home.of(loaded.home), loaded.settings.node.name, loaded.settings.worker.key
-    if given:
-        path = Path(given)
-    else:
-        path = joining_key_path(home, wanted) if offer.there else worker_key_path(home, wanted)
+    find = joining_key_path if offer.there else worker_key_path
+    path = Path(given) if given else find(home, wanted)
     key_file = KeyFile.read(path) if path.exists() or not offer.there else None
     if key_file is not None and not key_file.joining:
         if wanted and wanted != key_file.name and given:

@@ -65,7 +65,8 @@ class Strangers:
 
     def __init__(self) -> None:
         self._by_public: dict[str, Stranger] = {}
-        self._by_address: dict[str, dict[str, None]] = {}
+        self._group_of: dict[str, str] = {}
+        self._by_group: dict[str, dict[str, None]] = {}
 
     def __len__(self) -> int:
         return len(self._by_public)
@@ -75,28 +76,29 @@ class Strangers:
         """Those that are remembered, the last one to try last."""
         return list(self._by_public.values())
 
-    def tried(self, public: str, address: str, now_s: float) -> bool:
-        """``public`` tried to connect from ``address``; returns whether it is news."""
-        known = self._by_public.get(public)
+    def tried(self, public: str, address: str, now_s: float, group: str = "") -> bool:
+        """``public`` tried to connect from ``address``, one of ``group``, which are one machine's; returns whether it is news."""
+        known, group = self._by_public.get(public), group or address
         self.forget(public)
-        mine = self._by_address.setdefault(address, {})
+        mine = self._by_group.get(group, {})
         if len(mine) >= MAX_STRANGERS_OF_ADDRESS:
             self.forget(next(iter(mine)))
         elif len(self._by_public) >= MAX_STRANGERS:
             self.forget(next(iter(self._by_public)))
         first = Stranger(public, address, now_s, now_s, 1)
         self._by_public[public] = first if known is None else replace(known, address=address, last_s=now_s, tries=known.tries + 1)
-        self._by_address.setdefault(address, {})[public] = None
+        self._group_of[public] = group
+        self._by_group.setdefault(group, {})[public] = None
         return known is None
 
     def forget(self, public: str) -> None:
         """It was accepted or rejected; nothing when it is not there."""
-        gone = self._by_public.pop(public, None)
-        if gone is not None:
-            mine = self._by_address[gone.address]
+        if self._by_public.pop(public, None) is not None:
+            group = self._group_of.pop(public)
+            mine = self._by_group[group]
             del mine[public]
             if not mine:
-                del self._by_address[gone.address]
+                del self._by_group[group]
 
 
 @dataclass(frozen=True)

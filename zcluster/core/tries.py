@@ -27,11 +27,15 @@ class Bucket:
         self.most, self.per_s = most, per_s
         self._left, self._at_s = float(most), now
 
-    def take(self, now: float) -> bool:
-        """Take one token; false: there is none."""
+    def any(self, now: float) -> bool:
+        """Whether there is a token to take."""
         self._left = min(float(self.most), self._left + max(0.0, now - self._at_s) * self.per_s)
         self._at_s = now
-        if self._left < 1.0:
+        return self._left >= 1.0
+
+    def take(self, now: float) -> bool:
+        """Take one token; false: there is none."""
+        if not self.any(now):
             return False
         self._left -= 1.0
         return True
@@ -53,3 +57,8 @@ class Tries:
             mine = Bucket(PER_ADDRESS, PER_ADDRESS_PER_S, now)
         self._of_address[address] = mine
         return mine.take(now) and self._all.take(now)
+
+    def would(self, address: str, now: float) -> bool:
+        """Whether :meth:`allow` would say yes; nothing is taken."""
+        mine = self._of_address.get(address)
+        return self._all.any(now) and (mine is None or mine.any(now))

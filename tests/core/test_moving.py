@@ -319,6 +319,30 @@ def test_a_second_connection_with_a_session_of_its_own_is_refused() -> None:
     assert isinstance(bye, Bye)
 
 
+def test_two_sessions_of_a_key_do_not_move_to_one_connection() -> None:
+    run = Run()
+    greet(run, "other", msgspec.structs.replace(HELLO, instance="other"))
+    beside = run.master.roster.peers["other"]
+    greet(run, SECOND, moves(run))
+    [bye] = greet(run, SECOND, msgspec.structs.replace(HELLO, instance="other", moves=beside.no))
+    assert isinstance(bye, Bye)
+    run.master.receive("other", OWNER, MOVED, b"", 0, run.now)
+    run.master.receive(FIRST, OWNER, MOVED, b"", 0, run.now)
+    run.master.disconnected(SECOND, run.now)
+    assert run.master.roster.sessions(OWNER.key) == [], "no session is left behind that nobody can end"
+
+
+def test_a_connection_that_begins_a_session_of_its_own_is_none_to_move_to() -> None:
+    run = Run()
+    greet(run, SECOND, moves(run))
+    greet(run, SECOND, msgspec.structs.replace(HELLO, instance="other"))
+    beside = run.master.roster.peers[SECOND]
+    run.master.receive(FIRST, OWNER, MOVED, b"", 0, run.now)
+    assert run.master.roster.sessions(OWNER.key) == [beside]
+    run.master.disconnected(SECOND, run.now)
+    assert run.master.roster.sessions(OWNER.key) == []
+
+
 def test_nothing_is_taken_on_the_second_connection_before() -> None:
     run = Run()
     greet(run, SECOND, moves(run))

@@ -49,6 +49,7 @@ class Greeting:
                 master.say(same, self._welcome(same))
                 return
             peer = master.roster.join(route, identity, hello, kinds, now)
+            master.moves.disconnected(route)
         except ZClusterError as error:
             master.counters.add(f"hello_{error.code}")
             master.note(Event("hello_refused", {"name": identity.name, "code": error.code, "reason": error.message}, "warning"))

@@ -34,7 +34,7 @@ def is_moved(bye: Bye) -> bool:
 class Moves:
     """The master's end: the sessions of ``roster`` that are moving.
 
-    One of a peer at a time: a newer greeting takes the place of the older.
+    One of a peer at a time: a newer greeting takes the place of the older. One connection is for one of them.
     """
 
     def __init__(self, roster: Roster) -> None:
@@ -57,14 +57,14 @@ class Moves:
             return peer  # it has moved here already, and asks again
         if isinstance(route, Via) or isinstance(peer.route, Via):
             raise NotAllowed("a session that is carried does not move", hint="connect to the master itself")
-        if route in self._roster.peers or peer in self._last_word:
+        if route in self._roster.peers or self._peers.get(route, peer) is not peer or peer in self._last_word:
             raise NotAllowed("one of the connections is being left already", hint="say HELLO without `moves`")
         self.ended(peer)
         self._to[peer], self._peers[route] = route, peer
         return peer
 
     def disconnected(self, route: Route) -> None:
-        """The connection ``route`` is gone: if it was one to move to, nothing has happened."""
+        """The connection ``route`` is gone, or begins a session of its own: if it was one to move to, nothing has happened."""
         peer = self._peers.get(route)
         if peer is not None:
             self.ended(peer)

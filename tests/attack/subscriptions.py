@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import zmq
@@ -22,32 +24,44 @@ TOPIC_BYTES = 340
 HUGE_BYTES = 10 * MIB
 PART = 100
 CUT_S = 20.0
+TRIES = 20
 
 
 @dataclass(frozen=True)
 class Scale:
     subscriptions: int
     connections: int
+    keys: int
+    """Of how many admitted keys: one has few connections."""
 
 
-SMALL, FULL = Scale(2_000, 8), Scale(100_000, 400)
+SMALL, FULL = Scale(2_000, 8, 2), Scale(100_000, 400, 25)
 
 
-def subscribe_on_one(link: Link, key: str, count: int, topic_bytes: int) -> int:
+def subscribe_on_one(link: Link, keys: list[str], count: int, topic_bytes: int) -> int:
     """``count`` topics on one connection after the other, as fast as they go; returns on how many it was cut."""
-    cut, left = 0, count
+    cut, left, files = 0, count, cycle([KeyFile.read(Path(key)) for key in keys])
     while left > 0:
-        peer = Curve(KeyFile.read(Path(key)), "SUB", address=KeyFile.read(Path(key)).publish[0])
-        try:
+        file = next(files)
+        peer = Curve(file, "SUB", address=file.publish[0])
+        with contextlib.closing(peer), contextlib.suppress(ConnectionError):
             peer.connect()
-            while left > 0:
-                peer.socket.sendall(b"".join(peer.message(topic(topic_bytes)) for _ in range(PART)))
-                left -= PART
-        except ConnectionError:
-            cut += 1
-        finally:
-            peer.close()
+            with counted(ConnectionError) as ended:
+                while left > 0:
+                    peer.socket.sendall(b"".join(peer.message(topic(topic_bytes)) for _ in range(PART)))
+                    left -= PART
+            cut += ended()
     return cut
+
+
+@contextlib.contextmanager
+def counted(kind: type[Exception]) -> Iterator[Callable[[], int]]:
+    """Ends with what is raised of ``kind``; what is given tells whether it was."""
+    raised = 0
+    try:
+        yield lambda: raised
+    except kind:
+        raised = 1
 
 
 def topic(topic_bytes: int) -> bytes:
@@ -55,13 +69,12 @@ def topic(topic_bytes: int) -> bytes:
     return b"\x01" + secrets.token_bytes(topic_bytes)
 
 
-def subscribe_on_many(link: Link, key: str, connections: int, each: int) -> int:
+def subscribe_on_many(link: Link, keys: list[str], connections: int, each: int) -> int:
     """``each`` topics on every connection, all of them held; returns how many topics there were."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, connections + 10)
-    file = KeyFile.read(Path(key))
     sockets = []
-    for _ in range(connections):
+    for _, file in zip(range(connections), cycle([KeyFile.read(Path(key)) for key in keys]), strict=False):
         socket = dress(context.socket(zmq.SUB), file)
         for _ in range(each):
             socket.setsockopt(zmq.SUBSCRIBE, secrets.token_bytes(TOPIC_BYTES))
@@ -79,15 +92,15 @@ def subscribe_on_many(link: Link, key: str, connections: int, each: int) -> int:
 def one_huge(link: Link, key: str) -> float:
     """A topic of 10 MiB; returns after how many seconds it was cut."""
     file = KeyFile.read(Path(key))
-    peer = Curve(file, "SUB", address=file.publish[0]).connect()
+    for _ in range(TRIES):
+        peer = Curve(file, "SUB", address=file.publish[0])
+        with contextlib.suppress(ConnectionError):
+            peer.connect()
+            break
     began_s = time.monotonic()
-    try:
+    with contextlib.closing(peer), contextlib.suppress(ConnectionError):
         peer.socket.sendall(peer.message(b"\x01" + bytes(HUGE_BYTES)))
         assert peer.ended(CUT_S), "a topic of 10 MiB was taken"
-    except ConnectionError:
-        return time.monotonic() - began_s
-    finally:
-        peer.close()
     return time.monotonic() - began_s
 
 
@@ -95,15 +108,16 @@ def run(shared: Shared | None) -> Sequence[Figure]:
     scale = SMALL if shared else FULL
     with ground_of(shared) as ground:
         honest = ground.honest()
-        key, grown = ground.key("subscriber", "worker"), {}
+        keys = [ground.key(f"subscriber-{number}", "worker") for number in range(scale.keys)]
+        key, grown = ground.key("huge-subscriber", "worker"), {}
         with honest.measuring() as during:
             for size in (10, TOPIC_BYTES):
                 with ground.watch() as watch:
-                    cut = ground.attacker(subscribe_on_one, key, scale.subscriptions, size).hear(600.0)
+                    cut = ground.attacker(subscribe_on_one, keys, scale.subscriptions, size).hear(600.0)
                 grown[f"{scale.subscriptions:,} topics of {size} B on one connection after the other"] = watch.grown_bytes
             each = scale.subscriptions // scale.connections
             with ground.watch() as watch:
-                crowd = ground.attacker(subscribe_on_many, key, scale.connections, each)
+                crowd = ground.attacker(subscribe_on_many, keys, scale.connections, each)
                 crowd.hear()
                 time.sleep(2.0)
                 crowd.tell("end")

@@ -173,6 +173,24 @@ def test_one_connection_too_many_of_a_key_ends(monkeypatch: pytest.MonkeyPatch) 
     run(test)
 
 
+def test_few_connections_of_a_key_are_let_in_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NEW_PER_KEY", 2)
+    guard, out = Mock(), {"out"}
+    guard.connections.of_key.side_effect = lambda public: module.MAX_CONNECTIONS_PER_KEY if public == "full" else 0
+    subscribers = Subscribers(Mock(), guard, lambda public: public not in out)
+    assert [subscribers.let_in("one", now) for now in (1.0, 2.0, 2.5)] == [True, True, False]
+    assert subscribers.let_in("another", 2.5)
+    assert not subscribers.let_in("full", 2.5)
+    assert not subscribers.let_in("out", 2.5)
+    assert not subscribers.let_in("one", 1.0 + module.NEW_S - 0.001)
+    assert subscribers.let_in("one", 1.0 + module.NEW_S)
+    assert not subscribers.let_in("one", 2.0 + module.NEW_S - 0.001)
+    out.add("one")
+    subscribers.keys_changed(newcomers=False)
+    out.discard("one")
+    assert subscribers.let_in("one", 2.0 + module.NEW_S - 0.001), "nothing of the key before is kept"
+
+
 @pytest.mark.parametrize(("more", "ended"), [(0, False), (1, True)])
 def test_too_many_subscriptions_end_the_connection(more: int, ended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 5)

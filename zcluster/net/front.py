@@ -98,7 +98,8 @@ class Front:
         """How many were read."""
         self._expected = Expected()
         # ZAP answers before anything listens: a connection in between would otherwise be refused without need.
-        self._zap = Zap(loop, context, owner.front_admits, turned_away, logger, subscribes, self._let_in)
+        checks = self._subscribes if subscribes else None
+        self._zap = Zap(loop, context, owner.front_admits, turned_away, logger, checks, self._let_in)
         pair = (keys.secret.encode(), keys.public.encode())
         self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -237,6 +238,9 @@ class Front:
 
     def _let_in(self, public: str) -> None:
         self._expected.admitted(public, self._loop.time())
+
+    def _subscribes(self, public: str) -> bool:
+        return self._subscribers is not None and self._subscribers.let_in(public, self._loop.time())
 
     def _dry(self) -> bool:
         return not self._router_reader.look_again()

@@ -2,15 +2,16 @@
 
 Rules kept here:
 - a connection whose key may not subscribe (any more) is cut: at once when the ring changes, or when it subscribes;
-- a connection that subscribes too often, or to too much, is cut, and so is one too many of a key: subscriptions are memory,
-  tens of bytes for each byte of a topic;
-- before we are asked libzmq enters a subscription into its tree, and goes on while there are more. So a connection's pipe is
-  short: we come to see the first before the hundredth is there;
+- a connection that subscribes too often, or to too much, is cut: subscriptions are memory, 36 bytes for each byte of a topic;
+- before we are asked libzmq enters a subscription into its tree, and goes on while there are more, of whatever connection. So a
+  connection's pipe is short, and a key has few connections, and few new ones at a time: we come to see the first subscription
+  before the hundredth is there. A hundred connections that never pause would keep libzmq, and the loop with it, for as long;
 - whatever a subscriber says is read, counted and dropped.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import zmq
@@ -25,7 +26,10 @@ MAX_SUBSCRIPTIONS = 64
 """What one connection may say in its life: subscriptions, those given up again counted too."""
 MAX_TOPICS_BYTES = 1024
 """How long its topics may be, all together; those of this version are shorter than 16 bytes each."""
-MAX_CONNECTIONS_PER_KEY = 256
+MAX_CONNECTIONS_PER_KEY = 32
+MAX_NEW_PER_KEY = 16
+NEW_S = 5.0
+"""How many connections of a key may be let in in that time."""
 PIPE_MESSAGES = 2
 """High-water mark of what a subscriber says."""
 UNSUBSCRIBES = b"\0"
@@ -43,6 +47,8 @@ class Subscribers:
     def __init__(self, publisher: Socket, guard: Guard, may_subscribe: Callable[[str], bool]) -> None:
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscription, not only of new topics
         self._publisher, self._guard, self._may_subscribe = publisher, guard, may_subscribe
+        self._let_in: dict[str, deque[float]] = {}
+        """When connections of a key were let in lately."""
 
     def turn(self) -> bool:
         """Read a bounded number of what subscribers say; true when there may be more."""
@@ -54,9 +60,20 @@ class Subscribers:
             self._heard(frame)
         return True
 
+    def let_in(self, public: str, now: float) -> bool:
+        """Whether one more connection of the key ``public``, which asks now, is let in."""
+        if not self._may_subscribe(public) or self._guard.connections.of_key(public) >= MAX_CONNECTIONS_PER_KEY:
+            return False
+        lately = self._let_in.setdefault(public, deque(maxlen=MAX_NEW_PER_KEY))
+        if len(lately) == MAX_NEW_PER_KEY and now - lately[0] < NEW_S:
+            return False
+        lately.append(now)
+        return True
+
     def keys_changed(self, newcomers: bool) -> None:
         """The ring changed: connections of keys that may not subscribe end now, and ``newcomers`` where they may be such ones."""
         self._guard.cut(self._guard.out(self._may_subscribe, newcomers), REVOKED)
+        self._let_in = {public: lately for public, lately in self._let_in.items() if self._may_subscribe(public)}
 
     def _heard(self, frame: zmq.Frame) -> None:
         try:

@@ -425,14 +425,18 @@ def test_a_key_is_revoked_with_its_tokens_and_the_homes_own_only_by_force(tmp_pa
         rig.ring.add("w1", "worker", KEYS[0])
         rig.look()
         assert {row["name"] for row in await rig.call("keys.ls")} == {"admin", "master", "w1"}
-        gone = await rig.call("keys.revoke", name="w1")
+        gone = await rig.call("keys.revoke", context(caller="other"), name="w1")
         assert (gone["name"], gone["public"], gone["tokens_revoked"]) == ("w1", KEYS[0], 1)
         assert rig.admitted.identify(KEYS[0]) is None
         for name in ("admin", "master"):
             with pytest.raises(UsageError, match="own home"):
-                await rig.call("keys.revoke", name=name)
+                await rig.call("keys.revoke", context(caller="other"), name=name)
         with pytest.raises(NoSuchKey):
-            await rig.call("keys.revoke", name="w1")
+            await rig.call("keys.revoke", context(caller="other"), name="w1")
+        Ring(rig.ring.path).add("boss", "admin", KEYS[1])
+        with pytest.raises(UsageError, match="the key that asks"):
+            await rig.call("keys.revoke", context(caller="boss"), name="boss")
+        assert (await rig.call("keys.revoke", context(caller="boss"), name="boss", force=True))["name"] == "boss"
 
     run(tmp_path, body)
 

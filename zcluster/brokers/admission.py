@@ -6,7 +6,7 @@ Rules kept here:
 - why one was refused is told here, in the log and an event; the one who asked hears "refused";
 - an admitted key may ask what it is called: so an answer that was lost costs nothing;
 - what waits is bounded: JOINs, one of a connection, and strangers; the file of strangers is written at most once in WRITE_S;
-- from where too many JOINs were refused, the next are answered without a look at the ring; so are all when it was too many in all;
+- from where too many JOINs were refused, the next are answered without a look at the ring; so are all when it was too many;
 - events of tokens come from what changed in the ring, whoever changed it.
 """
 

@@ -112,9 +112,11 @@ class KeyFunctions:
             return pending_row(stranger)
 
         @function("keys.revoke", role="admin")
-        async def revoke(name: KeyName, force: bool = False) -> Row:
+        async def revoke(name: KeyName, context: Context, force: bool = False) -> Row:
             """Admit the key of this name no longer; its connections are cut, its tokens are worth nothing. The keys of the
-            master's own home need ``force``."""
+            master's own home need ``force``, and so does the one that asks: it is cut before it hears the answer."""
+            if name == context.caller and not force:
+                raise UsageError(f"{name!r} is the key that asks", hint="force revokes it; there will be no answer")
             return await self._decide(lambda ring: _revoke(ring, home, name, force))
 
         return [accept_, reject_, revoke]

@@ -65,7 +65,7 @@ class AsyncKeys:
         """Admit the key of this name no longer: {"name", "role", "revoked_at", "public", "tokens_revoked"}. Raises NoSuchKey.
 
         Args:
-            force: also when it is a key of the master's own home.
+            force: also when it is a key of the master's own home, or the own one: then no answer comes.
         """
         row: Row = await self._call("keys.revoke", {"name": checked_text("name", name), "force": _flag("force", force)}, timeout)
         return row

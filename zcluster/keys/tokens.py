@@ -118,7 +118,7 @@ def create_token(
     """
     _check_wanted(role, name, ttl_s, uses)
     if (bases or {}).get(role, role) == "admin" and not force:
-        raise InvalidKey("a token for an administrator lets its holder do everything", hint="force makes it all the same")
+        raise InvalidKey("a token for an administrator lets its holder do everything", hint="--force makes it all the same")
     pair, now_s = generate(), time.time()
     token = Token(secrets.token_hex(TOKEN_ID_CHARS // 2), pair.public, role, name, uses, iso(now_s), iso(now_s + ttl_s), creator)
 

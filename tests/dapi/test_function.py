@@ -208,6 +208,16 @@ def test_invalid_arguments_and_function_failed_stay_as_the_function_raised_them(
         assert caught.value is error
 
 
+def test_an_error_of_a_function_of_zcluster_itself_is_the_clusters_own() -> None:
+    def refuse(key: zcluster.Secret) -> None:
+        raise NotAllowed(f"not you, {key.reveal()}")
+
+    made = Function(function("refuse")(refuse), own_errors=True)
+    with pytest.raises(NotAllowed) as caught:
+        made.run(b'{"key": "hunter2"}')
+    assert (caught.value.message, caught.value.hint) == ("not you, ***", "")
+
+
 def test_an_exception_whose_text_cannot_be_read_is_told_all_the_same() -> None:
     class Nasty(Exception):
         def __str__(self) -> str:

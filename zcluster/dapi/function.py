@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 from zcluster.dapi.arguments import Arguments, check_signature, schema_of
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
-from zcluster.dapi.outcome import encode, failure
+from zcluster.dapi.outcome import encode, failure, failure_of_ours
 from zcluster.errors import ConfigError
 
 Pool = Literal["thread", "process", "inline"]
@@ -145,7 +145,7 @@ class Function:
         secrets: ``secrets(body)`` gives the text of each Secret of a call, to be hidden in what it says when it fails.
         decode: ``decode(body)`` gives the checked arguments for :meth:`call`; raises InvalidArguments.
         run: ``run(body, context=None)`` runs a plain function: the result as JSON, or a raised ZClusterError
-            (InvalidArguments, Retry, Reject, or FunctionFailed, whose cause is the original exception).
+            (InvalidArguments, Retry, Reject, with ``own_errors`` any; or FunctionFailed, whose cause is the original exception).
     """
 
     def __init__(self, call: Callable[..., Any], *, own_errors: bool = False) -> None:
@@ -216,13 +216,14 @@ class Function:
         target = self.target
         secrets = self.secrets
         by_position = self._arguments.by_position
+        failed = failure_of_ours if self.own_errors else failure
 
         def run(body: Body, context: Context | None = None) -> bytes:
             try:
                 values = decode(body)
                 value = target(*values) if by_position else call(values, context)
             except BaseException as error:
-                seen = failure(error, secrets(body))
+                seen = failed(error, secrets(body))
                 try:
                     if seen is error:
                         raise

@@ -48,6 +48,11 @@ def failure(error: BaseException, secrets: Sequence[str] = ()) -> ZClusterError:
     return FunctionFailed(hide(text_of(error), secrets), hint="the traceback is in the log of the node, under the request's id")
 
 
+def failure_of_ours(error: BaseException, secrets: Sequence[str] = ()) -> ZClusterError:
+    """:func:`failure` for a function that is a part of zcluster: the cluster's own errors travel as they are."""
+    return without(error, secrets) if isinstance(error, ZClusterError) else failure(error, secrets)
+
+
 def without(error: ZClusterError, secrets: Sequence[str]) -> ZClusterError:
     """``error`` itself, or what travels instead of it when it tells one of ``secrets``."""
     message, hint = hide(error.message, secrets), hide(error.hint, secrets)
@@ -167,10 +172,7 @@ class Outcomes:
     def failed(self, job: AnyJob, error: BaseException) -> bytes:
         """The body for what ``job`` raised; FunctionFailed leaves its traceback in the log."""
         secrets = job.function.secrets(job.body)
-        if job.function.own_errors and isinstance(error, ZClusterError):
-            seen = without(error, secrets)
-        else:
-            seen = failure(error, secrets)
+        seen = failure_of_ours(error, secrets) if job.function.own_errors else failure(error, secrets)
         if isinstance(seen, FunctionFailed):
             self._log(job, seen, error.__cause__ or error if isinstance(error, FunctionFailed) else error, secrets)
         return self.refused(job, seen)

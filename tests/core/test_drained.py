@@ -80,6 +80,23 @@ def test_any_is_refused_when_every_node_that_has_it_is_drained() -> None:
     assert (rig.given("w2"), rig.errors()) == (1, 0)
 
 
+def test_while_no_node_is_drained_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr("zcluster.core.admission.refuse_drained", lambda function, _: looked.append(function))
+    rig = Rig("w1")
+    rig.call("add", "any")
+    assert looked == []
+    rig.drain("w2")
+    rig.call("add", "any")
+    assert looked == [], "w2 is away"
+    rig.join("w2")
+    rig.call("add", "any")
+    assert looked == ["add"]
+    rig.drain()
+    rig.call("add", "any")
+    assert looked == ["add"]
+
+
 def test_what_runs_goes_on_and_what_waits_is_answered() -> None:
     rig = Rig("w1")
     for _ in range(20):

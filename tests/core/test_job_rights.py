@@ -64,6 +64,8 @@ def test_a_missing_right_is_said_before_what_there_is(admission: JobAdmission) -
         admission.lanes(replace(ASK, function="nowhere"), ANN)
     with pytest.raises(NoSuchFunction):
         admission.lanes(replace(ASK, function="gone"), ANN)
+    with pytest.raises(NotAllowed, match=r"^ann \(deploy\) may not call a$"):
+        admission.lanes(replace(ASK, function="a"), ANN)
 
 
 def test_the_nodes_of_a_group(admission: JobAdmission) -> None:

@@ -270,7 +270,8 @@ class Admission:
             raise Draining("the master is shutting down; it was never started", hint="try again when it is back")
         who = peer.identity
         if not any(self._may_call(who.role, needed) for needed in self._roles(group)):
-            raise NotAllowed(f"{who.name} ({who.role}) may not call {group.function}", hint="use a key with another role")
+            what = f"{who.name} ({who.grant or who.role}) may not call {group.function}"
+            raise NotAllowed(what, hint="use a key with another role")
         if (who.grant or who.also or self._rights.rules) and self._rights.narrows(who):
             self._check_rights(who, group)
         limit = self.body_bytes if group.flags & RequestFlag.LARGE else self.inline_bytes
@@ -307,9 +308,11 @@ class Admission:
             check_target(target, bool(fan_out))
             return None
         if target == ANY:
-            providers = self._dispatch.functions.providers.get(group.function)
+            functions = self._dispatch.functions
+            providers = functions.providers.get(group.function)
             if providers:
-                refuse_drained(group.function, providers.values())
+                if functions.drained:
+                    refuse_drained(group.function, providers.values())
             elif now >= self.grace_until_s:
                 raise no_such_function(group.function, "")
             return None

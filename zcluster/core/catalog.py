@@ -29,6 +29,8 @@ class Functions:
         """By function name and node name."""
         self.changes = 0
         """Grows whenever a node comes or goes."""
+        self.drained = False
+        """Whether a node may be drained: while none is, nobody looks."""
         self._roles: dict[str, Counter[str]] = {}
         self._schemas: dict[str, Counter[str]] = {}
         self._unsafe: Counter[str] = Counter()

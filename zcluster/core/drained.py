@@ -34,7 +34,8 @@ def unavailable(node: Node) -> NodeUnavailable:
         return NodeUnavailable(f"{node.name} is {REASON}: it gets no new requests", node=node.name, hint=_RESUME)
     state = "leaving" if leaving else node.state
     reason = f": {node.reason}" if node.reason else ""
-    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint="`zcluster nodes` shows the state of each node")
+    hint = "`zcluster nodes` shows the state of each node"
+    return NodeUnavailable(f"{node.name} is {state}{reason}", node=node.name, hint=hint)
 
 
 def refuse_drained(function: str, providers: Iterable[Node]) -> None:
@@ -58,6 +59,7 @@ class Drained:
         """A node has joined: who it is says whether it is drained."""
         if peer.node is not None:
             self._hold(peer.node, peer.identity.key in self.principals)
+            self._dispatch.functions.drained |= peer.node.drained
 
     def hold(self, principals: Collection[str], names: Collection[str]) -> None:
         """Drained are those with a key of ``principals``, and no others. ``names``: what these keys are called now, for the nodes
@@ -66,6 +68,7 @@ class Drained:
         for node in self._nodes.values():
             peer = node.peer
             self._hold(node, node.name in names if peer is None else peer.identity.key in self.principals)
+        self._dispatch.functions.drained = any(node.drained for node in self._nodes.values())
 
     def _hold(self, node: Node, drained: bool) -> None:
         if node.drained == drained:

@@ -125,7 +125,8 @@ class JobAdmission:
             if len(self._allowed) < MAX_KNOWN:
                 self._allowed.add(pair)
             return None
-        return NotAllowed(f"{identity.name} ({identity.role}) may not call {function}", hint="use a key with another role")
+        what = f"{identity.name} ({identity.grant or identity.role}) may not call {function}"
+        return NotAllowed(what, hint="use a key with another role")
 
     def may_run(self, job: Job, identity: Identity | None) -> NotAllowed | None:
         """Why ``job`` may not begin, with the rights that ``identity`` has now, or None."""

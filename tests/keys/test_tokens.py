@@ -14,17 +14,18 @@ import pytest
 
 from zcluster.errors import InvalidKey, NoSuchKey, NotAllowed, ZClusterError
 from zcluster.keys import Entry, KeyPair, Ring, Token, generate, public_of
-from zcluster.keys.ringfile import instant, iso
+from zcluster.keys.ringedits import holders
+from zcluster.keys.ringfile import Content, instant, iso
 from zcluster.keys.tokens import (
     CHECK_BYTES,
     MAX_TOKEN_CHARS,
     PREFIX,
+    Joins,
     TokenText,
     _check,
     addresses_of,
     create_token,
     forget_token,
-    join,
     refusal,
     revoke_token,
 )
@@ -46,7 +47,12 @@ def made(ring: Ring, **options: Any) -> tuple[Token, KeyPair]:
 
 
 def joined(ring: Ring, token: Token, public: str, wish: str = "w", now_s: float = 0.0) -> Entry:
-    return ring.change(lambda content: join(content, token.public, public, wish, now_s))
+    def edit(content: Content) -> tuple[Content, Entry]:
+        joins = Joins(content, now_s)
+        entry = joins.join(token.public, public, wish)
+        return joins.content, entry
+
+    return ring.change(edit)
 
 
 # -- the text -----------------------------------------------------------------------------------------------------------
@@ -145,6 +151,32 @@ def test_who_asks_again_gets_the_same_answer_and_costs_nothing_even_when_it_is_u
     assert ring.path.read_bytes() == before
     with pytest.raises(NotAllowed, match="used up"):
         joined(ring, token, KEYS[1])
+
+
+def test_many_are_admitted_in_one_change_and_the_ring_is_walked_once(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    anybodys, named = made(ring, uses=3)[0], made(ring, name="db")[0]
+    walks: list[int] = []
+
+    def counted(content: Content) -> dict[str, str]:
+        walks.append(1)
+        return holders(content)
+
+    monkeypatch.setattr("zcluster.keys.ringedits.holders", counted)
+    joins = Joins(ring.content, 0.0)
+    told: list[str] = []
+    for token, public in (
+        (anybodys, KEYS[0]), (anybodys, "x" * 40), (named, KEYS[1]), (named, KEYS[2]), (anybodys, KEYS[1]), (anybodys, KEYS[0]),
+        (anybodys, KEYS[2]), (anybodys, KEYS[3]), (anybodys, KEYS[4]),
+    ):  # fmt: skip
+        try:
+            told.append(joins.join(token.public, public, "w").name)
+        except ZClusterError as error:
+            told.append(error.code)
+    assert told == ["w", "invalid_key", "db", "not_allowed", "invalid_key", "w", "w-2", "w-3", "not_allowed"]
+    assert walks == [1]
+    left = joins.content.tokens
+    assert (joins.count, left[anybodys.id].uses_left, left[named.id].uses_left) == (4, 0, 0)
+    assert sorted(joins.content.entries) == ["db", "w", "w-2", "w-3"]
 
 
 def test_names_are_given_in_turn(ring: Ring) -> None:

@@ -29,7 +29,7 @@ from zcluster.errors import Busy, ConfigError, InvalidKey, NotAllowed, ZClusterE
 from zcluster.keys import DOOR_ROLES, JOINER, MAX_ENTRIES, Content, Entry, Ring, Token, fingerprint, known_workers
 from zcluster.keys.pending import write_pending
 from zcluster.keys.rights import of_configuration
-from zcluster.keys.tokens import join, refusal
+from zcluster.keys.tokens import Joins, refusal
 from zcluster.net.connections import group
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
@@ -210,16 +210,15 @@ class Admission:
     def _admit(self, content: Content, batch: list[Asked]) -> tuple[Content, list[Entry | ZClusterError]]:
         """Runs in the thread, under the ring's lock."""
         outcomes: list[Entry | ZClusterError] = []
+        joins = Joins(content, self._desk.wall_s())
         for asked in batch:
             try:
-                if len(content.entries) >= MAX_ENTRIES:
+                if joins.count >= MAX_ENTRIES:
                     raise InvalidKey(f"the ring is full: it holds {MAX_ENTRIES} keys")
-                message = asked.message
-                content, entry = join(content, asked.identity.key, message.public, message.name, self._desk.wall_s())
-                outcomes.append(entry)
+                outcomes.append(joins.join(asked.identity.key, asked.message.public, asked.message.name))
             except ZClusterError as error:
                 outcomes.append(error)
-        return content, outcomes
+        return joins.content, outcomes
 
     async def decide(self, change: Callable[[Ring], Result]) -> Result:
         """Change the ring in a thread, then have everybody know of it."""

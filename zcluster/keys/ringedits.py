@@ -22,22 +22,43 @@ def without(content: Content, name: str) -> dict[str, Entry]:
     return {each: entry for each, entry in content.entries.items() if each != name}
 
 
-def with_entries(content: Content, added: Iterable[Entry]) -> Content:
-    """``content`` with more entries; a key that was rejected before is no longer.
+class Adding:
+    """Entries added to ``content`` one by one: what they are checked against is gathered once."""
 
-    Raises:
-        InvalidKey: a name, role or public key is malformed or taken, or a public key was revoked.
-    """
-    entries = dict(content.entries)
-    taken = holders(content)
-    revoked = {each.public: each for each in content.revoked}
-    new: set[str] = set()
+    def __init__(self, content: Content) -> None:
+        self._before = content
+        self._taken = holders(content)
+        self._revoked = {each.public: each for each in content.revoked}
+        self._new: set[str] = set()
+        self.entries = dict(content.entries)
+        """Those of before, and the added ones."""
+
+    def add(self, entry: Entry) -> None:
+        """Add one.
+
+        Raises:
+            InvalidKey: a name, role or public key is malformed or taken, or a public key was revoked; nothing was added.
+        """
+        _check_new(entry, self.entries, self._taken, self._revoked)
+        self.entries[entry.name] = entry
+        self._taken.update(dict.fromkeys((entry.id, *entry.publics), f"the key {entry.name!r}"))
+        self._new.add(entry.public)
+
+    @property
+    def content(self) -> Content:
+        """What is to be there; a key that was rejected before and is added is no longer rejected."""
+        if not self._new:
+            return self._before
+        rejected = tuple(each for each in self._before.rejected if each.public not in self._new)
+        return self._before._replace(entries=self.entries, rejected=rejected)
+
+
+def with_entries(content: Content, added: Iterable[Entry]) -> Content:
+    """``content`` with more entries. Raises InvalidKey as :meth:`Adding.add`."""
+    adding = Adding(content)
     for entry in added:
-        _check_new(entry, entries, taken, revoked)
-        entries[entry.name] = entry
-        taken.update(dict.fromkeys((entry.id, *entry.publics), f"the key {entry.name!r}"))
-        new.add(entry.public)
-    return content._replace(entries=entries, rejected=tuple(each for each in content.rejected if each.public not in new))
+        adding.add(entry)
+    return adding.content
 
 
 def holders(content: Content) -> dict[str, str]:

@@ -27,7 +27,7 @@ from zcluster.errors import ConfigError, InvalidKey, NoSuchKey, NotAllowed
 from zcluster.keys.pair import KeyPair, check_public, generate, public_of
 from zcluster.keys.rights import check_role
 from zcluster.keys.ring import Ring
-from zcluster.keys.ringedits import with_entries
+from zcluster.keys.ringedits import Adding
 from zcluster.keys.ringfile import MAX_TOKEN_USES, MAX_TOKENS, TOKEN_ID_CHARS, Content, Entry, Token, instant, iso
 
 PREFIX = "zcj1-"
@@ -184,31 +184,57 @@ def refusal(token: Token, now_s: float) -> str:
     return "expired" if instant(token.expires_at) <= now_s else ""
 
 
-def join(content: Content, token_public: str, public: str, wish: str, now_s: float) -> tuple[Content, Entry]:
-    """``content`` with the key ``public`` admitted by the token of ``token_public``, and the key's entry.
+class Joins:
+    """Keys admitted by tokens, one after the other, in one change of ``content``."""
 
-    A key that came by this token already is as it was: who asks twice gets the same answer.
+    def __init__(self, content: Content, now_s: float) -> None:
+        self._before, self._now_s = content, now_s
+        self._adding = Adding(content)
+        self._tokens = dict(content.tokens)
+        self._id_of = {token.public: id_ for id_, token in content.tokens.items()}
+        self._came = {public: each for each in content.entries.values() if each.token for public in each.publics}
+        self._ids = {entry.id for entry in content.entries.values()}
+        promised = (token.name for token in content.tokens.values() if not refusal(token, now_s))
+        self._names = {*content.entries, *promised}
 
-    Raises:
-        NotAllowed: the token is over or unknown; the message is for the master's log, not for the joiner.
-        InvalidKey: the key or the name cannot be admitted; likewise.
-    """
-    token = next((each for each in content.tokens.values() if each.public == token_public), None)
-    if token is None:
-        raise NotAllowed("the token is unknown")
-    for entry in content.entries.values():
-        if public in entry.publics and entry.token == token.id:
-            return content, entry
-    reason = refusal(token, now_s)
-    if reason:
-        raise NotAllowed(f"the token is {reason}")
-    if token.creator and all(entry.id != token.creator for entry in content.entries.values()):
-        raise NotAllowed("the key that made the token is no longer admitted")
-    promised = {each.name for each in content.tokens.values() if not refusal(each, now_s)}
-    name = token.name or free_name(as_name(wish, token.role), content.entries.keys() | promised)
-    entry = Entry(name, token.role, public, iso(now_s), token=token.id)
-    used = replace(token, uses_left=token.uses_left - 1)
-    return with_entries(content._replace(tokens={**content.tokens, token.id: used}), [entry]), entry
+    def join(self, token_public: str, public: str, wish: str) -> Entry:
+        """Admit the key ``public`` by the token of ``token_public``: its entry.
+
+        A key that came by this token already is as it was: who asks twice gets the same answer.
+
+        Raises:
+            NotAllowed: the token is over or unknown; the message is for the master's log, not for the joiner.
+            InvalidKey: the key or the name cannot be admitted; likewise.
+        """
+        id_ = self._id_of.get(token_public)
+        if id_ is None:
+            raise NotAllowed("the token is unknown")
+        token, came = self._tokens[id_], self._came.get(public)
+        if came is not None and came.token == id_:
+            return came
+        reason = refusal(token, self._now_s)
+        if reason:
+            raise NotAllowed(f"the token is {reason}")
+        if token.creator and token.creator not in self._ids:
+            raise NotAllowed("the key that made the token is no longer admitted")
+        name = token.name or free_name(as_name(wish, token.role), self._names)
+        entry = Entry(name, token.role, public, iso(self._now_s), token=id_)
+        self._adding.add(entry)
+        self._tokens[id_] = replace(token, uses_left=token.uses_left - 1)
+        self._came[public] = entry
+        self._names.add(name)
+        return entry
+
+    @property
+    def count(self) -> int:
+        """How many keys are admitted."""
+        return len(self._adding.entries)
+
+    @property
+    def content(self) -> Content:
+        """What is to be in the ring; the very same content when nobody was admitted."""
+        content = self._adding.content
+        return content if content is self._before else content._replace(tokens=self._tokens)
 
 
 def _check_wanted(role: str, name: str, ttl_s: float, uses: int) -> None:

@@ -397,7 +397,109 @@ def test_it_is_the_key_when_it_is_told_to_be(played: Played) -> None:
     played(scene)
 
 
-def test_it_is_the_key_when_everybody_knows_it(played: Played) -> None:
+def test_nobody_else_gets_the_key_that_is_to_follow_the_master_s(played: Played) -> None:
+    async def scene(bench: Bench) -> None:
+        anna = bench.key("anna")
+        bench.joins(b"a", anna)
+        await bench.call(name="master")
+        following = bench.own.following
+        bench.told(b"a")
+        bench.says(b"a", anna, Rotated(public=following))
+        [answer] = await answers(bench, b"a")
+        assert isinstance(answer, Rotated)
+        assert answer.code == "invalid_key"
+        assert bench.ring.by_public(following) is None
+
+    played(scene)
+
+
+def test_a_next_key_that_somebody_else_has_is_followed_by_another(played: Played) -> None:
+    async def scene(bench: Bench) -> None:
+        anna = bench.key("anna")
+        bench.joins(b"a", anna)
+        await bench.call(name="master")
+        taken, old = bench.own.following, bench.own.current
+        await bench.decide(lambda ring: ring.add("bob", "client", taken))
+        init_home(bench.home, "c", addresses=("tcp://m:1",))
+        assert KeyFile.read(bench.home.master_key).pair.public == old, "nor does a start take it"
+        with pytest.raises(InvalidKey, match="'bob'"):
+            await bench.call(name="master", now=True)
+        assert bench.own.current == old
+        assert bench.own.following not in ("", taken)
+        await bench.call(name="master", now=True)
+        assert [pair.public for pair in bench.listens] == [bench.own.current]
+
+    played(scene)
+
+
+def test_who_goes_away_while_the_key_is_changed_leaves_no_half(played: Played) -> None:
+    async def scene(bench: Bench) -> None:
+        asked = asyncio.ensure_future(bench.call(name="master", now=True))
+        changed = bench.own._own.finish
+
+        def finish(public: str) -> None:
+            loop.call_soon_threadsafe(asked.cancel)
+            changed(public)
+
+        loop, bench.own._own.finish = asyncio.get_running_loop(), finish  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await bench.until(lambda: bench.listens)
+        assert [pair.public for pair in bench.listens] == [bench.own.current]
+
+    played(scene)
+
+
+def test_a_master_that_cannot_write_its_file_wants_no_other_key(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_own: OwnKey) -> str:
+        raise InvalidKey("cannot write")
+
+    monkeypatch.setattr(OwnKey, "begin", full)
+
+    async def scene(bench: Bench) -> None:
+        with pytest.raises(InvalidKey, match="cannot write"):
+            await bench.call(name="master")
+        assert (bench.ring.get("master").rotate_s, bench.own.following) == (0.0, "")
+
+    played(scene)
+
+
+def test_what_a_worker_carries_says_of_nobody_that_it_knows(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masterkey_module, "LOOK_S", 0.0)
+
+    async def scene(bench: Bench) -> None:
+        admin = Identity(bench.ring.get("admin").id, "admin", "admin")
+        bench.joins(Via(7, 1), admin)
+        await bench.call(name="master")
+        told = NextKey(public=bench.own.following)
+        bench.says(Via(7, 1), admin, told)
+        assert bench.own._away() == ["admin"]
+        bench.joins(b"a", admin, instance="here")
+        bench.says(b"a", admin, told)
+        await bench.until(lambda: bench.own.current == told.public)
+
+    played(scene)
+
+
+def test_an_agent_comes_to_hear_of_the_master_s_next_key(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits_module, "BACK_S", 0.0)
+
+    async def scene(bench: Bench) -> None:
+        agent = bench.key("7001", "agent")
+        await bench.call(name="master", overlap_s=600.0)
+        await bench.until(lambda: bench.brought == [("7001", "master")])
+        bench.joins(b"a", agent)
+        told = NextKey(public=bench.own.following)
+        assert bench.told(b"a") == [told]
+        bench.says(b"a", agent, told)
+        await bench.until(lambda: bench.brought == [("7001", "master"), ("7001", "w")])
+
+    played(scene)
+
+
+def test_it_is_the_key_when_everybody_knows_it(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masterkey_module, "LOOK_S", 0.0)
+
     async def scene(bench: Bench) -> None:
         anna, admin = bench.key("anna"), Identity(bench.ring.get("admin").id, "admin", "admin")
         bench.joins(b"a", anna)

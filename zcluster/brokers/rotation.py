@@ -31,7 +31,7 @@ from zcluster.keys.ringfile import instant
 from zcluster.keys.rotation import DEFAULT_OVERLAP_S, follow, forget_ended, rotated_row, want, want_no_more
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
-from zcluster.wire import Hello, Message
+from zcluster.wire import Hello, Message, Sealed, encode
 from zcluster.wire.rotation import MAX_OVERLAP_S, NextKey, Rotate, Rotated
 
 KeyName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -73,7 +73,9 @@ class Rotation:
             ``rotated``, or ``wanted`` when its owner is away: it happens when it comes. With the master's name: its own key,
             which others are told first; ``now`` does not wait for them."""
             if name == self._desk.name:
-                return await self._own.begin(overlap_s, now)
+                row = await self._own.begin(overlap_s, now)
+                self._visits.look()
+                return row
             if now:
                 raise InvalidKey("a key's owner makes the next one at once, or when it comes", hint="leave `now` out")
             return await self._rotate(name, overlap_s)
@@ -135,8 +137,9 @@ class Rotation:
     def received(self, peer: Peer, message: Message, data: bytes, offset: int, now: float) -> None:
         """ROTATED, or NEXTKEY: it is known there."""
         if isinstance(message, NextKey):
-            if not message.node:
+            if not message.node and isinstance(peer.route, bytes):  # a worker must not say what those it carries know
                 self._own.known(peer, message)
+                self._visits.done(peer.identity.name)
             return
         if not isinstance(message, Rotated):
             raise PeerError("this is for a master to say")
@@ -183,9 +186,9 @@ class Rotation:
             self._visits.look()
 
     def _absent_agents(self) -> Iterator[str]:
-        """Agents that are to have another key, and have no session here."""
+        """Agents that are to have another key, or to hear of the master's next one, and have no session here."""
         for name, entry in self._ring.entries.items():
-            if entry.rotate_s and entry.role == AGENT_ROLE and not self._sessions(entry.id):
+            if entry.role == AGENT_ROLE and (entry.rotate_s or self._own.unaware(entry.id)) and not self._sessions(entry.id):
                 yield name
 
     async def _follow(self, peer: Peer, said: Rotated) -> None:
@@ -194,6 +197,8 @@ class Rotation:
             if said.code or not said.public:
                 await self._cannot(peer, said)
                 return
+            if said.public == self._own.following:
+                raise InvalidKey("this public key is to be the master's", hint="make a new pair")
             entry = await self._decide(lambda ring: follow(ring, id_, said.public, said.overlap_s, now_s))
             answer = Rotated(public=entry.public, overlap_s=_left_s(entry, now_s))
         except ZClusterError as error:
@@ -248,9 +253,10 @@ class Rotation:
 
     def _tell_of_door(self, told: NextKey, id_: str) -> None:
         """Tell everybody but the worker itself."""
+        sealed = Sealed(encode(told, (b"",)))  # once: there may be many
         for peer in self._machine.roster.peers.values():
             if peer.identity.key != id_ and peer.route != LOCAL:
-                self._machine.tell(peer, told)
+                self._machine.tell(peer, sealed)
         self._desk.wake()
 
     async def _drop_ended(self) -> None:

@@ -252,7 +252,8 @@ def _make_master(
         )
     if not ring.path.exists():
         created.append(ring.path)
-    if master.next is not None and ring.by_public(master.next.public) is not None:
+    following = None if master.next is None else ring.by_public(master.next.public)
+    if master.next is not None and following is not None and following.role == "master":
         # it was killed between the two steps of taking its next key: the ring has it already
         master = replace(master, pair=master.next, next=None, master_public=master.next.public)
         master.rewrite(home.master_key)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zcluster.errors import NotAllowed
+from zcluster.errors import NotAllowed, Unreachable
 from zcluster.keys import generate
 from zcluster.keys.tokens import TokenText
 from zcluster.workers import joining as module
@@ -37,3 +37,14 @@ def test_a_new_tokens_addresses_are_tried_before_those_of_the_one_before(tmp_pat
     with pytest.raises(NotAllowed):
         joined(Joining(path, token("tcp://right:7570"), addresses=["tcp://said:7570"]))
     assert set(asked) == {"tcp://said:7570"}, "what the command line says comes first"
+
+
+def test_who_gives_up_is_told_that_the_master_may_have_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(*_rest: Any, **_more: Any) -> None:
+        raise Unreachable("tcp://m:7570 ended the connection during the handshake", hint="is it the master of this cluster?")
+
+    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr(module, "GIVE_UP_S", 0.0)
+    with pytest.raises(Unreachable, match="during the handshake") as caught:
+        joined(Joining(tmp_path / "w.key", token("tcp://m:7570")))
+    assert "when the token was made" in caught.value.hint

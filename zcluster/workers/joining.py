@@ -148,7 +148,8 @@ async def _join(context: zmq.Context[Socket], joining: Joining, key_file: KeyFil
         except (Unreachable, PeerError) as error:
             following, fault = joiner.unanswered(loop.time()), error
             if following is None:
-                raise Unreachable(error.message, hint=error.hint) from None
+                hint = "is the master there, and has it still the key that it had when the token was made?"
+                raise Unreachable(error.message, hint=hint) from None
             address = next(others)
         else:
             failpoint("join.answered")

@@ -35,7 +35,7 @@ class Rig:
     def __init__(self, path: Path, *roles: RoleSettings) -> None:
         self.machine = Master("m", "test", 1, MasterLimits(), may_send, may_call, 0.0)
         self.looks = self.wakes = 0
-        ring = Ring(path / "ring.json")
+        ring = self.ring = Ring(path / "ring.json")
         for name, role in (("ann", "deploy"), ("bob", "client"), ("eve", "gone")):
             ring.add(name, role, generate().public)
         desk = cast(Any, SimpleNamespace(loaded=lambda: loaded(*roles), wake=self._wake))
@@ -106,6 +106,13 @@ def test_who_may_ask_what_a_key_may_do(tmp_path: Path) -> None:
     found = rig.ask("rights.check", context("root", "admin"), name="eve", **asked)
     assert not found["allowed"]
     assert {step["what"]: step["ok"] for step in found["steps"]} == {"key": True, "role": False, "base": False}
+
+
+def test_at_a_door_an_administrator_is_still_called_one(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.ring.add("root", "admin", generate().public)
+    found = rig.ask("rights.check", context("root", "admin"), function="node.info", target="any", door=True)
+    assert (found["role"], found["steps"][0]["why"]) == ("admin", "root has the role admin")
 
 
 def test_the_list_says_what_the_file_says(tmp_path: Path) -> None:

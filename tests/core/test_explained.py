@@ -49,7 +49,10 @@ def test_all_is_well() -> None:
         ("master", False, "master: no target of role deploy matches m"),
         ("group:x", True, "group:x: 'group:*' of role deploy"),
         ("agent:7", None, "agent:7: as role deploy has it where that is; no target of the role is this word"),
-        ("web-9", False, "no node matches 'web-9'"),
+        ("web-9", None, "no node matches 'web-9'"),
+        ("db-9", False, "db-9: no target of role deploy matches db-9"),
+        ("web-1,db-9", None, "no node matches 'db-9'"),
+        ("db-9*", None, "no node matches 'db-9*'"),
     ],
 )
 def test_each_kind_of_target(target: str, ok: bool | None, text: str) -> None:

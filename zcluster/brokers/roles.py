@@ -50,7 +50,9 @@ def check(who: Identity, door: bool, asked: Question, known: Known) -> dict[str,
     if carried is None:
         steps = [Step("door", False, f"a key of role {who.grant or who.role} is not carried at a door")]
     else:
-        steps = explain(Question(carried, asked.function, asked.target, asked.priority), known)
+        key, *steps = explain(Question(carried, asked.function, asked.target, asked.priority), known)
+        # A door lowers what a key may do, not what it is.
+        steps = [key._replace(text=f"{who.name} has the role {who.grant or who.role}"), *steps]
     told = {"name": who.name, "role": who.grant or who.role, "function": asked.function, "target": asked.target}
     rows = [{"what": step.what, "ok": step.ok, "why": step.text} for step in steps]
     return {"allowed": allowed(steps), **told, "priority": asked.priority, "door": door, "steps": rows}

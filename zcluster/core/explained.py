@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from zcluster.core.peers import Identity
 from zcluster.core.rights import BUILT_IN, WORKER, Rights, word_of
-from zcluster.core.targets import select
+from zcluster.core.targets import is_single, select
 from zcluster.errors import ZClusterError
 
 CALLERS = frozenset({"client", "admin"})
@@ -116,7 +116,10 @@ def _target(name: str, asked: Question, known: Known) -> Step:
     try:
         nodes = select(target, known.nodes, known.master)
     except ZClusterError as error:
-        return Step("target", False, error.message)
+        # That there is no such node is no matter of rights; a single name is looked at before it is looked up.
+        if is_single(target) and not rule.allowed_at("", target):
+            return Step("target", False, f"{target}: no target of role {name} matches {target}")
+        return Step("target", None, error.message)
     refused = [node for node in nodes if not rule.allowed_at(word, node, master=node == known.master)]
     if refused:
         shown = ", ".join(refused[:MAX_SHOWN]) + ("…" if len(refused) > MAX_SHOWN else "")

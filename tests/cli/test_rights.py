@@ -69,6 +69,14 @@ def test_the_roles_are_listed(home: Path, zcluster: Callable[..., Any]) -> None:
     }  # fmt: skip
 
 
+def test_a_role_that_there_is_not_is_told_with_those_that_there_are(home: Path, zcluster: Callable[..., Any]) -> None:
+    with (home / "zcluster.toml").open("a") as file:
+        file.write("[roles.worker]\n")
+    ran = zcluster("keys", "new", "bob", "--role", "nothing-like-it")
+    assert ran.code == 2
+    assert "(the roles are admin, client, worker, agent, master, deploy)" in ran.err
+
+
 def test_an_unknown_key_is_an_error(home: Path, zcluster: Callable[..., Any]) -> None:
     ran = zcluster("rights", "check", "nobody", "node.info")
     assert ran.code == 5

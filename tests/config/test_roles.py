@@ -67,7 +67,7 @@ def test_roles_are_applied_by_a_reload(tmp_path: Path) -> None:
         ('[roles.deploy]\ntargets = ["w[12"]', 2, "expected a ']'"),
         ('[roles.deploy]\nbase = "worker"', 2, "expected client or admin"),
         ("[roles.deploy]\npriorities = [0]", 2, "the lowest and the highest"),
-        ("[roles.deploy]\npriorities = [0, 10]", 2, "expected 0 to 9"),
+        ("[roles.deploy]\npriorities = [0, 10]", 2, "expected 0 to 9, got 10"),
         ("[roles.deploy]\npriorities = [-1, 9]", 2, "expected 0 to 9"),
         ("[roles.deploy]\npriorities = [6, 5]", 2, "the lowest before the highest"),
         ("[roles.deploy]\npriorities = [true, 5]", 2, "expected an integer"),

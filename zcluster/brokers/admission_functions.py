@@ -63,7 +63,7 @@ class KeyFunctions:
         """Raises InvalidKey when there is no such role, NotAllowed when its keys may do more than the caller."""
         bases = self._bases()
         if role not in (*ROLES, *bases):
-            raise InvalidKey(f"there is no role {role!r}", hint=f"the roles are {', '.join((*ROLES, *bases))}")
+            raise InvalidKey(f"there is no role {role!r}", hint=f"the roles are {', '.join(dict.fromkeys((*ROLES, *bases)))}")
         mine = self._ring.get(context.caller).role
         if of_configuration(mine) and role != mine and bases.get(role, role) in ("admin", "master"):
             raise NotAllowed(f"a key of role {mine} lets nobody in as {role}", hint="ask an administrator of role admin")

@@ -76,7 +76,7 @@ def check_known_role(state: State, role: str) -> str:
         return role
     from zcluster.config import nearest
 
-    known = (*ROLES, *declared)
+    known = tuple(dict.fromkeys((*ROLES, *declared)))
     near = nearest(role, known)
     hint = f"did you mean {near!r}?" if near else f"the roles are {', '.join(known)}"
     raise UsageError(f"there is no role {role[:80]!r}", hint=hint)

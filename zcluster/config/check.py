@@ -133,7 +133,8 @@ def _in_range(spec: Spec, value: float) -> float:
     # compared before anything prints it: an integer of ten thousand digits has no cheap text
     if not spec.low <= value <= spec.high:
         shown = str(value) if abs(value) < 1e18 else "a larger number" if value > 0 else "a smaller number"
-        raise ConfigError(f"expected {range_text(spec)} {spec.unit}, got {shown}")
+        unit = f" {spec.unit}" if spec.unit else ""
+        raise ConfigError(f"expected {range_text(spec)}{unit}, got {shown}")
     return value
 
 

@@ -27,6 +27,7 @@ from zcluster.config.trees import read_trees
 from zcluster.errors import ConfigError
 
 PREFIX = "ZCLUSTER_"
+_TOML = "text values need quotes; one setting a line: key = value; each table and each setting is there once"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _from_file(home: Home) -> Iterator[tuple[str, _Given]]:
         document = parse_toml(data)
     except TomlFault as fault:
         place = f"{path}:{fault.line}" if fault.line else str(path)
-        raise ConfigError(f"{place}: not valid TOML", hint="text values need quotes; one setting a line: key = value") from None
+        raise ConfigError(f"{place}: not valid TOML", hint=_TOML) from None
     lines = key_lines(data.decode("utf-8"))
     for table, content in document.items():
         place = f"{path}:{lines.get((table,), _first_line(lines, table))}"

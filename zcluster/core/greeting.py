@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from zcluster.core.peers import DRAINING, Event, Identity, Peer, Route
+from zcluster.core.rights import BUILT_IN
 from zcluster.core.roster import AGENT_ROLE, NODE_ROLES
 from zcluster.errors import NotAllowed, UnsupportedVersion, ZClusterError
 from zcluster.wire import KINDS, VERSION, VERSIONS, Bye, Hello, Requests, Welcome
@@ -62,6 +63,9 @@ class Greeting:
 
     def _check(self, route: Route, identity: Identity, hello: Hello, kinds: frozenset[int]) -> None:
         if Hello.kind not in kinds:
+            if identity.grant and identity.role not in BUILT_IN:
+                hint = "`zcluster rights ls` lists those that it has; SIGHUP lets the master read its file again"
+                raise NotAllowed(f"the master's configuration does not define the role {identity.grant}", hint=hint)
             raise NotAllowed(f"a key of role {identity.role} opens no session here")
         if VERSION not in hello.versions:
             speaks = f"the peer speaks {hello.versions}, this master {list(VERSIONS)}"

@@ -1,11 +1,16 @@
 # The commands of the project. `make` alone lists them.
 #   PYTHON=python3.12 make env     another interpreter (3.11 or newer)
 #   make test TESTS=tests/core     part of the tests
+#   make test JOBS=8               so many at a time, of those that start no processes of their own
 #   make attack ATTACKS="floods or bodies"
 #   make fuzz SECONDS=600 DECODERS="frame token"
 
 PYTHON ?= python3
 TESTS ?= tests
+JOBS ?= 2
+EACH_TIME := "not soak and not attack"
+# Tests of real processes, which wait for what these do: one after another, and beside nothing else.
+PROCESSES := $(wildcard tests/system tests/attack)
 SECONDS ?= 60
 DECODERS ?=
 ATTACKS ?=
@@ -39,7 +44,12 @@ demo: env
 	@$(BIN)/zcluster demo --once
 
 test: env
-	@$(BIN)/pytest -m "not soak and not attack" $(TESTS)
+ifeq ($(TESTS),tests)
+	@$(BIN)/pytest -m $(EACH_TIME) --numprocesses $(JOBS) --dist loadfile $(PROCESSES:%=--ignore=%)
+	@$(BIN)/pytest -m $(EACH_TIME) $(PROCESSES)
+else
+	@$(BIN)/pytest -m $(EACH_TIME) $(TESTS)
+endif
 
 check: env
 	@$(BIN)/ruff check .

@@ -67,6 +67,7 @@ class Play:
         self.learnt: list[KeyFile] = []
         self.overlaps: list[float] = []
         self.rekeying = self.start()
+        self.rekeying.link_up()
 
     def start(self) -> Rekeying:
         """As a process that starts."""
@@ -79,6 +80,11 @@ class Play:
         self.own = OwnKey(KeyFile.read(self.path), self.path)
         self.driver = Driver(self.own.current.public)
         self.rekeying = self.start()
+        self.rekeying.link_up()
+
+    def at_door(self) -> None:
+        """The session goes on at the door of the node ``d``."""
+        self.driver.place = Candidate("tcp://d:1", DOOR)
         self.rekeying.link_up()
 
     @property
@@ -225,6 +231,106 @@ def test_a_refusal_gives_up_what_was_made_just_now_and_nothing_else(played: Play
         assert play.file.next is not None, "it may have been admitted before"
         assert not play.rekeying.receive(Refusal(code="busy", about=Beat.kind))
         assert not play.rekeying.receive(Beat())
+
+    played(scene)
+
+
+def test_what_another_process_of_the_key_may_have_said_is_not_given_up(played: Played) -> None:
+    busy = Refusal(code="busy", about=Rotated.kind, message="being rotated")
+
+    async def scene(play: Play) -> None:
+        other = OwnKey(play.file, play.path)
+        made = await asyncio.to_thread(other.begin)
+        asked = asyncio.ensure_future(play.rekeying.rotate(30.0))
+        assert await play.next_public() == made
+        play.rekeying.receive(Refusal(code="not_allowed", about=Rotated.kind))
+        with pytest.raises(NotAllowed):
+            await asked
+        await settled(play)
+        assert play.file.next is not None, "it is the other's"
+        await asyncio.to_thread(other.give_up, made)
+        play.rekeying.receive(Rotate(overlap_s=60.0))
+        await play.next_public()
+        play.rekeying.receive(busy)
+        await settled(play)
+        assert play.file.next is not None, "the other may have read it, and said it before"
+
+    played(scene)
+
+
+def test_what_was_said_in_the_session_before_is_not_given_up(played: Played) -> None:
+    async def scene(play: Play) -> None:
+        play.rekeying.receive(Rotate(overlap_s=60.0))
+        public = await play.next_public()
+        play.rekeying.link_down(Unreachable("broke"))
+        play.rekeying.link_up()
+        assert await play.next_public() == public
+        play.rekeying.receive(Refusal(code="not_allowed", about=Rotated.kind))
+        await settled(play)
+        assert play.file.next is not None
+
+    played(scene)
+
+
+def test_a_door_says_nothing_of_this_key(played: Played) -> None:
+    async def scene(play: Play) -> None:
+        play.at_door()
+        play.rekeying.receive(Rotate(overlap_s=60.0))
+        await settled(play)
+        assert play.file.next is None, "it would be admitted by the door alone"
+        public = await asyncio.to_thread(play.own.begin)
+        for answer in (Rotated(public=public, overlap_s=60.0), Rotated(public=public, code="busy")):
+            play.rekeying.receive(answer)
+            await settled(play)
+        play.rekeying.link_down(NotAllowed("says the door"))
+        assert play.driver.used == public
+        play.rekeying.link_up()
+        await settled(play)
+        assert (play.driver.said, play.driver.moves) == ([], [])
+        assert play.file.pair.public == play.first
+        assert play.file.next is not None, "the master has not heard of it"
+
+    played(scene)
+
+
+def test_a_session_at_a_door_rotates_nothing(played: Played) -> None:
+    async def scene(play: Play) -> None:
+        play.at_door()
+        with pytest.raises(NotAllowed, match="connection of its own"):
+            await play.rekeying.rotate(30.0)
+        play.driver.up = False
+        asked = asyncio.ensure_future(play.rekeying.rotate(30.0))
+        await asyncio.sleep(0)
+        play.driver.up = True
+        play.at_door()
+        with pytest.raises(NotAllowed, match="connection of its own"):
+            await asked
+
+    played(scene)
+
+
+def test_a_door_says_of_no_other_that_it_has_another_key(played: Played) -> None:
+    async def scene(play: Play) -> None:
+        play.at_door()
+        for told in (NextKey(public=FOLLOWING), NextKey(public=FOLLOWING, node="e"), NextKey(public=MASTER, now=True)):
+            play.rekeying.receive(told)
+        play.rekeying.receive(NextKey(public=FOLLOWING, node="d"))
+        assert await play.said() == NextKey(public=FOLLOWING, node="d")
+        await settled(play)
+        assert play.masters == [MASTER]
+        assert play.file.nodes == (KnownNode("d", DOOR, (), FOLLOWING),)
+
+    played(scene)
+
+
+def test_the_master_stays_the_master_when_its_key_has_become_another(played: Played) -> None:
+    async def scene(play: Play) -> None:
+        for public in (FOLLOWING, DOOR):
+            play.rekeying.receive(NextKey(public=public))
+            await play.said()
+            play.rekeying.receive(NextKey(public=public, now=True))
+            await settled(play)
+        assert play.masters == [DOOR]
 
     played(scene)
 

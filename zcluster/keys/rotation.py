@@ -161,6 +161,8 @@ class OwnKey:
         self.current = key_file.pair
         """The pair to connect with."""
         self.path = path
+        self.made = ""
+        """The public key that the last :meth:`begin` made; empty: there was one already."""
         self._seen = None if path is None else Signature.at(path)
 
     def look(self) -> bool:
@@ -209,6 +211,7 @@ class OwnKey:
         pair = generate()
         changed = self._change(lambda old: old if old.next is not None else replace(old, next=pair))
         assert changed.next is not None
+        self.made = pair.public if changed.next == pair else ""
         return changed.next.public
 
     def finish(self, public: str) -> None:

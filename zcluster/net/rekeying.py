@@ -5,7 +5,9 @@ Rules kept here:
 - what was begun and not ended is taken up again with the next session: saying ROTATED twice does no harm;
 - whenever a connection was refused or lost the key file is read again: another process may have rotated the key that they share;
 - a key that was refused is followed by the other one in the file, if there is one;
-- disks are waited for in threads.
+- disks are waited for in threads;
+- only the master itself says what becomes of a key: with a session at a worker's door nothing is begun, ended or given up, and
+  the worker says of its own next key only. It could otherwise have a key thrown away, or another taken for the master's.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from zcluster.errors import NotAllowed, Unreachable, ZClusterError, error_from_dict
+from zcluster.errors import Busy, NotAllowed, Unreachable, ZClusterError, error_from_dict
 from zcluster.keys import KeyFile, fingerprint
 from zcluster.keys.rotation import OwnKey
 from zcluster.net.link import LinkDriver
@@ -23,6 +25,8 @@ from zcluster.wire.rotation import ROTATION_KINDS, NextKey, Rotate, Rotated
 
 RETRY_S = 1.0
 """How long after a move that did not succeed the next is tried."""
+
+NOT_HERE = NotAllowed("a key is rotated over a connection of its own", hint="connect to the master, not to a door")
 
 
 class Rekeying:
@@ -47,7 +51,11 @@ class Rekeying:
         self._answer: Rotated | None = None
         """The master's last word on a key that the session is still to move to."""
         self._fresh = ""
-        """The next public key, while it was made here just now and nobody has answered: nobody can have admitted it."""
+        """The next public key, while it was made here in this session and nobody has answered: nobody can have admitted it."""
+        self._at_master = False
+        """Whether the session is with the master itself."""
+        self._node = ""
+        """The node with whose door the session is, as far as the key file knows it."""
         self._retry: asyncio.TimerHandle | None = None
 
     kinds = frozenset(cls.kind for cls in ROTATION_KINDS)
@@ -58,6 +66,8 @@ class Rekeying:
         Raises:
             ZClusterError: why there is none.
         """
+        if self._driver.up and not self._at_master:
+            raise NOT_HERE
         future: asyncio.Future[Rotated] = self._loop.create_future()
         self._waiting.append(future)
         self._spawn(self._begin(overlap_s))
@@ -66,6 +76,10 @@ class Rekeying:
     def receive(self, message: Message) -> bool:
         """A message of the master; true when it was about keys."""
         match message:
+            case Rotate() | Rotated() if not self._at_master:
+                self._logger.warning("what the node says of this key is not heeded: that is for the master to say")
+            case NextKey() if not self._at_master and message.node != (self._node or None):
+                self._logger.debug("a next key is not heeded: the node says it of another")
             case Rotate():
                 self._logger.info("told to have another key")
                 self._spawn(self._begin(message.overlap_s))
@@ -75,7 +89,7 @@ class Rekeying:
                 self._spawn(self._learn(message))
             case Refusal(about=Rotated.kind):
                 fresh, self._fresh = self._fresh, ""
-                if fresh:
+                if fresh and message.code != Busy.code:  # then another process of this key has said it, perhaps
                     self._spawn(self._write(self._own.give_up, fresh))
                 self._settle(error=error_from_dict({"code": message.code, "message": message.message, "hint": message.hint}))
             case _:
@@ -85,12 +99,21 @@ class Rekeying:
     def link_up(self) -> None:
         """There is a session."""
         own, place = self._own, self._driver.place
+        # As of now: a connection stays what it is when the keys that prove it are others.
+        self._at_master = place.public in ("", *own.key_file.known.masters)
+        self._node = next((node.name for node in own.key_file.nodes if place.public in node.publics), "")
+        self._fresh = ""
+        if not self._at_master:
+            self._settle(error=NOT_HERE)
         if place.public and place.public in (own.key_file.master_next, *(node.next for node in own.key_file.nodes)):
             self._spawn(self._write(own.proven, place.public))
         following = own.key_file.next
-        if following is not None and own.current == following:
+        if following is None:
+            return
+        told = self._answer is not None and self._answer.public == following.public
+        if own.current == following and (self._at_master or told):
             self._finish(following.public, 0.0)
-        elif following is not None:
+        elif self._at_master:
             self._driver.say(Rotated(public=following.public))
 
     def link_down(self, error: ZClusterError) -> bool:
@@ -119,9 +142,8 @@ class Rekeying:
     async def _begin(self, overlap_s: float) -> None:
         try:
             async with self._disk:
-                before = self._own.key_file.next
                 public = await asyncio.to_thread(self._own.begin)
-                self._fresh = "" if before is not None and before.public == public else public
+                self._fresh = self._own.made
         except ZClusterError as error:
             self._logger.error("there is no other key: %s", error)
             self._say(Rotated(code=error.code, message=error.message[:1000], hint=error.hint[:1000]))

@@ -372,6 +372,7 @@ class MasterProcess:
         self._flush()
         self._machine.close(self._loop.time())
         self._flush()
+        await self._front.farewell()
         self._logger.info("master ends")
 
     def _reload(self) -> None:

@@ -41,6 +41,8 @@ TURN = 64
 MAX_TOPIC_BYTES = 384
 """Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (289 bytes, and what metadata
 another library adds)."""
+FAREWELL_S = 0.25
+FAREWELL_LOOK_S = 0.005
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
 
@@ -94,6 +96,7 @@ class Front:
         self._stuck: dict[bytes, Frame] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
+        self._leaving = False
         self._messages = 0
         """How many were read."""
         self._expected = Expected()
@@ -192,6 +195,17 @@ class Front:
         for listening in self._listening:
             listening.rekey(keys.public, keys.secret)
 
+    async def farewell(self) -> None:
+        """Wait, for FAREWELL_S at most, until those that were told to leave have left.
+
+        A connection that is closed behind its last message may take that with it: the other side's libzmq drops what it has not
+        handed out when it sees the end, which at a Unix socket it does at once. The owner hears of nobody any more.
+        """
+        self._leaving = True
+        until_s = self._loop.time() + FAREWELL_S
+        while self._by_route and self._loop.time() < until_s:
+            await asyncio.sleep(FAREWELL_LOOK_S)
+
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""
         if self._retry is not None:
@@ -234,7 +248,8 @@ class Front:
         route = connection.route
         if route and self._by_route.pop(route, None) is not None:
             self.forget(route)
-            self._owner.front_disconnected(route)
+            if not self._leaving:
+                self._owner.front_disconnected(route)
 
     def _let_in(self, public: str) -> None:
         self._expected.admitted(public, self._loop.time())
@@ -253,7 +268,7 @@ class Front:
         After a turn with one message the next turn's first is answered before others are looked for: when requests come
         one at a time, that is when each microsecond counts.
         """
-        count, waiting, more = 0, False, True
+        count, waiting, more = 0, False, not self._leaving
         while more and count < TURN:
             size = self._receive()
             if size is None:

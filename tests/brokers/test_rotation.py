@@ -45,7 +45,8 @@ class Bench:
         self.said: dict[Any, list[Message]] = {}
         self.changed, self.decisions = asyncio.Event(), 0
         desk = SimpleNamespace(
-            name="master", home=home, wall_s=lambda: self.now_s, wake=self.changed.set, note=self.machine.note,
+            name="master", home=home, wall_s=lambda: self.now_s, clock=lambda: self.now_s,
+            wake=self.changed.set, note=self.machine.note,
             logger=logging.getLogger("test"),
         )  # fmt: skip
         own = OwnKey(KeyFile.read(home.master_key), home.master_key)
@@ -477,6 +478,22 @@ def test_what_a_worker_carries_says_of_nobody_that_it_knows(played: Played, monk
         bench.joins(b"a", admin, instance="here")
         bench.says(b"a", admin, told)
         await bench.until(lambda: bench.own.current == told.public)
+
+    played(scene)
+
+
+def test_agents_that_do_not_come_keep_nobody_from_its_turn(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits_module, "AT_ONCE", 2)
+    monkeypatch.setattr(visits_module, "ASK_S", 0.0)
+
+    async def scene(bench: Bench) -> None:
+        for name in ("1", "2", "3"):
+            bench.key(name, "agent")
+            await bench.decide(lambda ring, name=name: want(ring, name, 60.0, NOW_S))  # type: ignore[misc]
+        await bench.until(lambda: len(bench.brought) == 3)
+        assert {name for name, _ in bench.brought} == {"1", "2", "3"}
+        bench.now_s += visits_module.AGAIN_S
+        await bench.until(lambda: len(bench.brought) == 6)
 
     played(scene)
 

@@ -2,19 +2,22 @@
 
 Rules kept here:
 - a worker vouches for its agents, so it must not say what their next key is: an agent says that to the master itself;
-- an agent that cannot come, or is away, is asked again each ASK_S, at most AT_ONCE of them in one round;
+- each ASK_S at most AT_ONCE agents are asked, those first whose turn was the longest time ago; one that was told to come and did
+  not is asked again after AGAIN_S, because it leaves its node to try;
 - who has its next key is sent back where it was.
 """
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Awaitable, Callable, Iterable
 
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
 
 ASK_S = 10.0
+AGAIN_S = 120.0
 AT_ONCE = 100
 BACK_S = 2.0
 """How long after it was told that its key is admitted an agent is sent back: it moves its session in this time."""
@@ -27,12 +30,14 @@ class Visits:
     """Who is to come.
 
     Args:
-        wanted: the names of agents that are to have another key, and have no session at this master.
+        wanted: the names of agents that are to come, and have no session at this master.
     """
 
     def __init__(self, desk: Desk, wanted: Callable[[], Iterable[str]], bring: Bring) -> None:
         self._desk, self._wanted, self._bring = desk, wanted, bring
         self._came_from: dict[str, str] = {}
+        self._not_before_s: dict[str, float] = {}
+        """Of those that had their turn, and are wanted still."""
         self._asked = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,16 +63,24 @@ class Visits:
 
     async def _run(self) -> None:
         while True:
-            for name in [name for name, _ in zip(self._wanted(), range(AT_ONCE), strict=False)]:
+            for name in self._whose_turn():
+                self._not_before_s[name] = self._desk.clock()
                 node = await self._bring(name, self._desk.name)
                 if node:
                     self._came_from[name] = node
+                    self._not_before_s[name] += AGAIN_S
             try:
                 async with asyncio.timeout(ASK_S if self._any_wanted() else None):
                     await self._asked.wait()
             except TimeoutError:
                 continue
             self._asked.clear()
+
+    def _whose_turn(self) -> list[str]:
+        now_s, before = self._desk.clock(), self._not_before_s
+        wanted = {name: before.get(name, 0.0) for name in self._wanted()}
+        self._not_before_s = {name: wanted[name] for name in before if name in wanted}
+        return heapq.nsmallest(AT_ONCE, (name for name, due_s in wanted.items() if due_s <= now_s), key=wanted.__getitem__)
 
     def _any_wanted(self) -> bool:
         return next(iter(self._wanted()), None) is not None

@@ -37,7 +37,7 @@ from zcluster.nodes.turnedaway import TurnedAway
 from zcluster.wire import Message, Welcome, WireLimits, decode
 from zcluster.wire.agents import Carry, Doors
 from zcluster.wire.rotation import NextKey
-from zcluster.workers.nextkeys import NextKeys
+from zcluster.workers.nextkey import OwnNextKey
 from zcluster.workers.uplink import Uplink
 
 LAST_WORDS_MS = 500
@@ -64,7 +64,7 @@ class Door:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._settings = settings
-        self._pair = key_file.pair
+        self._name, self._pair = key_file.name, key_file.pair
         self._uplink = uplink
         self._wake = wake
         self._note = note
@@ -82,7 +82,7 @@ class Door:
         self._ring: Mapping[str, Identity] = {}
         self._front: Front | None = None
         self._alarm = Alarm(loop, self._due)
-        self._next_keys = NextKeys(self.machine)
+        self._next_key = OwnNextKey(self.machine)
         self._rekeying: asyncio.TimerHandle | None = None
         uplink.attach(self)
 
@@ -119,11 +119,8 @@ class Door:
         if self._rekeying is not None:
             self._rekeying.cancel()
         self._rekeying = self._loop.call_later(delay_s, self._rekey, pair)
-
-    def tell_next(self, message: NextKey) -> None:
-        """A key is to follow another: tell the agents here, and those that come."""
-        self._next_keys.tell(message)
-        self._wake()
+        if pair.public != self._pair.public:
+            self._tell_agents(pair.public)
 
     def apply(self, loaded: Loaded) -> None:
         """The configuration file was read again."""
@@ -163,7 +160,6 @@ class Door:
     # -- a part of the session with the master ----------------------------------------------------------------------
 
     def link_up(self, welcome: Welcome) -> None:
-        self._next_keys.forget()  # the master tells what there is
         self._forwarder.master_up(welcome.frame_bytes)
 
     def link_down(self) -> None:
@@ -232,6 +228,10 @@ class Door:
         identity = self._ring.get(public)
         return identity is not None and identity.role in SHARED_ROLES
 
+    def _tell_agents(self, public: str, *, now: bool = False) -> None:
+        self._next_key.tell(NextKey(public=public, node=self._name, now=now))
+        self._wake()
+
     def _rekey(self, pair: KeyPair) -> None:
         self._rekeying, self._pair = None, pair
         if self._front is not None:
@@ -241,6 +241,7 @@ class Door:
                 self._logger.error("the door keeps its older key: %s", error)
             else:
                 self._logger.info("the door has another key", extra={"fields": {"key": fingerprint(pair.public)}})
+                self._tell_agents(pair.public, now=True)
 
     def _due(self) -> None:
         try:

@@ -41,7 +41,6 @@ from zcluster.nodes.data import NodeData, open_data
 from zcluster.nodes.desk import Desk, Part
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
 from zcluster.wire import VERSIONS, Beat, Bye, FunctionInfo, Hello, Message, Refusal, Welcome, WireLimits
-from zcluster.wire.rotation import NextKey
 from zcluster.workers.door import Door
 from zcluster.workers.events import WorkerEvents
 from zcluster.workers.handover import Knock, lock_or_replace
@@ -221,8 +220,6 @@ class Worker:
             self._logger.warning("the master refused a message: %s", message.message, extra={"fields": {"code": message.code}})
         if message.kind in Rekeying.kinds:
             self._rekeying.receive(message)
-            if isinstance(message, NextKey):
-                self._door.tell_next(message)
             return
         if self._trees.receive(message, data) or self.uplink.receive(message, data, offset):
             return

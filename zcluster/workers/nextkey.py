@@ -1,8 +1,8 @@
-"""The keys that are to follow others, as the master told this worker: told on to the agents at its door.
+"""The key that is to follow this worker's own: told to the agents at its door.
 
 Rules kept here:
 - an agent that comes is told what the others were; what it answers is of no interest here;
-- at most MAX_TOLD are remembered, the newest.
+- a worker says nothing of other keys: agents would not heed it (net/rekeying.py), and hear of them from the master.
 """
 
 from __future__ import annotations
@@ -13,40 +13,29 @@ from zcluster.core.roster import AGENT_ROLE
 from zcluster.wire import Hello, Message
 from zcluster.wire.rotation import NextKey
 
-MAX_TOLD = 256
 
-
-class NextKeys:
+class OwnNextKey:
     """An attachment of the sessions at a worker's door."""
 
     kinds = frozenset({NextKey.kind})
 
     def __init__(self, machine: Master) -> None:
         self._machine = machine
-        self._told: dict[str, NextKey] = {}
+        self._told: NextKey | None = None
         machine.attach(self)
 
     def tell(self, message: NextKey) -> None:
-        """Tell everybody here."""
-        self._told.pop(message.node, None)
-        if not message.now:
-            self._told[message.node] = message
-        if len(self._told) > MAX_TOLD:
-            del self._told[next(iter(self._told))]
+        """Tell everybody here, and until it is ``now`` those that come."""
+        self._told = None if message.now else message
         for peer in self._machine.roster.peers.values():
             self._machine.tell(peer, message)
-
-    def forget(self) -> None:
-        """What was told so far may be over."""
-        self._told.clear()
 
     # -- an attachment ----------------------------------------------------------------------------------------------
 
     def opened(self, peer: Peer, hello: Hello, now: float) -> None:
         """It is told what there is."""
-        if peer.identity.role == AGENT_ROLE:
-            for message in self._told.values():
-                self._machine.tell(peer, message)
+        if self._told is not None and peer.identity.role == AGENT_ROLE:
+            self._machine.tell(peer, self._told)
 
     def closed(self, peer: Peer, reason: str, now: float) -> None:
         """Nothing to forget."""

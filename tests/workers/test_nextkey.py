@@ -1,4 +1,4 @@
-"""What a worker tells its agents of the keys of others."""
+"""What a worker tells its agents of its next key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from zcluster.core.peers import Identity
 from zcluster.keys import may_call, may_send_at_door
 from zcluster.wire import Hello, WireLimits, decode, frame_of
 from zcluster.wire.rotation import NextKey
-from zcluster.workers.nextkeys import MAX_TOLD, NextKeys
+from zcluster.workers.nextkey import OwnNextKey
 
 
 class Door:
@@ -15,7 +15,7 @@ class Door:
 
     def __init__(self) -> None:
         self.machine = Master("w1", "c", 0, MasterLimits(), may_send_at_door, may_call, 0.0)
-        self.keys = NextKeys(self.machine)
+        self.keys = OwnNextKey(self.machine)
 
     def joins(self, name: str) -> None:
         self.machine.receive(name, Identity(name, name, "agent"), Hello(versions=[1], instance="i"), b"", 0, 0.0)
@@ -33,39 +33,25 @@ class Door:
 def test_agents_that_are_here_and_that_come_are_told() -> None:
     door = Door()
     door.joins("a")
-    told = [NextKey(public="M2"), NextKey(public="K2", node="w2")]
-    for message in told:
-        door.keys.tell(message)
-    assert door.told() == {"a": told}
+    told = NextKey(public="K2", node="w1")
+    door.keys.tell(told)
+    assert door.told() == {"a": [told]}
     door.joins("b")
-    assert door.told() == {"b": told}
+    assert door.told() == {"b": [told]}
 
 
 def test_what_is_over_is_told_once() -> None:
     door = Door()
     door.joins("a")
-    door.keys.tell(NextKey(public="M2"))
-    door.keys.tell(NextKey(public="M2", now=True))
+    door.keys.tell(NextKey(public="K2", node="w1"))
+    door.keys.tell(NextKey(public="K2", node="w1", now=True))
     assert door.told()["a"][-1].now
     door.joins("b")
-    door.keys.tell(NextKey(public="K2", node="w2"))
-    door.keys.forget()
-    door.joins("c")
-    assert "c" not in door.told()
+    assert door.told() == {}
 
 
 def test_what_an_agent_answers_is_of_no_interest() -> None:
     door = Door()
     door.joins("a")
-    door.machine.receive("a", Identity("a", "a", "agent"), NextKey(public="M2"), b"", 0, 0.0)
+    door.machine.receive("a", Identity("a", "a", "agent"), NextKey(public="K2", node="w1"), b"", 0, 0.0)
     assert door.told() == {}
-
-
-def test_only_so_many_are_remembered() -> None:
-    door = Door()
-    for number in range(MAX_TOLD + 1):
-        door.keys.tell(NextKey(public="K", node=f"w{number}"))
-    door.joins("a")
-    told = door.told()["a"]
-    assert len(told) == MAX_TOLD
-    assert told[0].node == "w1"

@@ -51,8 +51,8 @@ class ZClusterError(Exception):
     ) -> None:
         self.message = one_line(message)
         self.hint = one_line(hint)
-        self.node = node
-        self.request_id = request_id
+        self.node = one_line(node)
+        self.request_id = one_line(request_id)
         self.retry_after_s = retry_after_s
         super().__init__(self.message)
 

@@ -140,6 +140,14 @@ def test_every_error_ends_with_its_own_code(
     assert ran.err == "zcluster: error: it\\nbroke [worker-1] (mend it)\n"
 
 
+def test_nothing_of_an_error_reaches_a_terminal_unescaped() -> None:
+    said = "x\x1b[2J\n\u202e"
+    error = errors.error_from_dict({"code": "not_allowed", "message": said, "hint": said, "node": said, "request_id": said})
+    shown = r"x\x1b[2J\n\u202e"
+    assert str(error) == f"{shown} [{shown}] ({shown})"
+    assert error.request_id == shown
+
+
 def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch, zcluster: Callable[..., Any]) -> None:
     failing(monkeypatch, FileNotFoundError(2, "No such file or directory", "/nowhere"))
     ran = zcluster()

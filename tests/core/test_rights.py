@@ -109,6 +109,13 @@ def test_nothing_is_asked_where_nothing_is_defined() -> None:
     assert Rights().narrows(ANN)
 
 
+def test_an_error_says_no_node_that_only_the_asker_has_named() -> None:
+    refused = rights().refusal_at(ANN, "node.info", "w\x1b[31m\nx", "x\x1b[31m\n")
+    assert refused is not None
+    assert refused.node == ""
+    assert str(refused).isprintable()
+
+
 def test_a_change_is_noticed() -> None:
     held = Rights()
     assert held.define([DEPLOY])

@@ -167,7 +167,7 @@ class Rights:
     ) -> NotAllowed | None:
         """:meth:`fault_at`, as an error for who asked."""
         fault = self.fault_at(who.names, target, node, master=master)
-        return _not_allowed(who, function, fault, node) if fault else None
+        return _not_allowed(who, function, fault) if fault else None
 
 
 def right_denied(who: Identity, function: str, target: str, error: NotAllowed) -> Event:
@@ -175,9 +175,9 @@ def right_denied(who: Identity, function: str, target: str, error: NotAllowed) -
     return Event("right_denied", {"name": who.name, "function": function, "target": target, "reason": error.message}, "warning")
 
 
-def _not_allowed(who: Identity, function: str, fault: str, node: str = "") -> NotAllowed:
+def _not_allowed(who: Identity, function: str, fault: str) -> NotAllowed:
     role = who.grant or who.role
-    return NotAllowed(f"{who.name} ({role}) may not call {function}: {fault}", hint=EXPLAINED, node=node)
+    return NotAllowed(f"{who.name} ({role}) may not call {function}: {fault}", hint=EXPLAINED)
 
 
 def least(now: Identity, then: Identity) -> Identity:

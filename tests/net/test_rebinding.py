@@ -7,7 +7,7 @@ import os
 import socket as sockets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -102,6 +102,59 @@ def test_what_fails_leaves_the_older_key(make_wire: MakeWire, monkeypatch: pytes
             wire.client(own)
             await wire.received.until(bool)
         finally:
+            wire.close()
+
+    asyncio.run(main())
+
+
+class Refusing:
+    """A socket that cannot be bound once more."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def bind(self, address: str) -> None:
+        raise zmq.ZMQError(zmq.EMTHREAD)
+
+
+def test_a_listener_that_is_not_taken_hears_nobody(make_wire: MakeWire) -> None:
+    async def main() -> None:
+        wire = make_wire()
+        try:
+            first, new = generate(), generate()
+            rebinding = Rebinding(wire.server)
+            rebinding.rekey(first.public, first.secret)
+            await newcomers(wire, first.public)
+            rebinding._socket = cast(Any, Refusing(wire.server))
+            with pytest.raises(Unreachable):
+                rebinding.rekey(new.public, new.secret)
+            await newcomers(wire, first.public)
+            rebinding._socket = wire.server
+            rebinding.rekey(new.public, new.secret)
+            await newcomers(wire, new.public)
+            await strangers(wire, first.public)
+        finally:
+            wire.close()
+
+    asyncio.run(main())
+
+
+def test_no_descriptor_is_left(make_wire: MakeWire) -> None:
+    async def main() -> None:
+        wire = make_wire()
+        others = [os.pipe() for _ in range(20)]
+        try:
+            rebinding, new = Rebinding(wire.server), generate()
+            rebinding.rekey(new.public, new.secret)
+            before = len(os.listdir("/proc/self/fd"))
+            rebinding.rekey(new.public, new.secret)
+            assert len(os.listdir("/proc/self/fd")) == before + 1, "the listener's own"
+        finally:
+            for fd in sum(others, ()):
+                os.close(fd)
             wire.close()
 
     asyncio.run(main())

@@ -83,13 +83,17 @@ class Rebinding:
             newer.bind(name)
             newer.listen(BACKLOG)
             _choose(newer, self._count)
-            self._count += 1
             fd = os.dup(newer.fileno())
-        try:
-            self._socket.setsockopt(zmq.USE_FD, fd)  # libzmq closes it
-            self._socket.bind(self._endpoint)
-        finally:
-            self._socket.setsockopt(zmq.USE_FD, -1)
+            try:
+                self._socket.setsockopt(zmq.USE_FD, fd)  # libzmq closes it
+                self._socket.bind(self._endpoint)
+            except zmq.ZMQError:
+                _choose(newer, self._count - 1)  # or the kernel would bring some to those before the last one
+                os.close(fd)  # it was not taken: nobody would read what comes there
+                raise
+            finally:
+                self._socket.setsockopt(zmq.USE_FD, -1)
+        self._count += 1
 
 
 def _listening_at(endpoint: str) -> sockets.socket:
@@ -101,12 +105,14 @@ def _listening_at(endpoint: str) -> sockets.socket:
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     for name in os.listdir("/proc/self/fd"):
         try:
-            found = sockets.socket(fileno=os.dup(int(name)))
+            looked_at = sockets.socket(fileno=int(name))
         except OSError:
             continue  # no socket, or closed meanwhile
-        if _listens(found, host.strip("[]"), int(port)):
-            return found
-        found.close()
+        try:
+            if _listens(looked_at, host.strip("[]"), int(port)):
+                return looked_at.dup()
+        finally:
+            looked_at.detach()  # it is libzmq's, or another's
     raise OSError(0, "its socket was not found")
 
 

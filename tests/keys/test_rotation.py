@@ -438,3 +438,24 @@ def test_errors_are_ours(ring: Ring) -> None:
     for attempt in attempts:
         with pytest.raises(ZClusterError):
             attempt()
+
+
+def test_a_link_to_a_key_file_stays_a_link(path: Path) -> None:
+    link = path.parent / "elsewhere" / "key"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    own = OwnKey(KeyFile.read(link), link)
+    public = own.begin()
+    assert link.is_symlink()
+    assert owner(path).begin() == public, "who comes by the file itself sees it"
+    assert [each.name for each in link.parent.iterdir()] == [link.name], "one lock, beside the file"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser gives files away")
+def test_the_superuser_leaves_a_key_file_with_its_owner(path: Path) -> None:
+    os.chown(path, 4711, 4712)
+    os.chown(path.parent, 4711, 4712)
+    owner(path).begin()
+    for each in (path, path.with_name(f"{path.name}.lock")):
+        found = os.stat(each)
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (4711, 4712, 0o600)

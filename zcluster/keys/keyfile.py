@@ -9,6 +9,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,12 @@ class KeyFile:
         write_new(path, self.text().encode())
 
     def rewrite(self, path: Path) -> None:
-        """Write the file ``path`` in place of an older one, in one step.
+        """Write the file ``path`` in place of an older one, in one step; where ``path`` is a link, the file that it leads to.
 
         Raises:
             InvalidKey: it cannot be written; the older one is still there.
         """
-        replace(path, self.text().encode())
+        replace(Path(os.path.realpath(path)), self.text().encode())
 
     def text(self) -> str:
         """The content of the file, with the secret in it."""

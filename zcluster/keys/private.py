@@ -3,7 +3,7 @@
 Rules kept here:
 - a file is written under a temporary name (O_EXCL, 0600), synced, and then gets its name in one step; then its directory is
   synced. A process killed anywhere leaves the old file, or the new one, and perhaps a temporary that `sweep` removes;
-- `write_new` never replaces a file, `replace` always does;
+- `write_new` never replaces a file, `replace` always does; the superuser leaves a file with the owner that it had;
 - reading never blocks on a FIFO, and is bounded;
 - a lock is an flock on a file of its own: it ends with its process, however that ends.
 """
@@ -120,7 +120,8 @@ def replace(path: Path, data: bytes, *, mtime_ns: int | None = None) -> None:
         InvalidKey: it cannot be written; what was there is still there.
     """
     try:
-        temporary = _write_temporary(path, data, mtime_ns=mtime_ns)
+        owner = os.stat(path) if os.geteuid() == 0 and path.exists() else None
+        temporary = _write_temporary(path, data, mtime_ns=mtime_ns, owner=owner)
         try:
             os.replace(temporary, path)
         except OSError:
@@ -158,7 +159,7 @@ def locked(path: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         InvalidKey: the lock file cannot be made.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _open_lock(path)
     except OSError as error:
         raise _failed("cannot lock", path, error) from None
     try:
@@ -172,6 +173,17 @@ def locked(path: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         os.close(fd)
 
 
+def _open_lock(path: Path) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:  # who owns the directory has to open it too
+        found = os.stat(path.parent)
+        os.fchown(fd, found.st_uid, found.st_gid)
+    return fd
+
+
 def _try_lock(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,11 +192,13 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _write_temporary(path: Path, data: bytes, mtime_ns: int | None) -> Path:
+def _write_temporary(path: Path, data: bytes, mtime_ns: int | None, owner: os.stat_result | None = None) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
+            if owner is not None:
+                os.fchown(fd, owner.st_uid, owner.st_gid)
             file.write(data)
             file.flush()
             if mtime_ns is not None:

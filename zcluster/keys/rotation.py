@@ -12,6 +12,7 @@ Rules kept here:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -246,7 +247,8 @@ class OwnKey:
         if self.path is None:
             self._take(edit(self.key_file))
             return self.key_file
-        with locked(self.path.with_name(f"{self.path.name}.lock")):
+        file = Path(os.path.realpath(self.path))  # those who come by a link have the same lock
+        with locked(file.with_name(f"{file.name}.lock")):
             old = KeyFile.read(self.path)
             new = edit(old)
             if len(new.text().encode()) > MAX_KEY_FILE_BYTES:

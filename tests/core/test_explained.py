@@ -67,6 +67,16 @@ def test_a_long_list_of_nodes_is_cut() -> None:
     assert "…" not in said(steps("node.info", "all", nodes=nodes[:MAX_SHOWN]), "target").text
 
 
+def test_many_globs_are_cut_and_none_is_prepared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [f"n{n}" for n in range(MAX_SHOWN + 1)]
+    many = Known(Rights([Rule("deploy", "client", ("*",), tuple(nodes))]), nodes, "m", None, may_call)
+    prepared: list[object] = []
+    monkeypatch.setattr("zcluster.core.rights.translate", prepared.append)
+    step = said(explain(Question(ANN, "f", "all"), many), "target")
+    assert step.text == "all: 'n0', 'n1', 'n2', 'n3', 'n4', 'n5', 'n6', 'n7'… of role deploy"
+    assert prepared == []
+
+
 def test_what_is_not_there_or_not_known() -> None:
     assert said(steps("queue.list", "any"), "function")[1:] == (False, "queue.list: no function of role deploy matches")
     assert said(steps("node.info", "any", priority=6), "priority").ok is False

@@ -18,7 +18,7 @@ from zcluster.errors import ZClusterError
 
 CALLERS = frozenset({"client", "admin"})
 MAX_SHOWN = 8
-"""Nodes that one step names."""
+"""Nodes, or globs, that one step names."""
 
 
 @dataclass(frozen=True)
@@ -125,5 +125,6 @@ def _target(name: str, asked: Question, known: Known) -> Step:
         shown = ", ".join(refused[:MAX_SHOWN]) + ("…" if len(refused) > MAX_SHOWN else "")
         rest = f"; {len(nodes) - len(refused)} others would" if len(nodes) > len(refused) else ""
         return Step("target", False, f"{target}: no target of role {name} matches {shown}{rest}")
-    globs = dict.fromkeys(rule.target_glob(word, node, master=node == known.master) for node in nodes)
-    return Step("target", True, f"{target}: {', '.join(map(repr, globs))} of role {name}")
+    globs = list(dict.fromkeys(rule.target_glob(word, node, master=node == known.master) for node in nodes))
+    shown = ", ".join(map(repr, globs[:MAX_SHOWN])) + ("…" if len(globs) > MAX_SHOWN else "")
+    return Step("target", True, f"{target}: {shown} of role {name}")

@@ -81,7 +81,7 @@ class Rule:
 
     def target_glob(self, word: str, node: str, *, master: bool = False) -> str:
         """The glob that allows ``node``, or ``word``; see :meth:`allowed_at`."""
-        return next((glob for glob in self.targets if replace(self, targets=(glob,)).allowed_at(word, node, master=master)), "")
+        return next((glob for glob in self.targets if _allows(glob, word, node, master=master)), "")
 
     def fault(self, function: str, priority: int) -> str:
         """What it does not have of this, whatever the target; empty when nothing."""
@@ -220,6 +220,12 @@ def standing_of(text: str, key: str = "", name: str = "") -> Standing:
 
 def _any_of(globs: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
+
+
+def _allows(glob: str, word: str, node: str, *, master: bool) -> bool:
+    """:meth:`Rule.allowed_at` for one of its globs."""
+    named = bool(node) and not glob.startswith(KINDS_OF_WORDS) and fnmatchcase(node, glob)
+    return named or (bool(node) and master and glob == MASTER) or (bool(word) and _means(glob, word))
 
 
 def _means(glob: str, word: str) -> bool:

@@ -123,7 +123,7 @@ class Logs:
                 if not follow:
                     return
                 if ending.is_set():
-                    raise Draining("the node is shutting down", hint="follow its log again when it is back")
+                    raise Draining("the node is shutting down", hint="its log can be followed again when it is back")
                 await self._wait(ending)
         finally:
             self._followers -= follow

@@ -21,7 +21,8 @@ from zcluster.core.master import Master, MasterLimits
 from zcluster.core.peers import Identity
 from zcluster.errors import Busy, InvalidKey, NoSuchKey, Unreachable
 from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint, generate, init_home, may_call, may_send, new_key
-from zcluster.keys.rotation import OwnKey, want
+from zcluster.keys.ringfile import instant, iso
+from zcluster.keys.rotation import MIN_OVERLAP_S, OwnKey, want
 from zcluster.nodes.desk import Desk
 from zcluster.wire import Hello, Message, Refusal, WireLimits, decode, frame_of
 from zcluster.wire.rotation import NextKey, Rotate, Rotated
@@ -382,10 +383,11 @@ def test_it_is_the_key_when_it_is_told_to_be(played: Played) -> None:
         await bench.call(name="master")
         following = bench.own.following
         row = await bench.call(name="master", now=True)
-        assert (row["state"], row["away"]) == ("rotated", ["admin", "anna"])
+        assert (row["state"], row["away"], row["until"]) == ("rotated", ["admin", "anna"], iso(NOW_S))
         assert bench.own.keys() == (following, "")
         assert [pair.public for pair in bench.listens] == [following]
         assert bench.ring.get("master").publics == (following, old)
+        assert instant(bench.ring.get("master").previous[0].until) <= NOW_S + MIN_OVERLAP_S, "the overlap was before"
         assert KeyFile.read(bench.home.master_key).master_public == following
         assert KeyFile.read(bench.home.admin_key).known.masters == (following,)
         assert bench.told(b"a") == [NextKey(public=following), NextKey(public=following, now=True)]

@@ -211,10 +211,15 @@ class LocalCluster:
         command = ["master", "--home", str(self.home), "--bind", self.address, "--publish", self.publish_address]
         self._start(MASTER, command, environment)
 
-    def start_worker(self, name: str) -> None:
-        """Starts a worker's process; does not wait. The name needs a key (see :meth:`new_key`)."""
+    def start_worker(self, name: str, environment: Mapping[str, str] | None = None) -> None:
+        """Starts a worker's process; does not wait. The name needs a key (see :meth:`new_key`).
+
+        Args:
+            name: the worker's.
+            environment: variables for this start alone.
+        """
         functions = [word for module in self._functions for word in ("--functions", module)]
-        self._start(name, ["worker", "--home", str(self.home), "--name", name, *functions])
+        self._start(name, ["worker", "--home", str(self.home), "--name", name, *functions], environment)
 
     def _start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         if name in self.pids:

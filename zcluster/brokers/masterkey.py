@@ -26,6 +26,7 @@ from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint
 from zcluster.keys.ringfile import iso
 from zcluster.keys.rotation import DEFAULT_OVERLAP_S, OwnKey, check_overlap, follow, want, want_no_more
 from zcluster.nodes.desk import Desk
+from zcluster.process.failpoints import failpoint
 from zcluster.wire import Sealed, encode
 from zcluster.wire.rotation import NextKey
 
@@ -112,7 +113,7 @@ class MasterKey:
         row = self._row(before, self.following)
         if now:
             await self._to_its_end(self._turn())
-            row["state"] = "rotated"
+            row["state"], row["until"] = "rotated", iso(self._desk.wall_s())
         return row
 
     def known(self, peer: Peer, message: NextKey) -> None:
@@ -155,12 +156,14 @@ class MasterKey:
         entry = self._ring.get(name)
         if not entry.rotate_s:
             await self._decide(lambda ring: want(ring, name, overlap_s, now_s))
+        failpoint("rotation.master.wanted")
         try:
             public = await asyncio.to_thread(self._own.begin)
         except ZClusterError:
             with contextlib.suppress(ZClusterError):
                 await self._decide(lambda ring: want_no_more(ring, entry.id))
             raise
+        failpoint("rotation.master.made")
         await asyncio.to_thread(self._teach, lambda own: own.learn("", public))
         self._begun(overlap_s)
 
@@ -212,8 +215,11 @@ class MasterKey:
             holder = self._ring.by_public(pair.public)
             if holder is not None and holder.id != entry.id:
                 await self._make_another(pair.public, holder.name)
-            await self._decide(lambda ring: follow(ring, entry.id, pair.public, 0.0, now_s))
+            # The overlap is over, or was not waited for: who has the older key would be an administrator for another one.
+            await self._decide(lambda ring: follow(ring, entry.id, pair.public, 0.0, now_s, exactly=True))
+            failpoint("rotation.master.in_ring")
             await asyncio.to_thread(self._own.finish, pair.public)
+            failpoint("rotation.master.in_file")
             self._until_s = 0.0
             try:
                 self._rekey(pair)

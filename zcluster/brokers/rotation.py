@@ -31,6 +31,7 @@ from zcluster.keys.ringfile import instant
 from zcluster.keys.rotation import DEFAULT_OVERLAP_S, follow, forget_ended, rotated_row, want, want_no_more
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.tasks import keep_running
+from zcluster.process.failpoints import failpoint
 from zcluster.wire import Hello, Message, Sealed, encode
 from zcluster.wire.rotation import MAX_OVERLAP_S, NextKey, Rotate, Rotated
 
@@ -200,6 +201,7 @@ class Rotation:
             if said.public == self._own.following:
                 raise InvalidKey("this public key is to be the master's", hint="make a new pair")
             entry = await self._decide(lambda ring: follow(ring, id_, said.public, said.overlap_s, now_s))
+            failpoint("rotation.in_ring")
             answer = Rotated(public=entry.public, overlap_s=_left_s(entry, now_s))
         except ZClusterError as error:
             answer = await self._failed(peer, said, error)

@@ -78,11 +78,12 @@ def want_no_more(ring: Ring, id_: str) -> None:
     ring.change(edit)
 
 
-def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float) -> Entry:
+def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float, *, exactly: bool = False) -> Entry:
     """Let ``public`` follow the key of ``id_``; the one that it follows stays admitted for a while. Done already: nothing.
 
     Args:
         overlap_s: for how long, where the ring does not say it.
+        exactly: whatever the ring says.
 
     Raises:
         NoSuchKey: there is no such key (any more). Busy: it is being rotated already. InvalidKey: ``public`` is malformed or
@@ -99,7 +100,8 @@ def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float) ->
         _check_at_rest(entry, now_s)
         if public in holders(content) or ring.is_revoked(public):
             raise InvalidKey("this public key is known already", hint="make a new pair")
-        until = iso(math.ceil(now_s + (entry.rotate_s or min(max(overlap_s, MIN_OVERLAP_S), MAX_OVERLAP_S))))
+        wish_s = min(max(overlap_s, MIN_OVERLAP_S), MAX_OVERLAP_S)
+        until = iso(math.ceil(now_s + (wish_s if exactly else entry.rotate_s or wish_s)))
         changed = replace(entry, public=public, previous=(Previous(entry.public, until),), rotate_s=0.0)
         return _with(content, changed), changed
 

@@ -37,13 +37,15 @@ class Rekeying:
         driver: whose connections are made with it.
         learnt: called when the key file says something else, of the keys that prove others too.
         changed: called when the session has moved to another key, with the seconds for which the older one is admitted yet.
+        passes: called with the name of each step that is done (process/failpoints.py).
     """
 
     def __init__(
         self, own: OwnKey, driver: LinkDriver, learnt: Callable[[KeyFile], None], logger: logging.Logger,
-        changed: Callable[[float], None] = lambda _overlap_s: None,
+        changed: Callable[[float], None] = lambda _overlap_s: None, passes: Callable[[str], None] = lambda _step: None,
     ) -> None:  # fmt: skip
         self._own, self._driver, self._learnt, self._logger, self._changed = own, driver, learnt, logger, changed
+        self._passes = passes
         self._loop = asyncio.get_running_loop()
         self._disk = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,6 +145,7 @@ class Rekeying:
         try:
             async with self._disk:
                 public = await asyncio.to_thread(self._own.begin)
+                self._passes("rotation.made")
                 self._fresh = self._own.made
         except ZClusterError as error:
             self._logger.error("there is no other key: %s", error)
@@ -165,6 +168,7 @@ class Rekeying:
             self._logger.warning("the key file cannot be read again: %s", fault)
         if own.use(answer.public):
             self._answer = answer
+            self._passes("rotation.admitted")
             self._move()
         else:
             self._logger.warning("this key was rotated by another process, whose key file is not this one's")
@@ -196,6 +200,7 @@ class Rekeying:
         self._spawn(self._finished(public, answer or Rotated(public=public, overlap_s=overlap_s)))
 
     async def _finished(self, public: str, answer: Rotated) -> None:
+        self._passes("rotation.moved")
         await self._write(self._own.finish, public)
         self._changed(answer.overlap_s)
         self._settle(answer)

@@ -31,6 +31,14 @@ FAILPOINTS = frozenset(
         "queue.outcome.after_commit",
         "queue.file.before_rename",
         "queue.file.after_rename",
+        "rotation.master.wanted",
+        "rotation.master.made",
+        "rotation.master.in_ring",
+        "rotation.master.in_file",
+        "rotation.in_ring",
+        "rotation.made",
+        "rotation.admitted",
+        "rotation.moved",
     }
 )
 

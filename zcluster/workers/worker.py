@@ -40,6 +40,7 @@ from zcluster.net.rekeying import Rekeying
 from zcluster.nodes.data import NodeData, open_data
 from zcluster.nodes.desk import Desk, Part
 from zcluster.process import Lifetime, run_daemon, set_level, start_logging
+from zcluster.process.failpoints import failpoint
 from zcluster.wire import VERSIONS, Beat, Bye, FunctionInfo, Hello, Message, Refusal, Welcome, WireLimits
 from zcluster.workers.door import Door
 from zcluster.workers.events import WorkerEvents
@@ -114,7 +115,7 @@ class Worker:
         self.uplink.attach(WorkerRoles(self._node.rights))
         self._door.open(context)
         self._driver = self._link(context, self._hello(settings.worker.slots, self._node.infos()), self, self._trees.receive_bulk)
-        self._rekeying = Rekeying(self._own, self._driver, self._learnt, self._logger, self._rekeyed)
+        self._rekeying = Rekeying(self._own, self._driver, self._learnt, self._logger, self._rekeyed, failpoint)
         fields = {"key": fingerprint(key_file.pair.public), "functions": len(self._functions)}
         self._logger.info("worker starts", extra={"fields": fields})
         for part in self._parts:

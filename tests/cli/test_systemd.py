@@ -59,6 +59,7 @@ def test_a_unit_says_what_matters(role: str) -> None:
     found = settings_of(Unit(role, PYTHON).text)
     assert found["Service.Type"] == "notify"
     assert found["Service.WatchdogSec"] == "30"
+    assert found["Unit.StartLimitIntervalSec"] == "0", "five failures in ten seconds would end it for good"
     assert found["Service.User"] == "zcluster"
     assert found["Service.CapabilityBoundingSet"] == ""
     assert found["Service.ProtectHome"] == found["Service.PrivateTmp"] == found["Service.NoNewPrivileges"] == "yes"

@@ -93,6 +93,8 @@ class Unit:
 Description=zcluster {self.role}
 Wants=network-online.target
 After=network-online.target
+# However often it has failed it is started again: what it lacks may come back.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify

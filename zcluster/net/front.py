@@ -13,6 +13,7 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +43,6 @@ MAX_TOPIC_BYTES = 384
 """Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (289 bytes, and what metadata
 another library adds)."""
 FAREWELL_S = 0.25
-FAREWELL_LOOK_S = 0.005
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
 
@@ -96,7 +96,7 @@ class Front:
         self._stuck: dict[bytes, Frame] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
-        self._leaving = False
+        self._leaving, self._alone = False, asyncio.Event()
         self._messages = 0
         """How many were read."""
         self._expected = Expected()
@@ -202,9 +202,9 @@ class Front:
         handed out when it sees the end, which at a Unix socket it does at once. The owner hears of nobody any more.
         """
         self._leaving = True
-        until_s = self._loop.time() + FAREWELL_S
-        while self._by_route and self._loop.time() < until_s:
-            await asyncio.sleep(FAREWELL_LOOK_S)
+        if self._by_route:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._alone.wait(), FAREWELL_S)
 
     def close(self, linger_ms: int) -> None:
         """Stop; what was sent may still leave for ``linger_ms``."""
@@ -250,6 +250,8 @@ class Front:
             self.forget(route)
             if not self._leaving:
                 self._owner.front_disconnected(route)
+            elif not self._by_route:
+                self._alone.set()
 
     def _let_in(self, public: str) -> None:
         self._expected.admitted(public, self._loop.time())

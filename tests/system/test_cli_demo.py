@@ -35,7 +35,7 @@ def test_once_shows_it_all_and_ends(tmp_path: Path) -> None:
         r"^[0-9,]+ requests/s, p50 [0-9.]+ ms, p99 [0-9.]+ ms, [0-9,]+ answers, no errors$",
     ):
         assert re.search(pattern, done.stdout, re.MULTILINE), pattern
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.iterdir() if path.name != "__pycache__"] == []
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
@@ -58,7 +58,7 @@ def test_without_once_it_stays_until_it_is_told_and_the_lines_it_prints_work(end
         out, err = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, err.strip()) == (0, "")
     assert "All processes are stopped" in out
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.iterdir() if path.name != "__pycache__"] == []
 
 
 def test_a_failure_shows_why_and_ends_with_1(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_a_failure_shows_why_and_ends_with_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("zcluster: error: the demo failed: worker-")
     assert "no_such_module" in done.stderr
-    assert list(tmp_path.iterdir()) == [broken]
+    assert [path for path in tmp_path.iterdir() if path.name != "__pycache__"] == [broken]

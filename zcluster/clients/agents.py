@@ -14,8 +14,9 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from zcluster.clients.caller import Caller
 from zcluster.clients.checks import checked_text
 from zcluster.errors import UsageError
 
@@ -25,14 +26,6 @@ ROWS_PER_CALL = 2_000
 MAX_REFUSED = 10_000
 """How many refused rows are listed; the others are counted."""
 PAGE = 1_000
-
-
-class Caller(Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
 
 
 class AsyncAgents:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
+from zcluster.clients.caller import Streaming
 from zcluster.clients.checks import MAX_TIMEOUT_S, checked_text
 from zcluster.errors import (
     Busy,
@@ -57,16 +58,8 @@ class Linked(Protocol):
     def link(self) -> Link | None: ...
 
 
-class Caller(Linked, Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
-
-    def stream(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> AsyncIterator[Any]: ...
+class Caller(Linked, Streaming, Protocol):
+    """What makes the calls, and keeps a session: an AsyncClient."""
 
 
 async def read(

@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+from zcluster.clients.caller import Caller
 from zcluster.clients.checks import checked_text
-from zcluster.clients.sync import Caller
 from zcluster.errors import UsageError
 
 Row = dict[str, Any]

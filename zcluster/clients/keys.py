@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from zcluster.clients.caller import Caller
 from zcluster.clients.checks import checked_seconds, checked_text
-from zcluster.clients.queue import Caller
 from zcluster.errors import UsageError
 
 Row = dict[str, Any]

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from zcluster.clients.caller import Streaming
 from zcluster.clients.checks import MAX_TIMEOUT_S, checked_text
 from zcluster.errors import Busy, Draining, MasterLost, NodeLost, NodeUnavailable, TimedOut, UsageError
 
@@ -26,23 +27,11 @@ _AWAY = (Busy, Draining, MasterLost, NodeLost, NodeUnavailable, TimedOut)
 """What a watcher outlives."""
 
 
-class Caller(Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
-
-    def stream(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> AsyncIterator[Any]: ...
-
-
 class AsyncConfig:
     """The live configuration of a cluster. A scope is ``defaults``, ``group/G``, ``node/N`` or ``agent/ID``. Every method raises
     what any call may raise (docs/reference/errors.md)."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Streaming) -> None:
         self._caller = caller
 
     async def get(self, scope: str, *, effective: bool = False, timeout: float | None = None) -> Row:

@@ -15,9 +15,10 @@ Rules kept here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
+from zcluster.clients.caller import Streaming
 from zcluster.clients.checks import checked_text, checked_timeout
 from zcluster.errors import TimedOut, UsageError, ZClusterError
 
@@ -33,22 +34,10 @@ NAMES = ("name", "node", "worker")
 JOB_FIELDS = ("id", "function", "state", "attempt", "target", "caller")
 
 
-class Caller(Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
-
-    def stream(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> AsyncIterator[Any]: ...
-
-
 class AsyncNodes:
     """The nodes: called, the list of them. Every method raises what any call may raise (docs/reference/errors.md)."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Streaming) -> None:
         self._caller = caller
 
     async def __call__(self) -> list[Row]:

@@ -13,9 +13,10 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
+from zcluster.clients.caller import Streaming
 from zcluster.clients.checks import MAX_TIMEOUT_S, checked_text
 from zcluster.errors import UsageError
 
@@ -25,22 +26,10 @@ IDS_PER_CALL = 1000
 RECORDS_PER_CALL = 1000
 
 
-class Caller(Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
-
-    def stream(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> AsyncIterator[Any]: ...
-
-
 class AsyncQueue:
     """The durable jobs of a cluster. Every method raises what any call may raise (docs/reference/errors.md)."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Streaming) -> None:
         self._caller = caller
 
     async def list(
@@ -120,7 +109,7 @@ class AsyncQueue:
         return told
 
 
-async def audit(caller: Caller, since_s: float, key: str, limit: int, timeout: float | None) -> list[Row]:
+async def audit(caller: Streaming, since_s: float, key: str, limit: int, timeout: float | None) -> list[Row]:
     """As ``AsyncClient.audit``."""
     if not isinstance(since_s, int | float) or isinstance(since_s, bool):
         raise UsageError(f"since_s is a number of seconds, not {str(since_s)[:40]!r}", hint="seconds since 1970")

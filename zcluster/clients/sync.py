@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from zcluster.clients.caller import Caller
 from zcluster.clients.checks import checked_text, checked_timeout
 from zcluster.core.targets import ANY, is_single
 from zcluster.errors import TimedOut, UsageError
@@ -38,14 +39,6 @@ SETTLED = ("held", "paused", "away")
 """States besides "current" that do not end by waiting."""
 TOLD = ("state", "version", "target", "reason", "error")
 """What of a row is a change for a watcher; its counts change all the time."""
-
-
-class Caller(Protocol):
-    """What makes the calls: an AsyncClient."""
-
-    async def call(
-        self, function: str, args: Mapping[str, Any] | None = None, *, target: str = "any", timeout: float | None = None
-    ) -> Any: ...
 
 
 class AsyncSync:

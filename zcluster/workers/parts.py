@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zcluster.keys import KeyFile
+from zcluster.keys.rotation import OwnKey
 from zcluster.nodes.agentdoor import AgentDoor
 from zcluster.nodes.agentreports import AgentReports
 from zcluster.nodes.agentsettings import StoredSettings
@@ -31,7 +31,7 @@ DIGESTED = ("groups/", "config/", "ring/")
 """Prefixes of the store that are copies of the master's tables."""
 
 
-def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> list[Part]:
+def worker_parts(desk: Desk, uplink: Uplink, door: Door, own: OwnKey) -> list[Part]:
     """All parts of a worker."""
     # What anyone writes into the book is to go up.
     book = WatchedBook(desk.book, lambda: rows.poke())
@@ -39,7 +39,7 @@ def worker_parts(desk: Desk, uplink: Uplink, door: Door, key_file: KeyFile) -> l
     open_door = bool(desk.loaded().settings.worker.door)
     settings = StoredSettings(desk)
     live = LiveConfig(desk)
-    tables = WorkerTables(desk, uplink, key_file, ("groups", "config", "ring") if open_door else ("groups", "config"))
+    tables = WorkerTables(desk, uplink, own, ("groups", "config", "ring") if open_door else ("groups", "config"))
     agents = AgentDoor(desk, settings, door.directory.doors)
     rows = WorkerAgents(desk, uplink, agents.perform)
     door.directory.on_change(agents.tell_doors)

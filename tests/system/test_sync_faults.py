@@ -448,8 +448,9 @@ def test_commands_fail_hang_and_take_a_version_back(tmp_path: Path) -> None:
         write(report.path, {"f": "good again"})
         await report.current()
         as_it_was = held(back.path)
-        (back.path / "kept").unlink()
+        # The bad file first: each of these may be seen as a version of its own, and none of them is to be a good one.
         write(back.path, {"f": "bad", "more": "2"})
+        (back.path / "kept").unlink()
         row = await back.state("failed", "rolled back")
         await eventually(lambda: held(back.copy()) == as_it_was, "the version before is there again")
         assert row["version"] < row["target"]

@@ -99,8 +99,11 @@ class Bus:
         self.turn()
 
     def turn(self) -> None:
-        """What the master has to say is kept by route."""
-        for route, outgoing in self.master.take(self.now):
+        """What the master has to say is kept by route; what it has left over is admitted."""
+        told = self.master.take(self.now)
+        while self.master.backlog:
+            told += self.master.take(self.now)
+        for route, outgoing in told:
             for message, bodies in outgoing:
                 frame = encode(message, bodies)
                 decoded, offset = decode(frame, WireLimits())

@@ -39,7 +39,10 @@ def master(expected: int = 0) -> Master:
 def errors(machine: Master, now: float) -> list[tuple[int, str]]:
     """Each error of the client: its request, and the node that it is about (empty: the whole)."""
     found: list[tuple[int, str]] = []
-    for _, outgoing in machine.take(now):
+    told = machine.take(now)
+    while machine.backlog:
+        told += machine.take(now)
+    for _, outgoing in told:
         for message, _ in outgoing:
             if isinstance(message, Replies):
                 for group in message.groups:

@@ -72,14 +72,17 @@ class Admission:
         self._globs = 0
         self._selections = 0
         """How many were looked up for the message at hand."""
+        self._frame = b""
+        """That message: it may come in slices (backlog)."""
         self._selected: dict[str, list[Node]] = {}
         """What they mean, by target."""
 
     def admit(self, peer: Peer, message: Requests, data: bytes, offset: int, now: float) -> None:
         """Admit what may be admitted; every other request is answered with its error."""
         self._dispatch.touched[peer] = None
-        if self._selections:
+        if self._selections and data is not self._frame:
             self._globs, self._selections, self._selected = 0, 0, {}
+        self._frame = data
         for group in message.groups:
             nodes, error = self._plan(peer, group, now)
             timeout_s = group.ttl_ms / 1000 if group.ttl_ms else DEFAULT_TIMEOUT_S

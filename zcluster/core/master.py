@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from zcluster.core.admission import Admission
 from zcluster.core.attachments import Attachment, Attachments
+from zcluster.core.backlog import Backlog
 from zcluster.core.batch import Body, Outgoing
 from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
@@ -81,6 +82,7 @@ class Master:
         self.admission = Admission(
             self.roster.nodes, name, self.dispatch, may_call, limits.body_bytes, limits.inline_bytes, self.counters, self.note
         )
+        self.backlog = Backlog(self.admission.admit, self._cancel)
         self.drained = Drained(self.roster.nodes, self.dispatch)
         self.admission.grace_until_s = now + limits.session.heartbeat_s * limits.session.lease_heartbeats
         self._grace_over = False
@@ -150,6 +152,7 @@ class Master:
 
     def close(self, now: float) -> None:
         """End everything that is left, with an error that says so, and say BYE to everyone."""
+        self.backlog.admit_all()
         error = Unreachable("the master shut down before the answer; whether it ran is unknown", hint="call again")
         for peer in list(self.roster.peers.values()):
             for entry in list(peer.requests.values()):
@@ -163,6 +166,8 @@ class Master:
 
     def next_deadline(self) -> float:
         """When :meth:`handle_deadline` has to be called at the latest."""
+        if self.backlog:
+            return self._now
         mine = min(self.roster.next_deadline(), self._rate_due_s)
         theirs = self.dispatch.next_deadline()
         return mine if theirs is None else min(mine, theirs)
@@ -192,6 +197,7 @@ class Master:
             out = [(route, [(message, [])]) for route, message in self.roster.farewells.items()]
             self.roster.farewells.clear()
         self._now = now
+        self.backlog.admit_some()
         self._dispatch(now)
         while touched := self.dispatch.touched:
             self.dispatch.touched = {}
@@ -261,7 +267,7 @@ class Master:
             return
         match message:
             case Requests():
-                self.admission.admit(peer, message, data, offset, now)
+                self.backlog.requests(peer, message, data, offset, now)
             case Results() if node is not None:
                 self.flow.results(node, message, data, offset)
             case Beat():
@@ -271,10 +277,7 @@ class Master:
                 if node is not None:
                     self.dispatch.offer(node)
             case Cancel():
-                for id_ in message.ids:
-                    entry = peer.requests.get(id_)
-                    if entry is not None:
-                        self.dispatch.cancel(entry)
+                self.backlog.cancels(peer, message)
             case Credit() if node is not None:
                 self.flow.node_credit(node, message)
             case Credit():
@@ -312,6 +315,7 @@ class Master:
     def _gone(self, peer: Peer, reason: str, now: float) -> None:
         self.moves.ended(peer)
         self.attached.closed(peer, reason, now)
+        self.backlog.drop(peer)
         for entry in list(peer.requests.values()):
             self.dispatch.cancel(entry)
         if peer.lanes.bulk_bytes:
@@ -325,6 +329,12 @@ class Master:
         self.dispatch.node_lost(node, reason, now)
         self._lost[node] = reason
         self._catalog_changed = True
+
+    def _cancel(self, peer: Peer, message: Cancel) -> None:
+        for id_ in message.ids:
+            entry = peer.requests.get(id_)
+            if entry is not None:
+                self.dispatch.cancel(entry)
 
     def _dispatch(self, now: float) -> None:
         if self._lost:

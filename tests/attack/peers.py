@@ -90,7 +90,7 @@ class Peer:
 def dress(socket: zmq.Socket[bytes], key: KeyFile) -> zmq.Socket[bytes]:
     """The keys of ``key`` on ``socket``, which then neither lingers nor reconnects."""
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.RECONNECT_IVL, -1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 3_600_000)  # with -1 it aborts when it is cut between two frames
     socket.curve_publickey = key.pair.public.encode()
     socket.curve_secretkey = key.pair.secret.encode()
     socket.curve_serverkey = key.master_public.encode()

@@ -12,7 +12,7 @@ import zmq
 
 from zcluster.keys import generate
 from zcluster.net import context as made
-from zcluster.net.context import ZAP_DOMAIN, ZAP_ENFORCE_DOMAIN, Socket, client_socket, new_context, server_socket
+from zcluster.net.context import NEVER_MS, ZAP_DOMAIN, ZAP_ENFORCE_DOMAIN, Socket, client_socket, new_context, server_socket
 
 MAX_BYTES = 4096
 
@@ -59,7 +59,7 @@ def test_a_client_socket_never_reconnects_by_itself(context: zmq.Context[Socket]
     socket = client(context, kind)
     assert_bounded(socket)
     assert socket.getsockopt(zmq.CURVE_SERVER) == 0
-    assert socket.getsockopt(zmq.RECONNECT_IVL) == -1
+    assert socket.getsockopt(zmq.RECONNECT_IVL) == NEVER_MS
 
 
 def test_a_context_has_room_for_its_sockets_and_files() -> None:

@@ -5,7 +5,9 @@ Rules kept here (each is a trap that was measured, see docs/decisions/0007-traps
   from ``rand()``, and a peer that guesses the next one makes libzmq abort;
 - every socket has LINGER 0 (the default hangs a shutdown), bounded queues and a bounded message size;
 - a server socket enforces its ZAP domain, so that without a ZAP handler nobody gets in instead of everybody;
-- libzmq never reconnects by itself: its jitter is not random, and after a refusal it does not try again.
+- libzmq never reconnects by itself: its jitter is not random, and after a refusal it does not try again. Its own "never" (-1)
+  throws away what came before the end, and aborts the process that is between two frames of a message: so it is an hour, and
+  who made the connection closes it long before.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ MAX_SOCKETS = 16_384
 QUEUE_MESSAGES = 64
 """High-water mark of a connection, each way: a full pipe is an answer, so it need not be long."""
 BACKLOG = 4096
+NEVER_MS = 3_600_000
 HANDSHAKE_MS = 3000
 """How long a handshake may take; libzmq ends a connection then, whatever came by it."""
 
@@ -81,7 +84,7 @@ def client_socket(
     socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
     socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
     socket.setsockopt(zmq.CURVE_SERVERKEY, server)
-    socket.setsockopt(zmq.RECONNECT_IVL, -1)
+    socket.setsockopt(zmq.RECONNECT_IVL, NEVER_MS)
     return socket
 
 

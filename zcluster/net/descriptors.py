@@ -3,8 +3,9 @@
 Rules kept here:
 - what is behind a descriptor is told by its inode, which no two open sockets share: a number may have been closed and used again
   since it was told. A connection is ended only while the inode is still the one it had when it was accepted;
-- libzmq's own descriptor is never closed: it is copied, the copy is looked at, shut down and let go. libzmq then reads the end
-  of the stream, and cleans up as for any connection that ended;
+- libzmq's own descriptor is never closed: it is copied, the copy is looked at, shut down, reset and let go. libzmq then meets the
+  end of the stream, and cleans up as for any connection that ended. Without the reset the other side's data go on coming: who
+  sends faster than libzmq reads would never be cut, and one whose end libzmq does not look at would stay for ever;
 - the copy has a place that is kept for it: a connection can be ended when there are no descriptors left.
 """
 
@@ -25,6 +26,8 @@ from dataclasses import dataclass
 LOCAL = "local"
 """The address of who came by a Unix socket."""
 MAPPED = "::ffff:"
+_NOWHERE = bytes(16)
+"""An address of the family AF_UNSPEC: a TCP socket that is connected there is reset, for all who hold it (connect(2))."""
 _TCP_INFO = 11
 _BYTES_RECEIVED_AT = 128
 """Offset of tcpi_bytes_received in struct tcp_info (linux/tcp.h, since Linux 4.1)."""
@@ -48,7 +51,8 @@ class Descriptors:
     def __init__(self) -> None:
         self._null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._place = os.dup(self._null)
-        self._getsockopt = ctypes.CDLL(None).getsockopt
+        system = ctypes.CDLL(None)
+        self._getsockopt, self._connect = system.getsockopt, system.connect
         self._info = ctypes.create_string_buffer(_TCP_INFO_BYTES)
 
     def close(self) -> None:
@@ -70,6 +74,8 @@ class Descriptors:
                 return False
             with contextlib.suppress(OSError):  # it has just ended by itself
                 copy.shutdown(sockets.SHUT_RDWR)
+                if copy.family != sockets.AF_UNIX:
+                    self._connect(self._place, _NOWHERE, len(_NOWHERE))
             return True
 
     def received_bytes(self, fd: int) -> int | None:

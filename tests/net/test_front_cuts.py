@@ -294,7 +294,7 @@ def test_libzmq_ends_what_becomes_no_handshake(says: bytes, monkeypatch: pytest.
         run(test)
 
 
-@pytest.mark.soak  # beside another test process it did not end in two of four runs, and why is not understood; tests/attack shows it too
+@pytest.mark.soak  # beside another test process it stood still in two of four runs, and why is not understood
 @pytest.mark.usefixtures("looks")
 def test_a_message_without_an_end_is_cut_and_others_go_on() -> None:
     async def test(house: House) -> None:

@@ -18,11 +18,12 @@ import zmq
 from zcluster.keys import KeyPair, generate
 from zcluster.net import connections, context, guard
 from zcluster.net.connections import CROWD, NO_SESSION, REVOKED, STALLED, Connection
-from zcluster.net.context import Socket, client_socket, new_context
+from zcluster.net.context import Socket, client_socket, new_context, readable
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
 from zcluster.net.stalled import SLACK_BYTES, SUBSCRIBER_BYTES, Growth
+from zcluster.wire import Bye
 
 PATIENCE_S = 60.0
 FRAME_BYTES = 65_536
@@ -66,6 +67,8 @@ class House:
         self.changed.set()
 
     def front_disconnected(self, route: bytes) -> None:
+        if route in self.sessions:
+            self.heard.append(("gone", 0))
         self.sessions.discard(route)
         self.changed.set()
 
@@ -217,6 +220,31 @@ def test_all_connections_of_a_revoked_key_are_cut_and_no_others() -> None:
         assert not any(told["ended"] for told in kept)
         assert house.known() == house.known(True) == [stays.public]
         assert house.cuts == [(REVOKED, goes.public, "127.0.0.1")] * 3
+
+    run(test)
+
+
+@pytest.mark.parametrize("noticed", ["monitor", "send"])
+def test_what_was_said_before_the_end_is_heard_before_it(noticed: str) -> None:
+    async def test(house: House) -> None:
+        house.client(generate())
+        await house.until(lambda: len(house.heard) == 1)
+        (route,) = house.sessions
+        client = house.clients.pop()
+        for size in (1, 2, 3):
+            client.send(bytes(size))
+        client.disable_monitor()
+        client.close(linger=int(PATIENCE_S * 1000))
+        # Nothing of the loop runs meanwhile: all has come when the end has.
+        assert house.front._pairs[0].poll(int(PATIENCE_S * 1000))
+        if noticed == "monitor":
+            house.front._sessions.turn()
+        else:
+            while not house.front._last_words:
+                readable(house.front._router)
+                house.front.send(route, Bye(), [])
+        await house.until(lambda: not house.sessions)
+        assert [size for _, size in house.heard] == [5, 1, 2, 3, 0]
 
     run(test)
 

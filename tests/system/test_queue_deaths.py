@@ -23,14 +23,18 @@ SETTINGS = {
 Body = Callable[[LocalCluster, AsyncClient, Outside, dict[str, str]], Awaitable[None]]
 
 
-def use(directory: Path, workers: int, body: Body) -> None:
-    """Run ``body`` with a cluster; its last argument is what the functions ask for."""
+def use(directory: Path, workers: int, body: Body, **settings: float) -> None:
+    """Run ``body`` with a cluster; its last argument is what the functions ask for.
+
+    ``settings``: other SETTINGS, with __ for a dot.
+    """
+    own = SETTINGS | {name.replace("__", "."): value for name, value in settings.items()}
 
     async def main() -> None:
         outside = Outside(directory)
         args = {"directory": str(directory), "path": str(directory / "gate")}
         async with (
-            LocalCluster(workers, functions=[FUNCTIONS], settings=SETTINGS) as cluster,
+            LocalCluster(workers, functions=[FUNCTIONS], settings=own) as cluster,
             AsyncClient(home=cluster.home) as client,
             asyncio.timeout(3 * PATIENCE_S),
         ):
@@ -126,7 +130,7 @@ def test_jobs_of_a_worker_that_leaves_are_finished_or_moved(tmp_path: Path, in_t
             assert (info["failures"], info["deaths"]) == (0, 0), f"nobody is to blame: {info}"
             assert info["node"] == "worker-2" if moved or job.id not in left else "worker-1"
 
-    use(tmp_path, 2, body)
+    use(tmp_path, 2, body, session__drain_s=PATIENCE_S if in_time else 1.0)
 
 
 @pytest.mark.parametrize("target", ["worker-1", "master"])

@@ -15,7 +15,7 @@ import zmq
 
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, client_socket
-from zcluster.net.monitor import LINK_EVENTS, watch
+from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
 from zcluster.wire import Frame, Message, WireLimits, decode
 
@@ -77,6 +77,11 @@ class Dealer:
         except PeerError as error:
             logger.warning(UNREADABLE, error)
             return None
+
+    def event(self) -> int:
+        """What its monitor tells next, 0 for nothing."""
+        found = None if self.pair is None else read_event(self.pair)
+        return 0 if found is None else found[0]
 
     def close(self, linger_ms: int = 0) -> None:
         """End it; what was sent may still leave for ``linger_ms``."""

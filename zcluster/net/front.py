@@ -6,6 +6,7 @@ Rules kept here:
 - a message is one frame behind the route; more frames, or an unknown User-Id, is counted and dropped;
 - each connection is known from its accept to its end, and cut when its time is over (connections.py, stalled.py);
 - after a change of the ring the connections of keys that are out are cut before anything else is read;
+- the end of a connection is told behind the last message that has come by it (lastwords.py);
 - sends never block: a full pipe keeps that one frame here, and the machine keeps the rest;
 - routing ids stay in this module.
 """
@@ -26,22 +27,20 @@ from zcluster.config.addresses import IPC, ipc_path
 from zcluster.core.batch import Body
 from zcluster.errors import ConfigError, UsageError
 from zcluster.net.connections import REVOKED, Connection, Expected
-from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, SNDMORE, Socket, readable, server_socket
+from zcluster.net.context import NOBLOCK, SNDMORE, Socket, readable, server_socket
 from zcluster.net.descriptors import Descriptors, Reserve
 from zcluster.net.guard import Guard, Told
+from zcluster.net.lastwords import LastWords
 from zcluster.net.monitor import SERVER_EVENTS, watch
 from zcluster.net.pulse import Pulse
 from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.rebinding import Rebinding
 from zcluster.net.stalled import LONG_OVERHEAD_BYTES, SHORT_BYTES, SHORT_OVERHEAD_BYTES, wire_bytes
-from zcluster.net.subscribers import PIPE_MESSAGES, Subscribers
+from zcluster.net.subscribers import Subscribers, publisher_socket
 from zcluster.net.zap import Strangers, Zap
 from zcluster.wire import Frame, Message, frame_of
 
 TURN = 64
-MAX_TOPIC_BYTES = 384
-"""Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (289 bytes, and what metadata
-another library adds)."""
 FAREWELL_S = 0.25
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
@@ -97,6 +96,7 @@ class Front:
         self._retry: asyncio.TimerHandle | None = None
         self._lone = True
         self._leaving, self._alone = False, asyncio.Event()
+        self._last_words = LastWords()
         self._messages = 0
         """How many were read."""
         self._expected = Expected()
@@ -106,7 +106,7 @@ class Front:
         pair = (keys.secret.encode(), keys.public.encode())
         self._router = server_socket(context, zmq.ROUTER, *pair, max_bytes=frame_bytes)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._publisher = _publisher(context, pair) if publish else None
+        self._publisher = publisher_socket(context, pair) if publish else None
         self._pairs = [watch(context, socket, SERVER_EVENTS) for socket in self._servers()]
         try:
             self._local = self._listen_here(local, logger)
@@ -141,7 +141,7 @@ class Front:
             self._monitors.append(Reader(loop, self._pairs[1], guard.turn))
         self._pulse = Pulse(
             loop, self._sessions, guard, self._descriptors, self._reserve, told, frame_bytes,
-            has_session=owner.front_has_session, messages=lambda: self._messages, dry=self._dry, first=owner.front_look,
+            has_session=owner.front_has_session, messages=lambda: self._messages, dry=self._dry, first=self._look,
         )  # fmt: skip
 
     @property
@@ -245,13 +245,29 @@ class Front:
     # -- what the guards tell ----------------------------------------------------------------------------------------
 
     def _ended(self, connection: Connection) -> None:
-        route = connection.route
-        if route and self._by_route.pop(route, None) is not None:
-            self.forget(route)
-            if not self._leaving:
-                self._owner.front_disconnected(route)
-            elif not self._by_route:
-                self._alone.set()
+        if connection.route in self._by_route:
+            self._gone(connection.route)
+
+    def _gone(self, route: bytes) -> None:
+        """The connection of ``route`` is over; the owner hears of it behind the last message."""
+        self.forget(route)
+        if not self._leaving:
+            self._last_words.ended(route, self._loop.time())
+            self._tell_gone(self._dry())
+            return
+        self._by_route.pop(route, None)
+        if not self._by_route:
+            self._alone.set()
+
+    def _tell_gone(self, dry: bool) -> None:
+        for route in self._last_words.heard(dry, self._loop.time()):
+            self._by_route.pop(route, None)
+            self._owner.front_disconnected(route)
+
+    def _look(self) -> None:
+        self._owner.front_look()
+        if self._last_words:
+            self._tell_gone(self._dry())
 
     def _let_in(self, public: str) -> None:
         self._expected.admitted(public, self._loop.time())
@@ -285,6 +301,8 @@ class Front:
             more = readable(self._router)
         self._messages += count
         self._lone = count < 2
+        if self._last_words:
+            self._tell_gone(not more)
         return more and count > 0
 
     def _receive(self) -> int | None:
@@ -345,9 +363,7 @@ class Front:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._by_route.pop(route, None)
-            self.forget(route)
-            self._owner.front_disconnected(route)
+            self._gone(route)
         return True
 
     def _servers(self) -> list[Socket]:
@@ -368,12 +384,6 @@ class Front:
 
 def _nobody(_public: str) -> bool:
     return False
-
-
-def _publisher(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socket:
-    publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
-    publisher.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
-    return publisher
 
 
 def _ignored(_connection: Connection) -> None:

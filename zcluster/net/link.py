@@ -4,7 +4,8 @@ Rules kept here:
 - a connection is used once: a lost one is closed and a fresh one made, so nothing of an old session can leave late;
 - while a session moves there are two connections: the second is not read until the first has been left (core/moving.py);
 - sends never block: what does not fit waits here, and nothing more is taken from the owner until it has left;
-- the owner is told of the link's state by its methods, in the order in which the machine decided.
+- what has come by a connection is heard before its end: an answer, or the BYE that says why;
+- the owner is told of the link's state by its methods, in the order of the machine's decisions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from zcluster.core.link import (
 from zcluster.errors import PeerError, Unreachable, ZClusterError
 from zcluster.net.context import NOBLOCK, Socket, readable, writable
 from zcluster.net.dealer import UNREADABLE, Dealer, skip
-from zcluster.net.monitor import read_event
 from zcluster.net.reader import FLUSH_BYTES, Alarm, Reader
 from zcluster.wire import Beat, Bye, Message, Welcome, WireLimits, decode, frame_of
 from zcluster.wire.frames import KIND_AT
@@ -384,16 +384,13 @@ class LinkDriver:
         return len(data)
 
     def _monitor_turn(self, line: Dealer) -> bool:
-        pair = line.pair
-        while pair is not None and (line is self._line or line is self._there):
-            found = read_event(pair)
-            if found is None:
-                return False
-            event = found[0]
+        while (line is self._line or line is self._there) and (event := line.event()):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 line.secured = True
-            else:
-                stranger = line.stranger(event)
+                continue
+            while line is self._line and self._turn():
+                pass
+            if line is self._line or line is self._there:
                 ended = self._link.disconnected if line is self._line else self._link.disconnected_there
-                self._perform(ended(line.reason(event), self._loop.time(), self._jitter(), stranger=stranger))
+                self._perform(ended(line.reason(event), self._loop.time(), self._jitter(), stranger=line.stranger(event)))
         return False

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import zmq
 
 from zcluster.net.connections import REVOKED, SUBSCRIPTIONS
-from zcluster.net.context import NOBLOCK, Socket
+from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, Socket, server_socket
 from zcluster.net.guard import Guard
 from zcluster.net.stalled import wire_bytes
 
@@ -30,6 +30,9 @@ MAX_CONNECTIONS_PER_KEY = 32
 MAX_NEW_PER_KEY = 16
 NEW_S = 5.0
 """How many connections of a key may be let in in that time."""
+MAX_TOPIC_BYTES = 384
+"""Bound of what a subscriber may send. Not smaller: libzmq applies it to the CURVE handshake too (289 bytes, and what metadata
+another library adds)."""
 PIPE_MESSAGES = 2
 """High-water mark of what a subscriber says."""
 UNSUBSCRIBES = b"\0"
@@ -95,3 +98,10 @@ class Subscribers:
             self._guard.cut([connection], SUBSCRIPTIONS)
         elif not self._may_subscribe(public):
             self._guard.cut([connection], REVOKED)
+
+
+def publisher_socket(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) -> Socket:
+    """An XPUB socket of the CURVE server with the ``pair`` (secret, public), not bound yet."""
+    publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
+    publisher.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
+    return publisher

@@ -317,3 +317,23 @@ def test_a_catalog_that_does_not_fit_is_left_out(node: Node) -> None:
     node.carry.send(via(node, 1), [(catalog, []), (Beat(), [])], node.now)
     node.turn()
     assert node.heard(1) == [Beat()]
+
+
+def test_who_sends_too_many_faulty_messages_is_turned_away_and_its_worker_is_not(node: Node) -> None:
+    node.master.apply(replace(node.master.limits, faults=3))
+    node.client(1)
+    node.heard(1)
+    for _ in range(4):
+        node.say(Carry(connection=1), b"nonsense")
+    assert node.codes(1) == ["protocol_error"] * 3 + ["busy"]
+    for route in node.master.refusing.take_cuts():
+        assert isinstance(route, Via)
+        node.carry.cut(route, node.now)
+        node.carry.cut(route, node.now)  # twice is once
+    node.turn()
+    assert node.ends == [(1, "closed")]
+    assert (node.sessions(), list(node.master.roster.peers)) == ({}, ["w1"])
+    node.say(Carry(connection=1), b"more")
+    assert node.codes(1) == []
+    node.client(2, ADMIN)
+    assert len(node.sessions()) == 1

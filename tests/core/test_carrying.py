@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zcluster.core.carrying import HEADER_BYTES, CarryLimits, Cut, Forwarder, ToClient, ToMaster, Via, lowered
+from zcluster.core.carrying import HEADER_BYTES, CarryLimits, Cut, End, Forwarder, ToClient, ToMaster, Via, lowered
 from zcluster.core.counters import Counters
 from zcluster.core.peers import Identity
 from zcluster.wire import Bye, Sealed, WireLimits, decode, encode
@@ -168,12 +168,17 @@ def test_a_key_that_goes_away_ends_its_connections() -> None:
     assert door.frame(b"b", "L", FRAME, 0) == [data(2)]
 
 
-@pytest.mark.parametrize(("op", "expected"), [("full", ["busy"]), ("closed", [])])
-def test_the_master_may_end_a_connection(op: str, expected: list[str]) -> None:
+def test_the_master_may_take_no_more_connections() -> None:
     door = forwarder()
     door.frame(b"a", "K", FRAME, 0)
-    carry = Carry(connection=1, op="full" if op == "full" else "closed")
-    assert codes(door.received(carry, b"")) == expected
+    assert codes(door.received(Carry(connection=1, op="full"), b"")) == ["busy"]
+    assert len(door) == 0
+
+
+def test_who_is_turned_away_by_the_master_is_cut() -> None:
+    door = forwarder()
+    door.frame(b"a", "K", FRAME, 0)
+    assert door.received(Carry(connection=1, op="closed"), b"") == [End(b"a")]
     assert len(door) == 0
 
 

@@ -94,8 +94,9 @@ def test_a_worker_cannot_be_the_master(bus: Any) -> None:
 def test_what_cannot_be_read_is_answered_and_counted(error: PeerError, count: str, bus: Any) -> None:
     bus.client("c1")
     bus.heard("c1")
-    bus.master.malformed("c1", error)
-    bus.master.malformed("stranger", error)
+    identity = Identity("k", "c1", "client")
+    bus.master.malformed("c1", identity, error, bus.now)
+    bus.master.malformed("stranger", identity, error, bus.now)
     bus.turn()
     for route in ("c1", "stranger"):
         [refusal] = bus.heard(route)

@@ -17,7 +17,7 @@ import zmq
 
 from zcluster.keys import KeyPair, generate
 from zcluster.net import connections, context, guard
-from zcluster.net.connections import CROWD, NO_SESSION, REVOKED, STALLED, Connection
+from zcluster.net.connections import CROWD, FAULTS, NO_SESSION, REVOKED, STALLED, Connection
 from zcluster.net.context import Socket, client_socket, new_context, readable
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
@@ -63,7 +63,7 @@ class House:
         self.heard.append((public, len(data)))
         self.changed.set()
 
-    def front_malformed(self, route: bytes, reason: str) -> None:
+    def front_malformed(self, route: bytes, public: str, reason: str) -> None:
         self.changed.set()
 
     def front_disconnected(self, route: bytes) -> None:
@@ -245,6 +245,28 @@ def test_what_was_said_before_the_end_is_heard_before_it(noticed: str) -> None:
                 house.front.send(route, Bye(), [])
         await house.until(lambda: not house.sessions)
         assert [size for _, size in house.heard] == [5, 1, 2, 3, 0]
+
+    run(test)
+
+
+def test_who_is_cut_for_its_faults_is_told_and_not_heard_any_more() -> None:
+    async def test(house: House) -> None:
+        pair = generate()
+        told, other = house.client(pair), house.client(generate())
+        await house.until(lambda: len(house.heard) == 2)
+        (route,) = [route for route, each in house.front._by_route.items() if each.public == pair.public]
+        house.front.send(route, Bye(code="busy"), [])
+        house.front.cut(route, FAULTS)
+        house.front.cut(route, FAULTS)  # twice is once
+        house.clients[0].send(b"more")
+        await house.until(lambda: told["ended"])
+        assert b"busy" in house.clients[0].recv(zmq.NOBLOCK)
+        house.clients[1].send(b"still here")
+        await house.until(lambda: len(house.heard) >= 4)
+        assert [size for _, size in house.heard] == [5, 5, 0, 10]
+        assert house.cuts == [(FAULTS, pair.public, "127.0.0.1")]
+        assert not other["ended"]
+        house.front.cut(route, FAULTS)  # it is gone already
 
     run(test)
 

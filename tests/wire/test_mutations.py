@@ -145,7 +145,7 @@ def feed(master: Master, route: str, data: bytes, now: float) -> None:
     try:
         message, offset = decode(data, LIMITS)
     except PeerError as error:
-        master.malformed(route, error)
+        master.malformed(route, PEERS[route], error, now)
         return
     master.receive(route, PEERS[route], message, data, offset, now)
 

@@ -112,6 +112,13 @@ class Carrying:
                 self._machine.disconnected(via, now)
                 return
 
+    def cut(self, via: Via, now: float) -> None:
+        """End a carried connection behind what is said to it."""
+        door = self._doors.get(via.session)
+        if door is not None and via.connection in door.keys:
+            self._forget(door, via.connection, now)
+            self._machine.tell(door.peer, Carry(connection=via.connection, op="closed"))
+
     def look(self) -> bool:
         """Let connections go on whose worker has room again; whether the machine has something to send since the last look."""
         again, self._sent = self._sent, False
@@ -154,7 +161,7 @@ class Carrying:
         try:
             message, offset = decode(frame, self._limits)
         except PeerError as error:
-            self._machine.malformed(via, error)
+            self._machine.malformed(via, identity, error, now)
             return
         self._machine.receive(via, identity, message, frame, offset, now)
 

@@ -33,15 +33,15 @@ from zcluster.brokers.trees import MasterTrees
 from zcluster.config import Home, Loaded, load, reload
 from zcluster.core.carrying import Via
 from zcluster.core.eventflood import Flood
-from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master
-from zcluster.core.peers import Event
+from zcluster.core.peers import LOCAL, Event
 from zcluster.dapi.builtins import ResourceSampler, node_functions
 from zcluster.dapi.loader import load_functions
 from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, PeerError, ZClusterError
 from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint, may_call, may_send
 from zcluster.keys.rotation import OwnKey
+from zcluster.net.connections import FAULTS
 from zcluster.net.context import new_context
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
@@ -175,12 +175,14 @@ class MasterProcess:
         try:
             message, offset = decode(data, self._wire_limits)
         except PeerError as error:
-            self._machine.malformed(route, error)
+            self._machine.malformed(route, identity, error, self._loop.time())
             return
         self._machine.receive(route, identity, message, data, offset, self._loop.time())
 
-    def front_malformed(self, route: bytes, reason: str) -> None:
-        self._machine.malformed(route, PeerError(reason))
+    def front_malformed(self, route: bytes, public: str, reason: str) -> None:
+        identity = self._admitted.identify(public)
+        if identity is not None:
+            self._machine.malformed(route, identity, PeerError(reason), self._loop.time())
 
     def front_disconnected(self, route: bytes) -> None:
         self._machine.disconnected(route, self._loop.time())
@@ -243,6 +245,11 @@ class MasterProcess:
                 machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
         else:
             self._wake()
+        for route in machine.refusing.take_cuts():
+            if isinstance(route, bytes):
+                self._front.cut(route, FAULTS)
+            elif isinstance(route, Via):
+                self._carry.cut(route, now)
         if self._draining and not machine.dispatch.running and not machine.dispatch.waiting:
             self._quiet.set()
         if machine.admission.parking.questions:

@@ -18,9 +18,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master
-from zcluster.core.peers import Peer
+from zcluster.core.peers import LOCAL, Peer
 from zcluster.errors import Busy, InvalidKey, ZClusterError
 from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint
 from zcluster.keys.ringfile import iso

@@ -20,9 +20,8 @@ import msgspec
 from zcluster.brokers.masterkey import Decide, MasterKey
 from zcluster.brokers.visits import Bring, Visits
 from zcluster.config import Loaded
-from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master
-from zcluster.core.peers import Event, Peer
+from zcluster.core.peers import LOCAL, Event, Peer
 from zcluster.core.roster import AGENT_ROLE, SHARED_ROLES
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Busy, InvalidKey, NotAllowed, PeerError, ZClusterError, error_from_dict

@@ -84,7 +84,14 @@ class Cut:
     route: Hashable
 
 
-Effect = ToMaster | ToClient | Cut
+@dataclass(frozen=True)
+class End:
+    """End the connection of the client at ``route``, which the master has turned away, when what is said to it has left."""
+
+    route: Hashable
+
+
+Effect = ToMaster | ToClient | Cut | End
 
 
 class _Line:
@@ -181,7 +188,7 @@ class Forwarder:
             case "full":
                 return [*self._forget(route), ToClient(route, self._refused("carry_full", "the master takes no more here"))]
             case _:
-                return self._forget(route)
+                return [*self._forget(route), End(route)]
 
     def blocked(self, route: Hashable) -> None:
         """The client's pipe is full: what follows waits here, until :meth:`unblocked`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zcluster.core.peers import DRAINING, Event, Identity, Peer, Route
+from zcluster.core.peers import DRAINING, LOCAL, Event, Identity, Peer, Route
 from zcluster.core.rights import BUILT_IN
 from zcluster.core.roster import AGENT_ROLE, NODE_ROLES
 from zcluster.errors import NotAllowed, UnsupportedVersion, ZClusterError
@@ -19,9 +19,6 @@ from zcluster.wire import KINDS, VERSION, VERSIONS, Bye, Hello, Requests, Welcom
 
 if TYPE_CHECKING:
     from zcluster.core.master import Master
-
-LOCAL: Route = "local"
-"""The route of the master's own node: it has no connection."""
 
 
 class Greeting:
@@ -39,6 +36,8 @@ class Greeting:
     def hello(self, route: Route, identity: Identity, hello: Hello, now: float) -> None:
         """``identity`` says HELLO on ``route``."""
         master, kinds = self._master, self._kinds(identity.role)
+        if master.refusing.bars(route, identity, now):
+            return
         try:
             self._check(route, identity, hello, kinds)
             if hello.moves:

@@ -2,7 +2,7 @@
 
 Rules kept here:
 - before HELLO nothing is served; a message of a kind that the peer's role may not send is refused and counted;
-- every message that is refused as a whole is answered with a REFUSAL, so that nobody waits for silence;
+- every message that is refused as a whole is answered with a REFUSAL, so that nobody waits for silence (refusing.py);
 - what a call changes leaves with the next :meth:`Master.take`: first control, then batches, then bulk, for each peer;
 - a peer that does not read has at most ``outbox_bytes`` waiting for it; beyond that its session ends.
 
@@ -21,16 +21,16 @@ from zcluster.core.counters import Counters
 from zcluster.core.dispatch import Dispatch
 from zcluster.core.drained import Drained
 from zcluster.core.flow import Flow
-from zcluster.core.greeting import LOCAL, Greeting, may_request
+from zcluster.core.greeting import Greeting, may_request
 from zcluster.core.limits import MasterLimits
 from zcluster.core.moving import Moves, is_moved
-from zcluster.core.peers import DRAINING, Event, Fan, Identity, Node, Peer, Request, Route
+from zcluster.core.peers import DRAINING, LOCAL, Event, Fan, Identity, Node, Peer, Request, Route
+from zcluster.core.refusing import Refusing
 from zcluster.core.rights import Rights
 from zcluster.core.roster import Roster
 from zcluster.core.treelink import TreeLink
-from zcluster.errors import NotAllowed, PeerError, Unreachable, UnsupportedVersion, ZClusterError
+from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
 from zcluster.wire import (
-    VERSIONS,
     Beat,
     Bye,
     Cancel,
@@ -38,7 +38,6 @@ from zcluster.wire import (
     Credit,
     Hello,
     Message,
-    Refusal,
     Requests,
     Results,
     Sealed,
@@ -74,6 +73,7 @@ class Master:
         self._greeting = Greeting(self, may_send)
         self.roster = Roster(limits.session, self.counters, self.note, self._gone)
         self.moves = Moves(self.roster)
+        self.refusing = Refusing(self, limits.faults)
         self.attached = Attachments()
         self.trees = TreeLink()
         self.attach(self.trees)
@@ -109,24 +109,18 @@ class Master:
             if first is not None and peer is None:
                 first(route, identity, message, now)
                 return
-            self.counters.add("no_session")
-            self.roster.farewells[route] = Bye(code="no_session", message="say HELLO first")
+            self.refusing.outside(route, identity, now)
             return
         self.roster.seen(peer, now)
         if message.kind not in peer.kinds:
-            self._refuse(peer, message, NotAllowed(f"a {peer.identity.role} may not send {type(message).__name__.upper()}"))
+            error = NotAllowed(f"a {peer.identity.role} may not send {type(message).__name__.upper()}")
+            self.refusing.message(peer, message, error, now)
             return
         self._handle(peer, message, data, offset, now)
 
-    def malformed(self, route: Route, error: PeerError) -> None:
-        """A message of ``route`` could not be read."""
-        self.counters.add("unsupported_version" if isinstance(error, UnsupportedVersion) else "malformed")
-        refusal = Refusal(code=error.code, message=error.message, hint=error.hint, versions=list(VERSIONS))
-        peer = self.roster.peers.get(route)
-        if peer is None:
-            self.roster.farewells[route] = refusal
-        else:
-            self.say(peer, refusal)
+    def malformed(self, route: Route, identity: Identity, error: PeerError, now: float) -> None:
+        """A message of ``route``, whose key belongs to ``identity``, could not be read."""
+        self.refusing.unreadable(route, identity, error, now)
 
     def disconnected(self, route: Route, now: float) -> None:
         """The connection is gone."""
@@ -248,6 +242,7 @@ class Master:
     def apply(self, limits: MasterLimits) -> None:
         """Take new limits; those of sessions hold for sessions opened from now on."""
         self.limits = limits
+        self.refusing.faults.most = limits.faults
         self.roster.limits = limits.session
         self.dispatch.limits = limits.queue
         self.dispatch.gate.limit_bytes, self.dispatch.gate.window_bytes = limits.transfer_bytes, limits.window_bytes
@@ -263,7 +258,7 @@ class Master:
             try:
                 part.received(peer, message, data, offset, now)
             except ZClusterError as error:
-                self._refuse(peer, message, error)
+                self.refusing.message(peer, message, error, now)
             return
         match message:
             case Requests():
@@ -299,7 +294,7 @@ class Master:
             case Bye():
                 self.roster.leave(peer, "left", now, state="left")
             case _:
-                self._refuse(peer, message, PeerError(f"{type(message).__name__.upper()} makes no sense here"))
+                self.refusing.message(peer, message, PeerError(f"{type(message).__name__.upper()} makes no sense here"), now)
 
     def opened(self, peer: Peer, hello: Hello, now: float) -> None:
         """A session was opened and greeted: what else it is told."""
@@ -367,10 +362,6 @@ class Master:
         for peer in self.roster.peers.values():
             if peer.node is None and may_request(peer):
                 self.say(peer, catalog)
-
-    def _refuse(self, peer: Peer, message: Message, error: ZClusterError) -> None:
-        self.counters.add(f"refused_{error.code}")
-        self.say(peer, Refusal(code=error.code, about=message.kind, message=error.message, hint=error.hint))
 
     def say(self, peer: Peer, message: Message) -> None:
         """Tell ``peer`` before all else that waits for it, in the next turn."""

@@ -26,6 +26,8 @@ INITIAL_ITEMS = 16
 
 Route = Hashable
 """Where a connection is: the driver's own handle, never on the wire."""
+LOCAL: Route = "local"
+"""The route of the master's own node: it has no connection."""
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ class Bucket:
         self.most, self.per_s = most, per_s
         self._left, self._at_s = float(most), now
 
-    def any(self, now: float) -> bool:
-        """Whether there is a token to take."""
+    def any(self, now: float, tokens: float = 1.0) -> bool:
+        """Whether there is a token to take, or so many ``tokens``."""
         self._left = min(float(self.most), self._left + max(0.0, now - self._at_s) * self.per_s)
         self._at_s = now
-        return self._left >= 1.0
+        return self._left >= tokens
 
-    def take(self, now: float) -> bool:
-        """Take one token; false: there is none."""
-        if not self.any(now):
+    def take(self, now: float, tokens: float = 1.0) -> bool:
+        """Take one token, or so many ``tokens``; false: there are not so many left."""
+        if not self.any(now, tokens):
             return False
-        self._left -= 1.0
+        self._left -= tokens
         return True
 
 

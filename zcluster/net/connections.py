@@ -33,6 +33,8 @@ MAX_NEWCOMERS_PER_ADDRESS = 2048
 
 REVOKED = "revoked"
 NO_SESSION = "no_session"
+FAULTS = "faults"
+TURNED_AWAY = "turned_away"
 CROWD = "crowd"
 STALLED = "stalled"
 SUBSCRIPTIONS = "subscriptions"
@@ -40,6 +42,8 @@ DESCRIPTORS = "descriptors"
 REASONS = {
     REVOKED: "its key is no longer admitted",
     NO_SESSION: "it has no session",
+    FAULTS: "too many messages of its key were refused",
+    TURNED_AWAY: "the master turned it away",
     CROWD: "too many connections that have said nothing yet",
     STALLED: "it sends bytes that become no message",
     SUBSCRIPTIONS: "too many subscriptions, or too long ones",
@@ -83,6 +87,8 @@ class Connection:
     idle_since_s: float | None = None
     """Since when it has no session; None: it had one when last looked at."""
     cut: bool = False
+    unheard: bool = False
+    """Whether what still comes by it is dropped."""
     mark: Mark = field(default_factory=Mark)
     """What was seen of its bytes."""
 

@@ -19,7 +19,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import zmq
 
@@ -29,6 +28,7 @@ from zcluster.errors import ConfigError, UsageError
 from zcluster.net.connections import REVOKED, Connection, Expected
 from zcluster.net.context import NOBLOCK, SNDMORE, Socket, readable, server_socket
 from zcluster.net.descriptors import Descriptors, Reserve
+from zcluster.net.frontowner import Owner, TurnedAway
 from zcluster.net.guard import Guard, Told
 from zcluster.net.lastwords import LastWords
 from zcluster.net.monitor import SERVER_EVENTS, watch
@@ -37,31 +37,13 @@ from zcluster.net.reader import FLUSH_BYTES, Reader
 from zcluster.net.rebinding import Rebinding
 from zcluster.net.stalled import LONG_OVERHEAD_BYTES, SHORT_BYTES, SHORT_OVERHEAD_BYTES, wire_bytes
 from zcluster.net.subscribers import Subscribers, publisher_socket
-from zcluster.net.zap import Strangers, Zap
+from zcluster.net.zap import Zap
 from zcluster.wire import Frame, Message, frame_of
 
 TURN = 64
 FAREWELL_S = 0.25
 RETRY_S = 0.005
 """How soon a full pipe is tried again: ROUTER has no event for the room of one peer."""
-
-
-class Owner(Protocol):
-    """What the front tells."""
-
-    def front_message(self, route: bytes, public: str, data: bytes) -> None: ...
-    def front_malformed(self, route: bytes, reason: str) -> None: ...
-    def front_disconnected(self, route: bytes) -> None: ...
-    def front_unblocked(self, route: bytes) -> None: ...
-    def front_turn_over(self) -> None: ...
-    def front_admits(self, public: str) -> bool: ...
-    def front_has_session(self, route: bytes) -> bool: ...
-    def front_look(self) -> None:
-        """Called every PULSE_S: look at what may have changed."""
-
-
-class TurnedAway(Strangers, Told, Protocol):
-    """Who hears of those that are not let in, and of connections that were cut."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +164,16 @@ class Front:
         newcomers = self._expected.any_other(admitted, now)
         out = self._sessions.out(admitted, newcomers)
         self._sessions.cut([each for each in out if not each.public], REVOKED)
-        self._pulse.cut_soon([each for each in out if each.public], now)
+        self._pulse.cut_soon([each for each in out if each.public], REVOKED, now)
         if self._subscribers is not None:
             self._subscribers.keys_changed(newcomers)
+
+    def cut(self, route: bytes, reason: str) -> None:
+        """End the connection ``route`` for ``reason``, when what was sent to it has left; it is not heard any more."""
+        connection = self._by_route.get(route)
+        if connection is not None and not connection.cut:
+            connection.cut = connection.unheard = True
+            self._pulse.cut_soon([connection], reason, self._loop.time())
 
     def rekey(self, keys: FrontKeys) -> None:
         """Who connects from now on meets this key; who is connected stays.
@@ -313,13 +302,12 @@ class Front:
         except zmq.Again:
             return None
         frame = router.recv(NOBLOCK, copy=False)
-        if frame.more:
-            self._skip(route)
-            return 0
         try:
             public = str(frame.get("User-Id"))
         except zmq.ZMQError:
-            owner.front_malformed(route, "a connection without a User-Id")
+            public = ""  # ZAP admits nobody without one
+        if frame.more:
+            self._skip(route, public)
             return 0
         connection = self._by_route.get(route)
         if connection is None:
@@ -327,7 +315,8 @@ class Front:
         data = frame.bytes
         size = len(data)
         connection.delivered_bytes += size + (SHORT_OVERHEAD_BYTES if size <= SHORT_BYTES else LONG_OVERHEAD_BYTES)
-        owner.front_message(route, public, data)
+        if not connection.unheard:
+            owner.front_message(route, public, data)
         return size
 
     def _remember(self, route: bytes, public: str, frame: zmq.Frame) -> Connection:
@@ -338,7 +327,7 @@ class Front:
         self._by_route[route] = connection
         return connection
 
-    def _skip(self, route: bytes) -> None:
+    def _skip(self, route: bytes, public: str) -> None:
         count, size = 1, 0
         while self._router.getsockopt(zmq.RCVMORE):
             size += wire_bytes(len(self._router.recv(NOBLOCK, copy=False).buffer))
@@ -346,7 +335,8 @@ class Front:
         connection = self._by_route.get(route)
         if connection is not None:
             connection.delivered_bytes += size
-        self._owner.front_malformed(route, f"a message of {count} frames, one is allowed")
+        if connection is None or not connection.unheard:
+            self._owner.front_malformed(route, public, f"a message of {count} frames, one is allowed")
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 
-from zcluster.net.connections import NO_SESSION, REVOKED, STALLED, Connection
+from zcluster.net.connections import NO_SESSION, STALLED, Connection
 from zcluster.net.descriptors import Descriptors, Reserve
 from zcluster.net.guard import Guard, Told
 from zcluster.net.stalled import Growth, Stalled
@@ -21,7 +22,7 @@ from zcluster.net.stalled import Growth, Stalled
 PULSE_S = 0.02
 SESSIONS_S = 0.5
 LAST_WORD_S = 0.01
-"""Between the farewell to who is revoked and the cut, at least; at most one PULSE_S more."""
+"""Between the farewell to who is to go and the cut, at least; at most one PULSE_S more."""
 ROOM = 16
 """Newcomers that go at once when there are no descriptors left."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -48,13 +49,14 @@ class Pulse:
         self._growth, self._stalled = Growth(), Stalled(descriptors, frame_bytes)
         self._size = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._sessions_due_s = 0.0
-        self._revoked: list[tuple[float, list[Connection]]] = []
+        self._leaving: deque[tuple[float, list[Connection], str]] = deque()
+        """To be cut then, and why; the first is first."""
         self._timer = loop.call_later(PULSE_S, self._look)
 
-    def cut_soon(self, connections: list[Connection], now: float) -> None:
-        """Cut these, whose key is revoked, when their last words have left."""
+    def cut_soon(self, connections: list[Connection], reason: str, now: float) -> None:
+        """Cut these when the last words to them have left."""
         if connections:
-            self._revoked.append((now + LAST_WORD_S, connections))
+            self._leaving.append((now + LAST_WORD_S, connections, reason))
 
     def close(self) -> None:
         """Look no more."""
@@ -64,8 +66,9 @@ class Pulse:
     def _look(self) -> None:
         self._timer = self._loop.call_later(PULSE_S, self._look)
         now = self._loop.time()
-        while self._revoked and self._revoked[0][0] <= now:
-            self._sessions.cut(self._revoked.pop(0)[1], REVOKED)
+        while self._leaving and self._leaving[0][0] <= now:
+            _, connections, reason = self._leaving.popleft()
+            self._sessions.cut(connections, reason)
         self._first()
         for guard in self._guards():
             guard.cut(guard.connections.silent(now), NO_SESSION)

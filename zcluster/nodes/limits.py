@@ -31,5 +31,6 @@ def machine_limits(settings: Settings) -> MasterLimits:
         window_bytes=limits.window_bytes,
         outbox_bytes=limits.outbox_bytes,
         transfer_bytes=limits.transfer_bytes,
+        faults=limits.faults,
         frame_bytes=limits.frame_bytes,
     )

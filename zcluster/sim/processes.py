@@ -13,9 +13,8 @@ from functools import partial
 
 from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls
-from zcluster.core.greeting import LOCAL
 from zcluster.core.master import Master, MasterLimits
-from zcluster.core.peers import Identity
+from zcluster.core.peers import LOCAL, Identity
 from zcluster.core.work import Job
 from zcluster.errors import PeerError, Unreachable, ZClusterError
 from zcluster.keys import may_call, may_send

@@ -21,13 +21,14 @@ import zmq
 
 from zcluster.config import Loaded, Settings, advertised_door
 from zcluster.core.batch import Outgoing
-from zcluster.core.carrying import CarryLimits, Cut, Effect, Forwarder, ToClient, ToMaster
+from zcluster.core.carrying import CarryLimits, Cut, Effect, End, Forwarder, ToClient, ToMaster
 from zcluster.core.limits import MasterLimits
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity
 from zcluster.core.roster import AGENT_ROLE, SHARED_ROLES
 from zcluster.errors import PeerError, Unreachable
 from zcluster.keys import KeyFile, KeyPair, fingerprint, may_call, may_send_at_door
+from zcluster.net.connections import FAULTS, TURNED_AWAY
 from zcluster.net.context import Socket
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
@@ -186,12 +187,14 @@ class Door:
             try:
                 message, offset = decode(data, self._wire_limits)
             except PeerError as error:
-                self.machine.malformed(route, error)
+                self.machine.malformed(route, identity, error, self._loop.time())
                 return
             self.machine.receive(route, identity, message, data, offset, self._loop.time())
 
-    def front_malformed(self, route: bytes, reason: str) -> None:
-        self.machine.malformed(route, PeerError(reason))
+    def front_malformed(self, route: bytes, public: str, reason: str) -> None:
+        identity = self._ring.get(public)
+        if identity is not None:
+            self.machine.malformed(route, identity, PeerError(reason), self._loop.time())
 
     def front_disconnected(self, route: bytes) -> None:
         self.machine.disconnected(route, self._loop.time())
@@ -254,6 +257,9 @@ class Door:
         for route, outgoing in machine.take(self._loop.time()):
             if isinstance(route, bytes):
                 self._send(route, outgoing)
+        for route in machine.refusing.take_cuts():
+            if isinstance(route, bytes) and self._front is not None:
+                self._front.cut(route, FAULTS)
         events, machine.events = machine.events, []
         for event in events:
             self._note(event)
@@ -282,6 +288,8 @@ class Door:
                         self._forwarder.blocked(route)
                 case Cut(route=bytes() as route) if self._front is not None:
                     self._front.forget(route)
+                case End(route=bytes() as route) if self._front is not None:
+                    self._front.cut(route, TURNED_AWAY)
 
 
 def _limits(settings: Settings) -> MasterLimits:

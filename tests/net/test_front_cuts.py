@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from zcluster.keys import KeyPair, generate
-from zcluster.net import connections, context, guard
+from zcluster.net import connections, guard
 from zcluster.net.connections import CROWD, FAULTS, NO_SESSION, REVOKED, STALLED, Connection
 from zcluster.net.context import Socket, client_socket, new_context, readable
 from zcluster.net.front import Front, FrontKeys
@@ -328,8 +328,8 @@ def test_who_says_something_and_opens_no_session_is_cut(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("says", [b"", GREETING, b"GET / HTTP/1.1\r\n\r\n", bytes(300)], ids=["idle", "half", "http", "zeros"])
-def test_libzmq_ends_what_becomes_no_handshake(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "HANDSHAKE_MS", 50)
+def test_what_becomes_no_handshake_is_ended(says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "NEWCOMER_S", 0.0)
 
     async def test(house: House) -> None:
         with house.plain() as plain:
@@ -338,7 +338,7 @@ def test_libzmq_ends_what_becomes_no_handshake(says: bytes, monkeypatch: pytest.
             while await asyncio.wait_for(house.loop.sock_recv(plain, 4096), PATIENCE_S):
                 continue
         await house.until(lambda: house.known() == [])
-        assert house.cuts == []
+        assert house.cuts in ([], [(NO_SESSION, "", "127.0.0.1")]), "libzmq ends some of them itself"
 
     with contextlib.suppress(ConnectionResetError):  # it ended with bytes of ours unread
         run(test)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 
 from zcluster.net.descriptors import LOCAL
 
-NEWCOMER_S = 4.5
-"""From its start to its first message. Longer than libzmq gives the handshake, shorter than the 5 s of the protocol, because
-looking takes time."""
+NEWCOMER_S = 4.0
+"""From its accept to its first message, the handshake included. Shorter than the 5 s of the protocol: it may have waited for its
+accept, and looking takes time."""
 SESSION_S = 4.5
 """How long a connection may be without a session."""
 EXPECTED_S = 10.0

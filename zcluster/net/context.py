@@ -30,7 +30,7 @@ QUEUE_MESSAGES = 64
 BACKLOG = 4096
 NEVER_MS = 3_600_000
 HANDSHAKE_MS = 3000
-"""How long a handshake may take; libzmq ends a connection then, whatever came by it."""
+"""How long a client waits for the handshake; libzmq ends the connection then."""
 
 # Plain integers: arithmetic on pyzmq's enumerations costs microseconds, and these are used for every message.
 NOBLOCK = int(zmq.NOBLOCK)
@@ -73,6 +73,9 @@ def server_socket(
     socket.setsockopt(zmq.ZAP_DOMAIN, domain)
     socket.setsockopt(ZAP_ENFORCE_DOMAIN, 1)
     socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    # A timer of libzmq's costs a walk over all of them when it is not needed any more: thousands of strangers held up everyone
+    # else for seconds. The guard ends who takes too long (connections.py).
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 0)
     return socket
 
 
@@ -85,6 +88,7 @@ def client_socket(
     socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
     socket.setsockopt(zmq.CURVE_SERVERKEY, server)
     socket.setsockopt(zmq.RECONNECT_IVL, NEVER_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     return socket
 
 
@@ -95,5 +99,4 @@ def _socket(context: zmq.Context[Socket], kind: int, max_bytes: int) -> Socket:
     socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
     socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     socket.setsockopt(zmq.IPV6, 1)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     return socket  # type: ignore[no-any-return]

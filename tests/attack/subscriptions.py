@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from peers import dress
 
 from zcluster.bench.figures import Figure
 from zcluster.keys import KeyFile
+from zcluster.net.subscribers import MAX_CONNECTIONS_PER_KEY
 
 TOPIC_BYTES = 340
 """Nearly the longest that is taken."""
@@ -89,6 +91,50 @@ def subscribe_on_many(link: Link, keys: list[str], connections: int, each: int) 
     return connections * each
 
 
+def subscribe_all_at_once(link: Link, keys: list[str], connections: int, each: int) -> int:
+    """Connections that say what an honest one says, and then, all at the same moment, ``each`` topics; returns how many."""
+    peers, selector = [], selectors.DefaultSelector()
+    for _, file in zip(range(connections), cycle([KeyFile.read(Path(key)) for key in keys]), strict=False):
+        peer = patient(file)
+        peer.socket.setblocking(False)
+        topics = b"".join(peer.message(topic(TOPIC_BYTES)) for _ in range(each))
+        selector.register(peer.socket, selectors.EVENT_WRITE, [memoryview(topics)])
+        peers.append(peer)
+    link.say("ready")
+    link.hear()
+    while selector.get_map():
+        for key, _ in selector.select():
+            (left,) = key.data
+            try:
+                key.data[0] = left = left[key.fileobj.send(left) :]  # type: ignore[union-attr]
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                left = memoryview(b"")  # it was cut
+            if not left:
+                selector.unregister(key.fileobj)
+    link.say("subscribed")
+    link.hear()
+    for peer in peers:
+        peer.close()
+    return connections * each
+
+
+def patient(file: KeyFile) -> Curve:
+    """A subscriber that has subscribed to one thing; few of a key are let in at a time."""
+    deadline_s = time.monotonic() + 4 * CUT_S
+    while True:
+        peer = Curve(file, "SUB", address=file.publish[0])
+        try:
+            peer.connect()
+            peer.send(b"\x01nodes")
+            return peer
+        except ConnectionError:
+            peer.close()
+            assert time.monotonic() < deadline_s, "a subscriber is not let in"
+            time.sleep(0.5)
+
+
 def one_huge(link: Link, key: str) -> float:
     """A topic of 10 MiB; returns after how many seconds it was cut."""
     file = KeyFile.read(Path(key))
@@ -123,6 +169,16 @@ def run(shared: Shared | None) -> Sequence[Figure]:
                 crowd.tell("end")
                 crowd.hear()
             grown[f"{each} topics of {TOPIC_BYTES} B on each of {scale.connections} connections"] = watch.grown_bytes
+            at_once = min(scale.connections, len(keys[:2]) * MAX_CONNECTIONS_PER_KEY)
+            crowd = ground.attacker(subscribe_all_at_once, keys[:2], at_once, each)
+            crowd.hear()
+            with ground.watch() as watch:
+                crowd.tell("go")
+                crowd.hear()
+                time.sleep(2.0)
+                crowd.tell("end")
+                crowd.hear()
+            grown[f"the same on {at_once} of two keys at the same moment, after one topic each"] = watch.grown_bytes
             with ground.watch() as watch:
                 huge_s = ground.attacker(one_huge, key).hear()
             grown["a topic of 10 MiB"] = watch.grown_bytes
@@ -138,6 +194,7 @@ def run(shared: Shared | None) -> Sequence[Figure]:
 
 
 ATTACK = Attack(
-    "subscriptions", "10^5 subscriptions, on one connection after the other and on 400, and a topic of 10 MB, on the publisher",
+    "subscriptions",
+    "10^5 subscriptions: on one connection after the other, on 400, by two keys at once; a topic of 10 MB, on the publisher",
     "memory +32 MiB at most", run,
 )  # fmt: skip

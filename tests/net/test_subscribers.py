@@ -41,9 +41,10 @@ class Publisher:
         events = watch(self.context, self.socket, SERVER_EVENTS)
         self._descriptors, self._reserve = Descriptors(), Reserve()
         self.guard = Guard(events, self._descriptors, self._reserve, Expected(), self.loop.time, self, lambda connection: None)
-        self.subscribers = Subscribers(self.socket, self.guard, lambda public: public not in self.out)
         self.socket.bind("tcp://127.0.0.1:*")
-        self._readers = [Reader(self.loop, self.socket, self._turn), Reader(self.loop, events, self.guard.turn)]
+        port = int(self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+        self.subscribers = Subscribers(self.socket, port, self.guard, lambda public: public not in self.out)
+        self._readers = [Reader(self.loop, self.socket, self._turn, asks=False), Reader(self.loop, events, self.guard.turn)]
         self._clients: list[Socket] = []
 
     def connection_cut(self, connection: Connection, reason: str) -> None:
@@ -89,6 +90,7 @@ class Publisher:
             socket.close(linger=0)
         for reader in self._readers:
             reader.close()
+        self.subscribers.close()
         self._zap.close()
         self._reserve.close()
         self._descriptors.close()
@@ -177,7 +179,8 @@ def test_few_connections_of_a_key_are_let_in_at_a_time(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "MAX_NEW_PER_KEY", 2)
     guard, out = Mock(), {"out"}
     guard.connections.of_key.side_effect = lambda public: module.MAX_CONNECTIONS_PER_KEY if public == "full" else 0
-    subscribers = Subscribers(Mock(), guard, lambda public: public not in out)
+    subscribers = Subscribers(Mock(), 1, guard, lambda public: public not in out)
+    subscribers.close()
     assert [subscribers.let_in("one", now) for now in (1.0, 2.0, 2.5)] == [True, True, False]
     assert subscribers.let_in("another", 2.5)
     assert not subscribers.let_in("full", 2.5)

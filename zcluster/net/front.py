@@ -94,7 +94,7 @@ class Front:
             self._local = self._listen_here(local, logger)
             self.endpoint = _bind(self._router, bind, setting)
             if self._publisher is not None:
-                _bind(self._publisher, publish, "master.publish")
+                self._published_at = _bind(self._publisher, publish, "master.publish")
         except UsageError:
             for socket in (*self._servers(), *self._pairs):
                 socket.close(linger=0)
@@ -118,8 +118,8 @@ class Front:
         guard = None
         if self._publisher is not None:
             guard = Guard(self._pairs[1], *common, _ignored)
-            self._subscribers = Subscribers(self._publisher, guard, subscribes)
-            self._publisher_reader = Reader(loop, self._publisher, self._subscribers.turn)
+            self._subscribers = Subscribers(self._publisher, _port(self._published_at), guard, subscribes)
+            self._publisher_reader = Reader(loop, self._publisher, self._subscribers.turn, asks=False)
             self._monitors.append(Reader(loop, self._pairs[1], guard.turn))
         self._pulse = Pulse(
             loop, self._sessions, guard, self._descriptors, self._reserve, told, frame_bytes,
@@ -129,7 +129,7 @@ class Front:
     @property
     def port(self) -> int:
         """The port at which sessions are taken, the system's choice where ``bind`` leaves it open."""
-        return int(self.endpoint.rpartition(":")[2])
+        return _port(self.endpoint)
 
     def address_of(self, route: bytes) -> str:
         """Where the connection comes from, "" when nobody knows (any more)."""
@@ -150,8 +150,8 @@ class Front:
 
     def publish(self, topic: bytes, body: bytes) -> None:
         """Send to everyone who subscribed; a subscriber that does not read loses messages (and sees the gap)."""
-        if self._publisher is not None and self._publisher_reader is not None:
-            self._publisher.send_multipart([topic, body], NOBLOCK)
+        if self._subscribers is not None and self._publisher_reader is not None:
+            self._subscribers.publish(topic, body)
             self._publisher_reader.look_again()
 
     def keys_changed(self, admitted: Callable[[str], bool]) -> None:
@@ -209,6 +209,8 @@ class Front:
         self._router_reader.close(linger_ms)
         if self._publisher_reader is not None:
             self._publisher_reader.close(linger_ms)
+        if self._subscribers is not None:
+            self._subscribers.close()
         self._zap.close()
         self._reserve.close()
         self._descriptors.close()
@@ -374,6 +376,10 @@ class Front:
 
 def _nobody(_public: str) -> bool:
     return False
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _ignored(_connection: Connection) -> None:

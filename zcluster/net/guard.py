@@ -95,6 +95,22 @@ class Guard:
             if self._descriptors.end(connection.fd, connection.inode):
                 self._told.connection_cut(connection, reason)
 
+    def was_cut(self, ends: Iterable[tuple[int, int]], reason: str) -> None:
+        """Connections, by descriptor and inode, that another thread has ended."""
+        self._read()
+        for fd, inode in ends:
+            known = self.connections.by_fd.get(fd)
+            if known is None:
+                self._act(fd)  # it was not taken note of yet
+                known = self.connections.by_fd.get(fd)
+            if known is not None and known.inode == inode and not known.cut:
+                known.cut = True
+                self._told.connection_cut(known, reason)
+
+    def inodes(self) -> dict[int, int]:
+        """The inode of each connection, by descriptor; 0 where it was not taken note of yet. Another thread may ask."""
+        return dict.fromkeys(list(self._waiting), 0) | {fd: each.inode for fd, each in list(self.connections.by_fd.items())}
+
     def make_room(self, count: int) -> None:
         """There are no descriptors left: the oldest newcomers go."""
         self.cut(self.connections.oldest(count), DESCRIPTORS)

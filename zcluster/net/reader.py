@@ -26,6 +26,7 @@ class Reader:
     Args:
         turn: reads a bounded number of messages; returns true when there may be more.
         writable: called at each wake-up before ``turn``, for an owner that has something it could not send.
+        asks: whether the socket is asked if it has something to read, before a turn is scheduled for that.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Reader:
         socket: Socket,
         turn: Callable[[], bool],
         writable: Callable[[], None] | None = None,
+        asks: bool = True,
     ) -> None:
         self._loop = loop
         self._socket = socket
         self._turn = turn
         self._writable = writable
+        self._asks = asks
         self._scheduled = False
         self._closed = False
         self._fd = int(socket.getsockopt(zmq.FD))
@@ -47,7 +50,7 @@ class Reader:
 
     def look_again(self) -> bool:
         """Schedule a turn if the socket has something to read: to be called after sends. Returns whether a turn is on its way."""
-        if not self._scheduled and not self._closed and readable(self._socket):
+        if not self._scheduled and not self._closed and (not self._asks or readable(self._socket)):
             self._scheduled = True
             self._loop.call_soon(self._scheduled_turn)
         return self._scheduled
@@ -72,7 +75,7 @@ class Reader:
             more = self._turn()
         except Exception as error:
             self._loop.call_exception_handler({"message": "a turn of a socket failed", "exception": error})
-            more = not self._closed and readable(self._socket)
+            more = not self._closed and (not self._asks or readable(self._socket))
         if more and not self._scheduled and not self._closed:
             self._scheduled = True
             self._loop.call_soon(self._scheduled_turn)

@@ -5,7 +5,7 @@ Rules kept here:
 - a connection that subscribes too often, or to too much, is cut: subscriptions are memory, 36 bytes for each byte of a topic;
 - before we are asked libzmq enters a subscription into its tree, and goes on while there are more, of whatever connection. So a
   connection's pipe is short, and a key has few connections, and few new ones at a time: we come to see the first subscription
-  before the hundredth is there. A hundred connections that never pause would keep libzmq, and the loop with it, for as long;
+  before the hundredth is there. Several that never pause would keep libzmq, and the loop with it, for as long: see rescue.py;
 - whatever a subscriber says is read, counted and dropped.
 """
 
@@ -19,6 +19,7 @@ import zmq
 from zcluster.net.connections import REVOKED, SUBSCRIPTIONS
 from zcluster.net.context import NOBLOCK, PUBLISH_DOMAIN, Socket, server_socket
 from zcluster.net.guard import Guard
+from zcluster.net.rescue import Rescue
 from zcluster.net.stalled import wire_bytes
 
 TURN = 64
@@ -35,6 +36,8 @@ MAX_TOPIC_BYTES = 384
 another library adds)."""
 PIPE_MESSAGES = 2
 """High-water mark of what a subscriber says."""
+RECEIVE_BYTES = 2048
+"""The kernel's buffer of what a subscriber says; the kernel doubles it for its own needs (socket(7))."""
 UNSUBSCRIBES = b"\0"
 """First byte of what takes back a subscription."""
 
@@ -43,13 +46,15 @@ class Subscribers:
     """Those of one XPUB socket.
 
     Args:
+        port: where it listens.
         guard: has its connections.
         may_subscribe: whether a public key may.
     """
 
-    def __init__(self, publisher: Socket, guard: Guard, may_subscribe: Callable[[str], bool]) -> None:
+    def __init__(self, publisher: Socket, port: int, guard: Guard, may_subscribe: Callable[[str], bool]) -> None:
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscription, not only of new topics
         self._publisher, self._guard, self._may_subscribe = publisher, guard, may_subscribe
+        self._rescue = Rescue(guard.inodes, port)
         self._let_in: dict[str, deque[float]] = {}
         """When connections of a key were let in lately."""
 
@@ -57,11 +62,24 @@ class Subscribers:
         """Read a bounded number of what subscribers say; true when there may be more."""
         for _ in range(TURN):
             try:
-                frame = self._publisher.recv(NOBLOCK, copy=False)
+                with self._rescue:
+                    frame = self._publisher.recv(NOBLOCK, copy=False)
             except zmq.Again:
                 return False
+            finally:
+                self._tell_rescued()
             self._heard(frame)
         return True
+
+    def publish(self, topic: bytes, body: bytes) -> None:
+        """Send to everyone who subscribed; a subscriber that does not read loses messages (and sees the gap)."""
+        with self._rescue:
+            self._publisher.send_multipart([topic, body], NOBLOCK)
+        self._tell_rescued()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._rescue.close()
 
     def let_in(self, public: str, now: float) -> bool:
         """Whether one more connection of the key ``public``, which asks now, is let in."""
@@ -77,6 +95,11 @@ class Subscribers:
         """The ring changed: connections of keys that may not subscribe end now, and ``newcomers`` where they may be such ones."""
         self._guard.cut(self._guard.out(self._may_subscribe, newcomers), REVOKED)
         self._let_in = {public: lately for public, lately in self._let_in.items() if self._may_subscribe(public)}
+
+    def _tell_rescued(self) -> None:
+        if self._rescue.cut:
+            cut, self._rescue.cut = self._rescue.cut, []
+            self._guard.was_cut(cut, SUBSCRIPTIONS)
 
     def _heard(self, frame: zmq.Frame) -> None:
         try:
@@ -104,4 +127,5 @@ def publisher_socket(context: zmq.Context[Socket], pair: tuple[bytes, bytes]) ->
     """An XPUB socket of the CURVE server with the ``pair`` (secret, public), not bound yet."""
     publisher = server_socket(context, zmq.XPUB, *pair, max_bytes=MAX_TOPIC_BYTES, domain=PUBLISH_DOMAIN)
     publisher.setsockopt(zmq.RCVHWM, PIPE_MESSAGES)
+    publisher.setsockopt(zmq.RCVBUF, RECEIVE_BYTES)
     return publisher

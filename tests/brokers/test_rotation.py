@@ -14,7 +14,7 @@ import pytest
 from zcluster.brokers import masterkey as masterkey_module
 from zcluster.brokers import visits as visits_module
 from zcluster.brokers.masterkey import MasterKey
-from zcluster.brokers.rotation import Rotation
+from zcluster.brokers.rotation import OWN_AT_ONCE, OWN_EACH_S, Rotation
 from zcluster.config import Home
 from zcluster.core.carrying import Via
 from zcluster.core.master import Master, MasterLimits
@@ -202,6 +202,39 @@ def test_a_second_key_while_two_are_admitted_is_refused(played: Played) -> None:
         assert isinstance(answer, Rotated)
         assert (answer.code, answer.public) == ("busy", NEWER)
         assert bench.events() == [("key_rotated", "anna"), ("key_refused", "anna")]
+
+    played(scene)
+
+
+def test_an_owner_rotates_its_key_some_times_at_once_and_then_slowly(played: Played) -> None:
+    async def scene(bench: Bench) -> None:
+        async def rotates(route: bytes, who: Identity) -> Rotated:
+            bench.now_s += 1.0  # the overlap before is over
+            bench.says(route, who, Rotated(public=generate().public, overlap_s=MIN_OVERLAP_S))
+            [answer] = [each for each in await answers(bench, route) if isinstance(each, Rotated)]
+            return answer
+
+        anna, bob = bench.key("anna"), bench.key("bob")
+        bench.joins(b"a", anna)
+        bench.joins(b"b", bob)
+        assert [(await rotates(b"a", anna)).code for _ in range(OWN_AT_ONCE)] == [""] * OWN_AT_ONCE
+        before = bench.ring.get("anna").public
+        refused = await rotates(b"a", anna)
+        assert (refused.code, bench.ring.get("anna").public) == ("busy", before)
+        assert "again in 55 s" in refused.hint
+        bench.says(b"a", anna, Rotated(public=before))
+        assert (await answers(bench, b"a"))[0] == Rotated(public=before), "what was done is answered as the first time"
+        assert (await rotates(b"b", bob)).code == "", "others have a pace of their own"
+
+        asked = asyncio.ensure_future(bench.call(name="anna", overlap_s=1.0))
+        assert await answers(bench, b"a") == [Rotate(overlap_s=1.0)]
+        assert (await rotates(b"a", anna)).code == "", "an administrator asked for it"
+        await asked
+        bench.now_s += 52.0
+        assert [(await rotates(b"a", anna)).code for _ in range(2)] == ["", "busy"]
+        bench.now_s += OWN_AT_ONCE * OWN_EACH_S
+        await rotates(b"b", bob)
+        assert list(bench.part._own_pace) == [bob.key], "it is forgotten in time"
 
     played(scene)
 

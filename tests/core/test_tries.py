@@ -17,6 +17,17 @@ def test_a_bucket_gives_what_it_has_and_fills_with_time() -> None:
     assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False], "it holds no more than it began with"
 
 
+def test_a_bucket_tells_how_long_it_is_empty() -> None:
+    bucket = Bucket(2, 0.5, now=0.0)
+    assert bucket.take(0.0)
+    assert bucket.wait_s(0.0) == 0.0
+    assert bucket.take(0.0)
+    assert bucket.wait_s(0.0) == 2.0
+    assert bucket.wait_s(1.5) == 0.5
+    assert bucket.wait_s(2.0) == 0.0
+    assert bucket.take(2.0)
+
+
 def test_time_that_goes_back_takes_nothing_and_gives_nothing() -> None:
     bucket = Bucket(1, 1.0, now=10.0)
     assert bucket.take(10.0)

@@ -2,6 +2,7 @@
 
 Rules kept here:
 - a peer rotates its own key, over a connection of its own: what a worker carries it could have made up;
+- who was not asked to rotates its key OWN_AT_ONCE times, and once more in OWN_EACH_S; an administrator may ask at any time;
 - the ring is changed in a thread, under its lock; the peer is told when the change is on disk and holds;
 - who is away is told with its next session: the ring remembers who is to have another key;
 - the other sessions of a key that was rotated are told, so that they follow it before the older one ends;
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -23,6 +25,7 @@ from zcluster.config import Loaded
 from zcluster.core.master import Master
 from zcluster.core.peers import LOCAL, Event, Peer
 from zcluster.core.roster import AGENT_ROLE, SHARED_ROLES
+from zcluster.core.tries import Bucket
 from zcluster.dapi.function import Function, function
 from zcluster.errors import Busy, InvalidKey, NotAllowed, PeerError, ZClusterError, error_from_dict
 from zcluster.keys import Entry, Ring, fingerprint
@@ -40,6 +43,8 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_OVERLAP_S)]
 ANSWER_S = 5.0
 """How long the one who asks waits for the owner of the key."""
 RETRY_S = 1.0
+OWN_AT_ONCE, OWN_EACH_S = 6, 60.0
+"""How often a key is rotated because its owner wishes it: each time is a write of the ring that all nodes hear of."""
 MAX_TOLD = 256
 """Doors with two keys, of which a session that opens is told."""
 
@@ -59,6 +64,8 @@ class Rotation:
         """Of keys of which a rotation is being written, by id: who asked."""
         self._waiting: dict[str, list[asyncio.Future[Entry]]] = {}
         """By id: who waits for its owner."""
+        self._own_pace: dict[str, Bucket] = {}
+        """By id, of keys that their owners have rotated of late."""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,7 +206,8 @@ class Rotation:
                 return
             if said.public == self._own.following:
                 raise InvalidKey("this public key is to be the master's", hint="make a new pair")
-            entry = await self._decide(lambda ring: follow(ring, id_, said.public, said.overlap_s, now_s))
+            unasked = self._pace(id_)
+            entry = await self._decide(lambda ring: follow(ring, id_, said.public, said.overlap_s, now_s, unasked=unasked))
             failpoint("rotation.in_ring")
             answer = Rotated(public=entry.public, overlap_s=_left_s(entry, now_s))
         except ZClusterError as error:
@@ -208,6 +216,21 @@ class Rotation:
             del self._following[id_]
         self._machine.tell(peer, answer)
         self._desk.wake()
+
+    def _pace(self, id_: str) -> Callable[[], None]:
+        """What counts one more rotation that the owner of ``id_`` wishes, or refuses it. One at a time uses it."""
+        now = self._desk.clock()
+        for each in [each for each, bucket in self._own_pace.items() if bucket.any(now, OWN_AT_ONCE)]:
+            del self._own_pace[each]  # as good as a new one
+        bucket = self._own_pace.setdefault(id_, Bucket(OWN_AT_ONCE, 1.0 / OWN_EACH_S, now))
+
+        def count() -> None:
+            if not bucket.take(now):
+                wait_s = math.ceil(bucket.wait_s(now))
+                hint = f"rotate it again in {wait_s} s; or an administrator does it: zcluster keys rotate NAME"
+                raise Busy("this key was rotated too often of late", hint=hint, retry_after_s=float(wait_s))
+
+        return count
 
     async def _failed(self, peer: Peer, said: Rotated, error: ZClusterError) -> Rotated:
         """The ring could not be changed. Could it not? A disk that fails may have written it: its owner must not give up a key

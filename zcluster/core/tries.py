@@ -40,6 +40,10 @@ class Bucket:
         self._left -= tokens
         return True
 
+    def wait_s(self, now: float) -> float:
+        """How long it takes from ``now`` until there is a token to take."""
+        return 0.0 if self.any(now) else (1.0 - self._left) / self.per_s
+
 
 class Tries:
     """The tries of one node's strangers."""

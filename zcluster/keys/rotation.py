@@ -78,16 +78,20 @@ def want_no_more(ring: Ring, id_: str) -> None:
     ring.change(edit)
 
 
-def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float, *, exactly: bool = False) -> Entry:
+def follow(
+    ring: Ring, id_: str, public: str, overlap_s: float, now_s: float, *, exactly: bool = False,
+    unasked: Callable[[], None] = lambda: None,
+) -> Entry:  # fmt: skip
     """Let ``public`` follow the key of ``id_``; the one that it follows stays admitted for a while. Done already: nothing.
 
     Args:
         overlap_s: for how long, where the ring does not say it.
         exactly: whatever the ring says.
+        unasked: called before a change that the ring does not ask for; what it raises prevents it.
 
     Raises:
         NoSuchKey: there is no such key (any more). Busy: it is being rotated already. InvalidKey: ``public`` is malformed or
-            taken, or was revoked.
+            taken, or was revoked. What ``unasked`` raises.
     """
     check_public(public)
 
@@ -100,6 +104,8 @@ def follow(ring: Ring, id_: str, public: str, overlap_s: float, now_s: float, *,
         _check_at_rest(entry, now_s)
         if public in holders(content) or ring.is_revoked(public):
             raise InvalidKey("this public key is known already", hint="make a new pair")
+        if not entry.rotate_s:
+            unasked()
         wish_s = min(max(overlap_s, MIN_OVERLAP_S), MAX_OVERLAP_S)
         until = iso(math.ceil(now_s + (wish_s if exactly else entry.rotate_s or wish_s)))
         changed = replace(entry, public=public, previous=(Previous(entry.public, until),), rotate_s=0.0)

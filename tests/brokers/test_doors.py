@@ -21,6 +21,7 @@ from zcluster.core.peers import Identity
 from zcluster.core.rights import Rights
 from zcluster.errors import StoreFailed
 from zcluster.keys import Ring, generate, may_call, may_send
+from zcluster.keys.rotation import follow
 from zcluster.nodes.desk import Desk
 from zcluster.store.interface import Delete, Put
 from zcluster.store.memory import MemoryStore
@@ -86,6 +87,23 @@ def test_the_table_follows_the_ring(tmp_path: Path) -> None:
         part.ring_changed()
         await part.close()
         assert await store.revision() == revision
+        await store.close()
+
+    run(body)
+
+
+def test_the_row_of_a_key_of_before_tells_its_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        store, ring = MemoryStore(["ring/"]), Ring(tmp_path / "ring.json")
+        old, new = generate().public, generate().public
+        ring.add("anna", "client", old)
+        follow(ring, old, new, 60.0, 4_000_000_000.0)
+        part = RingTable(desk(store), ring, Rights())
+        await part.start()
+        found = await until(store, lambda rows: len(rows) == 2)
+        assert orjson.loads(found[f"ring/{old}"]) == {"name": "anna", "role": "client", "id": old, "until": 4_000_000_060.0}
+        assert orjson.loads(found[f"ring/{new}"]) == {"name": "anna", "role": "client", "id": old}
+        await part.close()
         await store.close()
 
     run(body)

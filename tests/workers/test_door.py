@@ -23,6 +23,7 @@ from zcluster.store.memory import MemoryStore
 from zcluster.wire import Bye, Hello, Message, Welcome, WireLimits, decode, encode
 from zcluster.wire.agents import Carry, Doors, Keep
 from zcluster.wire.agents import Door as Told
+from zcluster.workers import door_ring
 from zcluster.workers.door import Door
 from zcluster.workers.door_ring import RingCopy
 from zcluster.workers.uplink import Uplink
@@ -309,7 +310,7 @@ def test_the_copy_follows_the_store_and_reads_what_it_can(tmp_path: Path) -> Non
         store = MemoryStore(["ring/"])
         await store.apply([Put("ring/K", b'{"name":"anna","role":"client"}'), Put("ring/L", b"nonsense"), Put("groups/x", b"1")])
         told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-        copy = RingCopy(store, lambda ring: told.put_nowait({key: each.name for key, each in ring.items()}), LOGGER)
+        copy = RingCopy(store, lambda ring: told.put_nowait({key: each.name for key, each in ring.items()}), LOGGER, lambda: 0.0)
         await copy.start()
         assert await told.get() == {"K": "anna"}
         await store.apply([Put("ring/M", b'{"name":"a1","role":"agent"}'), Put("ring/K", b"[]")])
@@ -336,12 +337,39 @@ def test_a_fault_does_not_end_the_following_of_the_ring(monkeypatch: pytest.Monk
                 raise faults.pop()
             told.put_nowait(list(ring))
 
-        copy = RingCopy(store, changed, LOGGER)
+        copy = RingCopy(store, changed, LOGGER, lambda: 0.0)
         await copy.start()
         assert await asyncio.wait_for(told.get(), 5) == ["K"]
         await store.apply([Delete("ring/K")])
         assert await asyncio.wait_for(told.get(), 5) == []
         await copy.close()
+        await store.close()
+
+    run(body)
+
+
+def test_a_key_of_before_ends_at_the_door_without_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_ring, "LOOK_S", 0.0)
+    now_s = [100.0]
+
+    async def body() -> None:
+        store = MemoryStore(["ring/"])
+        row = b'{"name":"anna","role":"client","id":"OLD"'
+        await store.apply([Put("ring/OLD", row + b',"until":160.0}'), Put("ring/NEW", row + b"}")])
+        await store.apply([Put("ring/GONE", row + b',"until":100.0}'), Put("ring/ODD", row + b',"until":"soon"}')])
+        told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        copy = RingCopy(
+            store, lambda ring: told.put_nowait({key: each.key for key, each in ring.items()}), LOGGER, lambda: now_s[0]
+        )
+        await copy.start()
+        assert await told.get() == {"OLD": "OLD", "NEW": "OLD"}
+        now_s[0] = 159.9
+        await store.apply([Delete("ring/ODD")])
+        assert await told.get() == {"OLD": "OLD", "NEW": "OLD"}
+        now_s[0] = 160.0
+        assert await told.get() == {"NEW": "OLD"}
+        await copy.close()
+        assert told.empty()
         await store.close()
 
     run(body)

@@ -24,7 +24,8 @@ from zcluster.core.peers import Peer
 from zcluster.core.rights import Rights
 from zcluster.dapi.function import Function
 from zcluster.errors import ConfigError, ZClusterError
-from zcluster.keys import Ring
+from zcluster.keys import Entry, Ring
+from zcluster.keys.ringfile import instant
 from zcluster.nodes.desk import Desk
 from zcluster.nodes.directory import Directory
 from zcluster.nodes.tasks import keep_running
@@ -96,15 +97,18 @@ class RingTable:
         store = self._desk.store
         if self._written is None:
             self._written = await self._read()
-        said = {
-            f"{RING}{public}": orjson.dumps({"name": entry.name, "role": self._base(entry.role), "id": entry.id})
-            for entry in self._ring.entries.values()
-            for public in entry.publics
-        }
+        said = {f"{RING}{public}": row for entry in self._ring.entries.values() for public, row in self._rows(entry)}
         ops = changes_of(said, self._written)
         for begin in range(0, len(ops), MAX_OPS):
             await store.apply(ops[begin : begin + MAX_OPS])
         self._written = said
+
+    def _rows(self, entry: Entry) -> Iterable[tuple[str, bytes]]:
+        """By public key, what the table says of ``entry``: of a key of before also its end, which a door heeds by itself."""
+        row = {"name": entry.name, "role": self._base(entry.role), "id": entry.id}
+        yield entry.public, orjson.dumps(row)
+        for each in entry.previous:
+            yield each.public, orjson.dumps({**row, "until": instant(each.until)})
 
     def _base(self, role: str) -> str:
         """The built-in role by which a door treats a key of ``role``."""

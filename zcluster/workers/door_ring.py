@@ -3,12 +3,14 @@
 Rules kept here:
 - the copy is what the table ``ring/`` of this worker's store says; another part keeps it as the master's;
 - an entry that cannot be read admits nobody;
+- an entry with an end admits nobody from then on, though the master cannot be heard that it is over;
 - when the changes cannot be followed any more, everything is read anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
@@ -23,6 +25,8 @@ from zcluster.store.interface import Store
 
 RING = "ring/"
 RETRY_S = 1.0
+LOOK_S = 10.0
+"""How long at most until the end of an entry is looked at again: the wall's clock may be set meanwhile."""
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -32,6 +36,8 @@ class Named(msgspec.Struct, frozen=True):
     role: str
     id: str = ""
     """Who it is; empty, from an older master: the key itself."""
+    until: float = 0.0
+    """Of a key that was followed by another: when it ends, in seconds since 1970; 0 is never."""
 
 
 _DECODER = msgspec.json.Decoder(Named)
@@ -42,14 +48,20 @@ class RingCopy:
 
     Args:
         changed: told who has which public key, at each change.
+        wall_s: seconds since 1970.
     """
 
-    def __init__(self, store: Store, changed: Callable[[Mapping[str, Identity]], None], logger: logging.Logger) -> None:
+    def __init__(
+        self, store: Store, changed: Callable[[Mapping[str, Identity]], None], logger: logging.Logger, wall_s: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._wall_s = wall_s
         self._changed = changed
         self._logger = logger
-        self._ring: dict[str, Identity] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._ring: dict[str, Named] = {}
+        self._told: dict[str, Identity] = {}
+        self._changes = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def functions(self) -> dict[str, Function]:
         """None."""
@@ -57,16 +69,19 @@ class RingCopy:
 
     async def start(self) -> None:
         """Read the copy, and follow it."""
-        self._task = asyncio.ensure_future(keep_running(self._run, self._logger, "following the copy of the ring"))
+        self._tasks = [
+            asyncio.ensure_future(keep_running(self._run, self._logger, "following the copy of the ring")),
+            asyncio.ensure_future(keep_running(self._end, self._logger, "ending keys of before at the door")),
+        ]
 
     def apply(self, loaded: Loaded) -> None:
         """Nothing of the configuration file is used here."""
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
@@ -79,7 +94,7 @@ class RingCopy:
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> int:
-        ring: dict[str, Identity] = {}
+        ring: dict[str, Named] = {}
         first = await self._store.scan(RING)
         listing = first
         while True:
@@ -98,7 +113,7 @@ class RingCopy:
                 self._take(self._ring, ((change.key, change.value) for change in changes))
                 self._tell()
 
-    def _take(self, ring: dict[str, Identity], entries: Iterable[tuple[str, bytes | None]]) -> None:
+    def _take(self, ring: dict[str, Named], entries: Iterable[tuple[str, bytes | None]]) -> None:
         for key, value in entries:
             public = key.removeprefix(RING)
             ring.pop(public, None)
@@ -108,8 +123,33 @@ class RingCopy:
                 except msgspec.DecodeError as error:
                     self._logger.error("an entry of the copy of the ring admits nobody: %s", error)
                 else:
-                    ring[public] = Identity(named.id or public, named.name, named.role)
+                    ring[public] = named
 
     def _tell(self) -> None:
-        self._logger.info("the door admits", extra={"fields": {"keys": len(self._ring)}})
-        self._changed(self._ring)
+        found = admitted(self._ring, self._wall_s())
+        self._logger.info("the door admits", extra={"fields": {"keys": len(found)}})
+        self._changed(found)
+        self._told = found
+        self._changes.set()
+
+    async def _end(self) -> None:
+        """Tell of entries whose end has come."""
+        while True:
+            self._changes.clear()
+            now_s = self._wall_s()
+            ends_s = [named.until for public, named in self._ring.items() if named.until and public in self._told]
+            if ends_s and min(ends_s) <= now_s:
+                self._tell()
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(min(ends_s) - now_s, LOOK_S) if ends_s else None):
+                    await self._changes.wait()
+
+
+def admitted(ring: Mapping[str, Named], now_s: float) -> dict[str, Identity]:
+    """By public key, who may come in at ``now_s``."""
+    return {
+        public: Identity(named.id or public, named.name, named.role)
+        for public, named in ring.items()
+        if not named.until or now_s < named.until
+    }

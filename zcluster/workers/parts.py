@@ -49,5 +49,5 @@ def worker_parts(desk: Desk, uplink: Uplink, door: Door, own: OwnKey) -> list[Pa
         AgentReports(desk, lambda: frozenset({desk.name}), lambda id_: agents.live(id_) is not None),
     ]  # fmt: skip
     if open_door:
-        parts.append(RingCopy(desk.store, door.ring_is, desk.logger))
+        parts.append(RingCopy(desk.store, door.ring_is, desk.logger, desk.wall_s))
     return parts

@@ -19,8 +19,10 @@ from zcluster import errors
 from zcluster.cli import main as main_module
 from zcluster.cli.groups import LazyGroup
 from zcluster.cli.main import COMMANDS, cli
+from zcluster.keys.tokens import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
+TOKEN = f"{PREFIX}9GnbXk-{'_Ab3' * 60}"
 HEAVY = ("asyncio", "concurrent.futures", "logging", "msgspec", "orjson", "psutil", "socket", "tomllib", "zmq")
 
 
@@ -169,6 +171,34 @@ def test_debug_shows_the_traceback(zcluster: Callable[..., Any]) -> None:
         assert ran.code == 2
         assert "Traceback" in ran.err
         assert ran.err.splitlines()[-1].startswith("zcluster: error: ")
+
+
+@pytest.mark.parametrize("words", [
+    ("worker", "{}"),
+    ("nodes", "-o", "json", "{}"),
+    ("--debug", "worker", "{}"),
+    ("keys", "join", "{}", "{}"),
+    ("keys", "join", "--name", "{}", "--join={}"),
+    ("{}",),
+    ("token", "{}"),
+    ("check", "{}"),
+    ("agent", "--simulate", "{}"),
+])  # fmt: skip
+def test_a_token_in_a_wrong_place_is_not_repeated(words: tuple[str, ...], zcluster: Callable[..., Any]) -> None:
+    ran = zcluster(*(word.format(TOKEN) for word in words))
+    assert ran.code == errors.EXIT_USAGE
+    assert TOKEN[5:] not in ran.out + ran.err
+    assert "a join token stands where none is taken" in ran.err or "--join" in words[-1]
+    assert "zcluster worker --join TOKEN" in ran.err or "--join" in words[-1]
+
+
+def test_a_token_that_is_a_value_is_not_repeated(tmp_path: Path, zcluster: Callable[..., Any]) -> None:
+    for words in ("token revoke", "nodes --context", "keys show", "worker --name"):
+        ran = zcluster(*words.split(), TOKEN, "--home", str(tmp_path), "--debug")
+        assert ran.code != errors.EXIT_OK
+        assert TOKEN[5:] not in ran.out + ran.err
+    ran = zcluster("check", TOKEN, "--format", "nagios")
+    assert (ran.code, TOKEN[5:] in ran.out + ran.err) == (3, False)
 
 
 def test_ctrl_c_is_130_and_silent(monkeypatch: pytest.MonkeyPatch, zcluster: Callable[..., Any]) -> None:

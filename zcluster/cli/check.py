@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from zcluster.cli.complaints import masked
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.options import DURATION, State, common_options, connection_options, timeout_option
 from zcluster.cli.output import json_text, on_terminal, put, say
@@ -159,4 +160,4 @@ def _limits(values: dict[str, float | None]) -> Any:
 def _unknown(text: str) -> None:
     from zcluster.cli.health_formats import nagios_line
 
-    put(nagios_line("UNKNOWN", text))
+    put(nagios_line("UNKNOWN", masked(text)))

@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from zcluster import __version__
-from zcluster.cli.complaints import complain
+from zcluster.cli.complaints import TOKEN, complain, masked
 from zcluster.cli.groups import Entry, LazyGroup
 from zcluster.cli.options import State, common_options
 from zcluster.errors import EXIT_FAILED, EXIT_OK, UsageError, ZClusterError
@@ -144,6 +144,9 @@ def _usage_error(error: click.ClickException) -> ZClusterError:
     if isinstance(error, click.MissingParameter):
         message = " ".join(message.split())  # click lists the choices a line each
     if isinstance(error, click.UsageError):
+        if TOKEN.search(message):
+            hint = "zcluster worker --join TOKEN, or zcluster keys join TOKEN for a client or an agent"
+            return UsageError("a join token stands where none is taken", hint=hint)
         return UsageError(message, hint=f"see: {ctx.command_path if ctx else PROGRAM} --help")
     return ZClusterError(message)
 
@@ -153,7 +156,7 @@ def _report(error: ZClusterError, cause: BaseException, state: State, argv: Sequ
     if state.debug or "--debug" in argv:
         import traceback
 
-        traceback.print_exception(cause, file=sys.stderr)
+        sys.stderr.write(masked("".join(traceback.format_exception(cause))))
     if state.used_context:
         error.hint = f"{error.hint}; context {state.used_context!r}" if error.hint else f"context {state.used_context!r}"
     complain(error, state.output or _format_in(argv))

@@ -22,7 +22,7 @@ from zcluster.net.context import Socket, client_socket, new_context, readable
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
-from zcluster.net.stalled import SLACK_BYTES, SUBSCRIBER_BYTES, Growth
+from zcluster.net.stalled import FORGIVEN_BYTES, SLACK_BYTES, SUBSCRIBER_BYTES, Growth
 from zcluster.wire import Bye
 
 PATIENCE_S = 60.0
@@ -263,7 +263,7 @@ def test_who_is_cut_for_its_faults_is_told_and_not_heard_any_more() -> None:
         assert b"busy" in house.clients[0].recv(zmq.NOBLOCK)
         house.clients[1].send(b"still here")
         await house.until(lambda: len(house.heard) >= 4)
-        assert [size for _, size in house.heard] == [5, 5, 0, 10]
+        assert sorted(size for _, size in house.heard) == [0, 5, 5, 10], "the hellos, one end, and who is still here"
         assert house.cuts == [(FAULTS, pair.public, "127.0.0.1")]
         assert not other["ended"]
         house.front.cut(route, FAULTS)  # it is gone already
@@ -344,12 +344,12 @@ def test_what_becomes_no_handshake_is_ended(says: bytes, monkeypatch: pytest.Mon
         run(test)
 
 
-@pytest.mark.soak  # beside another test process it stood still in two of four runs, and why is not understood
 @pytest.mark.usefixtures("looks")
 def test_a_message_without_an_end_is_cut_and_others_go_on() -> None:
     async def test(house: House) -> None:
         friend = house.client(generate())
-        most_bytes = 4 * FRAME_BYTES + SLACK_BYTES
+        # What has come when the hello arrives is taken for libzmq's own talk (FORGIVEN_BYTES), which a slow look makes much.
+        most_bytes = 4 * FRAME_BYTES + SLACK_BYTES + FORGIVEN_BYTES
         relay = Relay(house.front.port, most_bytes)
         pair = generate()
         told = house.client(pair, address=await relay.start())
@@ -358,7 +358,7 @@ def test_a_message_without_an_end_is_cut_and_others_go_on() -> None:
         await house.until(lambda: told["ended"])
         assert house.cuts == [(STALLED, pair.public, "127.0.0.1")]
         house.clients[0].send(b"still here")
-        await house.until(lambda: len(house.heard) == 3)
+        await house.until(lambda: any(size == len(b"still here") for _, size in house.heard))
         assert not friend["ended"]
         relay.close()
 

@@ -184,6 +184,38 @@ def test_a_node_that_is_away_is_forgotten(tmp_path: Path) -> None:
     run(body)
 
 
+def test_a_node_that_is_forgotten_already_is_none(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        rig = Rig(tmp_path, store, "w1")
+        rig.leave("w1")
+        await rig.call("nodes.remove", name="w1")
+        with pytest.raises(NoSuchNode, match=r"there is no node 'w1'.*--revoke"):
+            await rig.call("nodes.remove", name="w1")
+        assert rig.told() == [("node_removed", "w1")]
+        assert (await rig.call("nodes.remove", name="w1", revoke=True))["key_revoked"] is True
+        with pytest.raises(NoSuchNode):
+            await rig.call("nodes.remove", name="w1", revoke=True)
+
+    run(body)
+
+
+def test_a_drained_node_that_is_not_here_is_removed_once(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = MemoryStore()
+        rig = Rig(tmp_path, store, "w1")
+        await rig.call("nodes.drain", target="w1")
+        again = Rig(tmp_path, store)  # the master has started anew, and the node has not come yet
+        await again.part.start()
+        assert (await again.call("nodes.remove", name="w1"))["removed"] is True
+        assert await stored(store) == 0
+        with pytest.raises(NoSuchNode):
+            await again.call("nodes.remove", name="w1")
+        await again.part.close()
+
+    run(body)
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_removal_with_its_key_ends_its_session(tmp_path: Path, here: bool) -> None:
     async def body() -> None:

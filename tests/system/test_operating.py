@@ -250,6 +250,8 @@ def test_a_node_that_is_away_is_forgotten_and_one_that_is_here_is_cut(cli: Cli, 
     asyncio.run(away())
     assert cli.run("nodes", "rm", "worker-1").returncode == 0
     assert cli.run("nodes", "-o", "name").stdout.split() == ["master", "worker-2"]
+    done = cli.run("nodes", "rm", "worker-1")
+    assert (done.returncode, "there is no node" in done.stderr) == (5, True)
     assert cli.run("nodes", "rm", "worker-2", "--force").returncode == 0
     assert cli.run("nodes", "-o", "name").stdout.split() == ["master"]
     code, found = cli.doctor("worker-2")

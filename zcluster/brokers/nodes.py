@@ -132,7 +132,8 @@ class MasterNodes:
         @function("nodes.remove", role="admin")
         async def remove(name: NodeName, context: Context, revoke: bool = False, force: bool = False) -> dict[str, Any]:
             """Forget a node that is away. With ``revoke`` its key is revoked too, so that it does not come back; ``force`` does
-            both to a node that has a session, which is cut."""
+            both to a node that has a session, which is cut. Of one that is forgotten already ``no_such_node``, unless there is a
+            key to revoke."""
             async with self._changing:
                 return await self._remove(name, revoke or force, force, context.caller)
 
@@ -206,6 +207,11 @@ class MasterNodes:
         node, entry = self._machine.roster.nodes.get(name), self._ring.entries.get(name)
         if node is None and (entry is None or entry.role != "worker"):
             raise self._no_such(name)
+        if node is None and entry is not None and not revoke and entry.id not in self._held:
+            raise NoSuchNode(
+                f"there is no node {name!r}: it was removed, or not here since the master's start",
+                hint="its key is still admitted; --revoke revokes it",
+            )
         if node is not None and node.peer is not None and not force:
             hint = "stop it first, or --force: that revokes its key and cuts it"
             raise Conflict(f"{name} has a session ({node.state})", hint=hint)

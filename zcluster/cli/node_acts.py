@@ -112,7 +112,8 @@ def rm(
 ) -> None:
     """Forget a node that is away.
 
-    With its key it may come back; --revoke prevents that. A node that is connected is refused unless --force.
+    With its key it may come back; --revoke prevents that, also of a node that is forgotten already. A node that is connected is
+    refused unless --force. Exit code 5 when there is no such node (any more).
     """
     row = ask(state, connection(key, master, timeout), lambda c: c.nodes.remove(name, revoke=revoke, force=force))
     done = f"{cell(row['name'])} removed" + (", its key revoked" if row["key_revoked"] else "; its key is still admitted")

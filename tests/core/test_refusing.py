@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from zcluster.core.carrying import Via
-from zcluster.core.faults import BARRED_S
+from zcluster.core.faults import BARRED_S, SHARE_PER_S
 from zcluster.core.peers import Identity
 from zcluster.errors import PeerError
-from zcluster.wire import Beat, Bye, Refusal, Results, Welcome
+from zcluster.wire import Beat, Bye, Hello, Refusal, Results, Welcome
 
 FAULTS = 5
 Bus = Callable[..., Any]
@@ -47,6 +47,19 @@ def test_so_many_are_answered_and_one_more_ends_session_and_connection(bus: Any)
     assert [event.fields["reason"] for event in bus.master.events if event.name == "session_closed"] == [
         "too many messages of this key were refused"
     ]
+
+
+def test_what_still_comes_in_the_turn_of_the_cut_takes_nothing_from_its_last_word(bus: Any) -> None:
+    for _ in range(FAULTS + 1):
+        bus.master.malformed("c1", identity(), PeerError("bad"), bus.now)
+    for _ in range(2):
+        for message in (Beat(), Hello(versions=[1], instance="i")):
+            bus.master.receive("c1", identity(), message, b"", 0, bus.now)
+        bus.now += 2 / (FAULTS * SHARE_PER_S)  # two of the bucket come back, and it is not barred any more
+        bus.master.malformed("c1", identity(), PeerError("bad"), bus.now)
+    bus.turn()
+    assert [message.code for message in bus.heard("c1")] == ["busy"]
+    assert bus.master.refusing.take_cuts() == ["c1"]
 
 
 def test_what_its_role_may_not_send_counts_too(bus: Any) -> None:

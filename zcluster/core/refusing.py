@@ -30,10 +30,13 @@ class Refusing:
     def __init__(self, master: Master, most: int) -> None:
         self._master = master
         self.faults = Faults(most)
-        self._cuts: list[Route] = []
+        self._cuts: dict[Route, None] = {}
+        """Connections that the driver has not taken yet. What still comes by them must not take the place of the BYE."""
 
     def unreadable(self, route: Route, identity: Identity, error: PeerError, now: float) -> None:
         """A message of ``route`` could not be read."""
+        if route in self._cuts:
+            return
         master = self._master
         master.counters.add("unsupported_version" if isinstance(error, UnsupportedVersion) else "malformed")
         refusal = Refusal(code=error.code, message=error.message, hint=error.hint, versions=list(VERSIONS))
@@ -46,6 +49,8 @@ class Refusing:
 
     def outside(self, route: Route, identity: Identity, now: float) -> None:
         """A message that is no HELLO came where there is no session."""
+        if route in self._cuts:
+            return
         self._master.counters.add("no_session")
         self._master.roster.farewells[route] = Bye(code="no_session", message="say HELLO first")
         self._fault(route, identity, now, OUTSIDE)
@@ -58,6 +63,8 @@ class Refusing:
 
     def bars(self, route: Route, identity: Identity, now: float) -> bool:
         """Whether the HELLO that came on ``route`` is refused because of the faults of its key."""
+        if route in self._cuts:
+            return True
         if not self.faults.barred_s(_whose(route, identity), now):
             return False
         self._master.counters.add("hello_busy")
@@ -66,7 +73,8 @@ class Refusing:
 
     def take_cuts(self) -> list[Route]:
         """The connections to be cut."""
-        cuts, self._cuts = self._cuts, []
+        cuts = list(self._cuts)
+        self._cuts.clear()
         return cuts
 
     def _fault(self, route: Route, identity: Identity, now: float, cost: float = 1.0) -> None:
@@ -81,7 +89,7 @@ class Refusing:
             master.roster.farewells[route] = Bye(code=error.code, message=error.message, hint=error.hint)
         else:
             master.end(peer, error, now)
-        self._cuts.append(route)
+        self._cuts[route] = None
 
 
 def _whose(route: Route, identity: Identity) -> str:

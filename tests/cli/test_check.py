@@ -11,6 +11,7 @@ import pytest
 
 from zcluster.cli.health import Health, Limit, Limits, Measure, node_measures, queue_measures, tree_measures
 from zcluster.cli.health_formats import nagios, prometheus
+from zcluster.cli.options import Connection, State
 from zcluster.errors import InvalidKey, NotAllowed, Unreachable
 
 MASTER = {"name": "master", "role": "master", "state": "ready", "memory_percent": 10.0, "metrics": {"disk": {"percent": 50.0}}}
@@ -122,6 +123,23 @@ def test_nagios_is_answered_whatever_happens(well: Any, zcluster: Callable[..., 
             assert (ran.code, ran.out.startswith("ZCLUSTER UNKNOWN - ")) == (3, True), words
     assert zcluster("check", "--disk-warn", "x").code == 2
     assert zcluster("check", "--disk-warn", "9", "--disk-crit", "8").code == 2
+
+
+@pytest.mark.parametrize("form", ["nagios", "text", "json"])
+def test_a_master_that_does_not_answer_is_told_with_its_context(
+    form: str, well: Any, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(state: State, _connection: Connection) -> Any:
+        state.used_context = "lab"
+        return well
+
+    monkeypatch.setattr("zcluster.cli.check.open_client", opened)
+    well.error = Unreachable("nobody listens", hint="is it running?")
+    ran = zcluster("check", "--format", form)
+    if form == "nagios":
+        assert (ran.code, ran.out) == (2, "ZCLUSTER CRITICAL - nobody listens (is it running?; context 'lab')\n")
+    else:
+        assert (ran.code, ran.out.count("(is it running?; context 'lab')")) == (6, 1)
 
 
 def test_a_limit_that_is_given_outranks_the_others_default(well: Any, zcluster: Callable[..., Any]) -> None:

@@ -153,6 +153,25 @@ def test_an_error_says_which_context_it_was(zcluster: Callable[..., Any], file: 
     assert json.loads(ran.err)["error"]["hint"].endswith("; context 'gone'")
 
 
+@pytest.mark.parametrize("form", ["nagios", "prometheus", "text"])
+def test_a_check_says_which_context_it_was(zcluster: Callable[..., Any], file: Path, tmp_path: Path, form: str) -> None:
+    change_contexts(file, lambda _: Contexts({"gone": Kept("gone", home=tmp_path / "gone")}, "gone"))
+
+    def fault(*words: str) -> str:
+        ran = zcluster("check", "--format", form, *words)
+        assert ran.code == {"nagios": 3, "prometheus": 0}.get(form, ran.code or -1)
+        (line,) = (ran.out if form == "nagios" else ran.err).splitlines()
+        assert line.startswith("ZCLUSTER UNKNOWN - " if form == "nagios" else "zcluster: error: ")
+        return str(line)
+
+    assert "there is no key file" in fault()
+    assert fault().count("context 'gone'") == 1
+    assert fault("--context", "nowhere").count("context 'nowhere'") == 1
+    file.write_text("current = ")
+    assert "; context 'gone'" in fault("--context", "gone")
+    assert "context '" not in fault(), "which one would be current is not known"
+
+
 @pytest.mark.parametrize(
     "text",
     [

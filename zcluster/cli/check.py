@@ -5,6 +5,7 @@ Rules kept here:
 - ``nagios`` ends with 0, 1, 2 or 3 and prints its one line on stdout, whatever happens: a wrong command line is UNKNOWN (3);
 - ``prometheus`` ends with 0 when it has printed the whole text, with ``zcluster_up 0`` when the master does not answer or cannot
   be asked: what collects it would otherwise keep the text of before. Only a wrong command line is an error (2);
+- a fault names the context that the command went by: monitoring asks several clusters;
 - a limit that was given outranks the default of the other one.
 """
 
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from zcluster.cli.complaints import masked
+from zcluster.cli.complaints import masked, name_context
 from zcluster.cli.connect import connection, open_client, run_async
 from zcluster.cli.options import DURATION, State, common_options, connection_options, timeout_option
 from zcluster.cli.output import json_text, on_terminal, put, say
@@ -109,14 +110,15 @@ def check(
     try:
         judged = _limits(limits)
         client = open_client(state, connection(key, master, timeout))
-        health = run_async(measured(client, judged, time.time()))
+        health = run_async(measured(client, judged, time.time(), state.used_context))
     except ZClusterError as error:
+        name_context(error, state.used_context)
         if form == "nagios":
             _unknown(str(error))
             return UNKNOWN
         if form != "prometheus":
             raise
-        say(f"zcluster: error: {error}")
+        say(masked(f"zcluster: error: {error}"))
         health = Health([Measure("master", "unknown", str(error))], error)
     match form:
         case "nagios":

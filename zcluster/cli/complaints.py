@@ -23,6 +23,13 @@ def masked(text: str) -> str:
     return TOKEN.sub("zcj1-…", text)
 
 
+def name_context(error: ZClusterError, context: str) -> None:
+    """Have ``error`` say which context the command went by, if any, and it does not say so."""
+    said = f"context {context!r}"
+    if context and said not in f"{error.message} {error.hint}":
+        error.hint = f"{error.hint}; {said}" if error.hint else said
+
+
 def complain(error: ZClusterError, output: str | None) -> None:
     """Print ``error`` to stderr as fits the format ``output``."""
     error.message, error.hint = masked(error.message), masked(error.hint)

@@ -68,6 +68,7 @@ def reach(state: State, connection: Connection) -> Reach:
         raise UsageError("--home and --context both name a cluster", hint="give one of the two")
     from zcluster.cli.contextfile import DEFAULT, contexts_file, read_contexts
 
+    state.used_context = "" if name is None or name == DEFAULT else name  # a file that cannot be read is an error of this one
     contexts = read_contexts(contexts_file())
     name = contexts.current if name is None else name
     if not name or name == DEFAULT:

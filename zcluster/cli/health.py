@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from zcluster.cli.complaints import name_context
 from zcluster.cli.output import counted
 from zcluster.cli.sync_views import is_behind
 from zcluster.errors import EXIT_TIMED_OUT, EXIT_UNREACHABLE, ZClusterError
@@ -93,14 +94,16 @@ class Limits:
     memory: Limit = Limit()
 
 
-async def measured(client: AsyncClient, limits: Limits, now_s: float) -> Health:
-    """Ask the master once, and judge. Raises what is no fault of the cluster's: a key file that cannot be read, or is refused."""
+async def measured(client: AsyncClient, limits: Limits, now_s: float, context: str = "") -> Health:
+    """Ask the master, of the cluster that ``context`` names, once, and judge. Raises what is no fault of the cluster's: a key file
+    that cannot be read, or is refused."""
     try:
         async with client as c:
             return await _measured(c, limits, now_s)
     except ZClusterError as error:
         if error.exit_code not in AWAY:
             raise  # it is this machine's fault, or the key's: nothing is known of the cluster
+        name_context(error, context)
         return Health([Measure("master", "critical", str(error))], error)
 
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from zcluster import __version__
-from zcluster.cli.complaints import TOKEN, complain, masked
+from zcluster.cli.complaints import TOKEN, complain, masked, name_context
 from zcluster.cli.groups import Entry, LazyGroup
 from zcluster.cli.options import State, common_options
 from zcluster.errors import EXIT_FAILED, EXIT_OK, UsageError, ZClusterError
@@ -157,8 +157,7 @@ def _report(error: ZClusterError, cause: BaseException, state: State, argv: Sequ
         import traceback
 
         sys.stderr.write(masked("".join(traceback.format_exception(cause))))
-    if state.used_context:
-        error.hint = f"{error.hint}; context {state.used_context!r}" if error.hint else f"context {state.used_context!r}"
+    name_context(error, state.used_context)
     complain(error, state.output or _format_in(argv))
     return error.exit_code or EXIT_FAILED
 

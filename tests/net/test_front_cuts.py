@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from zcluster.keys import KeyPair, generate
-from zcluster.net import connections, guard
+from zcluster.net import connections, front, guard
 from zcluster.net.connections import CROWD, FAULTS, NO_SESSION, REVOKED, STALLED, Connection
 from zcluster.net.context import Socket, client_socket, new_context, readable
 from zcluster.net.front import Front, FrontKeys
@@ -42,6 +42,7 @@ class House:
         self.out: set[str] = set()
         self.sessions: set[bytes] = set()
         self.heard: list[tuple[str, int]] = []
+        self.malformed: list[bytes] = []
         self.cuts: list[tuple[str, str, str]] = []
         self.exhausted = 0
         self.changed = asyncio.Event()
@@ -64,6 +65,7 @@ class House:
         self.changed.set()
 
     def front_malformed(self, route: bytes, public: str, reason: str) -> None:
+        self.malformed.append(route)
         self.changed.set()
 
     def front_disconnected(self, route: bytes) -> None:
@@ -267,6 +269,41 @@ def test_who_is_cut_for_its_faults_is_told_and_not_heard_any_more() -> None:
         assert house.cuts == [(FAULTS, pair.public, "127.0.0.1")]
         assert not other["ended"]
         house.front.cut(route, FAULTS)  # it is gone already
+
+    run(test)
+
+
+def test_who_says_nothing_but_several_frames_can_be_cut() -> None:
+    async def test(house: House) -> None:
+        pair = generate()
+        told = house.client(pair, says=None)
+        house.clients[0].send_multipart([b"two", b"frames"])
+        await house.until(lambda: len(house.malformed) == 1)
+        house.front.cut(house.malformed[0], FAULTS)
+        await house.until(lambda: told["ended"])
+        assert house.cuts == [(FAULTS, pair.public, "127.0.0.1")]
+
+    run(test)
+
+
+def test_at_the_farewell_nobody_waits_for_who_has_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "FAREWELL_S", PATIENCE_S)
+
+    async def test(house: House) -> None:
+        house.client(generate())
+        await house.until(lambda: len(house.heard) == 1)
+        client = house.clients.pop()
+        client.send(b"more")
+        client.disable_monitor()
+        client.close(linger=int(PATIENCE_S * 1000))
+        # Nothing of the loop runs meanwhile: all has come when the end has.
+        assert house.front._pairs[0].poll(int(PATIENCE_S * 1000))
+        house.front._sessions.turn()
+        assert house.front._last_words
+        began_s = house.loop.time()
+        await house.front.farewell()
+        assert house.loop.time() - began_s < PATIENCE_S, "it waited for nobody"
+        assert [size for _, size in house.heard] == [5], "the owner hears of nobody any more"
 
     run(test)
 

@@ -244,7 +244,9 @@ def test_what_an_agent_sends_that_is_no_frame_is_refused(tmp_path: Path) -> None
         house.door.ring_is(ring_of((agent, "a1", "agent")))
         house.door.front_message(b"r", agent.public, b"nonsense")
         house.door.front_malformed(b"r", agent.public, "two frames")
+        house.door.front_malformed(b"s", generate().public, "two frames")
         assert house.door.machine.counters.values["malformed"] == 2
+        assert house.door.machine.counters.values["revoked_key"] == 1
         house.close()
 
     run(body)

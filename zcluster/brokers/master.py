@@ -181,7 +181,9 @@ class MasterProcess:
 
     def front_malformed(self, route: bytes, public: str, reason: str) -> None:
         identity = self._admitted.identify(public)
-        if identity is not None:
+        if identity is None:
+            self._machine.counters.add("revoked_key")
+        else:
             self._machine.malformed(route, identity, PeerError(reason), self._loop.time())
 
     def front_disconnected(self, route: bytes) -> None:

@@ -191,6 +191,7 @@ class Front:
         handed out when it sees the end, which at a Unix socket it does at once. The owner hears of nobody any more.
         """
         self._leaving = True
+        self._tell_gone(dry=True)
         if self._by_route:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._alone.wait(), FAREWELL_S)
@@ -242,18 +243,16 @@ class Front:
     def _gone(self, route: bytes) -> None:
         """The connection of ``route`` is over; the owner hears of it behind the last message."""
         self.forget(route)
-        if not self._leaving:
-            self._last_words.ended(route, self._loop.time())
-            self._tell_gone(self._dry())
-            return
-        self._by_route.pop(route, None)
-        if not self._by_route:
-            self._alone.set()
+        self._last_words.ended(route, self._loop.time())
+        self._tell_gone(self._dry())
 
     def _tell_gone(self, dry: bool) -> None:
-        for route in self._last_words.heard(dry, self._loop.time()):
+        for route in self._last_words.heard(dry or self._leaving, self._loop.time()):
             self._by_route.pop(route, None)
-            self._owner.front_disconnected(route)
+            if not self._leaving:
+                self._owner.front_disconnected(route)
+        if self._leaving and not self._by_route:
+            self._alone.set()
 
     def _look(self) -> None:
         self._owner.front_look()
@@ -308,12 +307,12 @@ class Front:
             public = str(frame.get("User-Id"))
         except zmq.ZMQError:
             public = ""  # ZAP admits nobody without one
-        if frame.more:
-            self._skip(route, public)
-            return 0
         connection = self._by_route.get(route)
         if connection is None:
             connection = self._remember(route, public, frame)
+        if frame.more:
+            self._skip(connection, route, public)
+            return 0
         data = frame.bytes
         size = len(data)
         connection.delivered_bytes += size + (SHORT_OVERHEAD_BYTES if size <= SHORT_BYTES else LONG_OVERHEAD_BYTES)
@@ -329,15 +328,13 @@ class Front:
         self._by_route[route] = connection
         return connection
 
-    def _skip(self, route: bytes, public: str) -> None:
+    def _skip(self, connection: Connection, route: bytes, public: str) -> None:
         count, size = 1, 0
         while self._router.getsockopt(zmq.RCVMORE):
             size += wire_bytes(len(self._router.recv(NOBLOCK, copy=False).buffer))
             count += 1
-        connection = self._by_route.get(route)
-        if connection is not None:
-            connection.delivered_bytes += size
-        if connection is None or not connection.unheard:
+        connection.delivered_bytes += size
+        if not connection.unheard:
             self._owner.front_malformed(route, public, f"a message of {count} frames, one is allowed")
 
     # -- writing ----------------------------------------------------------------------------------------------------

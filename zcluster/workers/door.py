@@ -193,7 +193,9 @@ class Door:
 
     def front_malformed(self, route: bytes, public: str, reason: str) -> None:
         identity = self._ring.get(public)
-        if identity is not None:
+        if identity is None:
+            self.machine.counters.add("revoked_key")
+        else:
             self.machine.malformed(route, identity, PeerError(reason), self._loop.time())
 
     def front_disconnected(self, route: bytes) -> None:

@@ -330,6 +330,7 @@ def test_who_sends_too_many_faulty_messages_is_turned_away_and_its_worker_is_not
         assert isinstance(route, Via)
         node.carry.cut(route, node.now)
         node.carry.cut(route, node.now)  # twice is once
+    assert node.carry.look(), "what it has said leaves in this turn"
     node.turn()
     assert node.ends == [(1, "closed")]
     assert (node.sessions(), list(node.master.roster.peers)) == ({}, ["w1"])

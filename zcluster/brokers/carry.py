@@ -118,6 +118,7 @@ class Carrying:
         if door is not None and via.connection in door.keys:
             self._forget(door, via.connection, now)
             self._machine.tell(door.peer, Carry(connection=via.connection, op="closed"))
+            self._sent = True
 
     def look(self) -> bool:
         """Let connections go on whose worker has room again; whether the machine has something to send since the last look."""

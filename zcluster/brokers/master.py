@@ -240,6 +240,11 @@ class MasterProcess:
                 else:
                     for message, bodies in outgoing:
                         self._node.receive(message, b"".join(bodies), 0)
+            for route in machine.refusing.take_cuts():
+                if isinstance(route, bytes):
+                    self._front.cut(route, FAULTS)
+                elif isinstance(route, Via):
+                    self._carry.cut(route, now)
             mine = self._node.take()
             if not self._carry.look() and not mine:
                 break
@@ -247,11 +252,6 @@ class MasterProcess:
                 machine.receive(LOCAL, self._me, message, b"".join(bodies), 0, now)
         else:
             self._wake()
-        for route in machine.refusing.take_cuts():
-            if isinstance(route, bytes):
-                self._front.cut(route, FAULTS)
-            elif isinstance(route, Via):
-                self._carry.cut(route, now)
         if self._draining and not machine.dispatch.running and not machine.dispatch.waiting:
             self._quiet.set()
         if machine.admission.parking.questions:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import zmq
@@ -100,6 +101,15 @@ class Stage:
     async def outcome(self) -> ZClusterError | None:
         await self.until(lambda: self.outcomes)
         return self.outcomes.pop(0)
+
+    def to_the_end(self) -> None:
+        """Wait for the end of the connection. Nothing of the loop runs meanwhile: all has come when the end has."""
+        line, deadline_s = self.driver._line, time.monotonic() + PATIENCE_S
+        assert line is not None
+        while not self.told:
+            assert time.monotonic() < deadline_s
+            readable(self.zap._socket)  # libzmq ends nothing before its ZAP socket was read
+            self.driver._monitor_turn(line)
 
     def close(self) -> None:
         self.driver.close()
@@ -222,15 +232,22 @@ def test_what_came_before_the_end_is_heard_before_it() -> None:
         for number in (1, 2, 3):
             stage.router.send_multipart([route, encode(note(number))])
         stage._reader.close(linger_ms=int(PATIENCE_S * 1000))
-        line, deadline_s = stage.driver._line, time.monotonic() + PATIENCE_S
-        assert line is not None
-        # Nothing of the loop runs meanwhile: all has come when the end has. libzmq ends nothing before its ZAP socket was read.
-        while not stage.told:
-            assert time.monotonic() < deadline_s
-            readable(stage.zap._socket)
-            stage.driver._monitor_turn(line)
+        stage.to_the_end()
         assert stage.told[:3] == [1, 2, 3]
         assert isinstance(stage.told[3], Unreachable)
+
+    played(scene)
+
+
+def test_an_owner_that_fails_at_the_last_words_hears_of_the_end_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(stage: Stage) -> None:
+        route = await stage.session()
+        monkeypatch.setattr(stage, "link_message", Mock(side_effect=ValueError("the owner's own")))
+        stage.router.send_multipart([route, encode(note(1))])
+        stage._reader.close(linger_ms=int(PATIENCE_S * 1000))
+        with pytest.raises(ValueError, match="the owner's own"):
+            stage.to_the_end()
+        assert [type(told) for told in stage.told] == [Unreachable]
 
     played(scene)
 

@@ -388,9 +388,11 @@ class LinkDriver:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 line.secured = True
                 continue
-            while line is self._line and self._turn():
-                pass
-            if line is self._line or line is self._there:
-                ended = self._link.disconnected if line is self._line else self._link.disconnected_there
-                self._perform(ended(line.reason(event), self._loop.time(), self._jitter(), stranger=line.stranger(event)))
+            try:
+                while line is self._line and self._turn():
+                    continue
+            finally:  # an owner that fails at the last words hears of the end all the same: it is told only once
+                if line is self._line or line is self._there:
+                    ended = self._link.disconnected if line is self._line else self._link.disconnected_there
+                    self._perform(ended(line.reason(event), self._loop.time(), self._jitter(), stranger=line.stranger(event)))
         return False

@@ -14,7 +14,7 @@ from zcluster.keys import KeyPair, generate
 from zcluster.net import subscribers as module
 from zcluster.net.connections import REVOKED, SUBSCRIPTIONS, Connection, Expected
 from zcluster.net.context import PUBLISH_DOMAIN, Socket, client_socket, new_context, server_socket
-from zcluster.net.descriptors import Descriptors, Reserve
+from zcluster.net.descriptors import Descriptors, Peer, Reserve
 from zcluster.net.guard import Guard
 from zcluster.net.monitor import LINK_EVENTS, SERVER_EVENTS, read_event, watch
 from zcluster.net.reader import Reader
@@ -34,6 +34,7 @@ class Publisher:
         self.out: set[str] = set()
         self.changed = asyncio.Event()
         self.cuts: list[str] = []
+        self.told: list[tuple[str, str]] = []
         everyone: Callable[[str], bool] = lambda public: True  # noqa: E731
         self._zap = Zap(self.loop, self.context, everyone, Mock(), logging.getLogger("t"), everyone)
         keys = (self.pair.secret.encode(), self.pair.public.encode())
@@ -49,6 +50,7 @@ class Publisher:
 
     def connection_cut(self, connection: Connection, reason: str) -> None:
         self.cuts.append(reason)
+        self.told.append((connection.public, connection.address))
 
     def descriptors_exhausted(self) -> None:
         raise AssertionError("there are enough")
@@ -124,6 +126,26 @@ def test_the_connection_of_a_revoked_key_ends_at_once_and_no_other() -> None:
         assert not one["ended"]
         assert publisher.known() == {stays.public}
         assert publisher.cuts == [REVOKED]
+
+    run(test)
+
+
+def test_who_was_cut_by_another_thread_is_told_of_once_known_or_not() -> None:
+    async def test(publisher: Publisher) -> None:
+        pair, guard = generate(), publisher.guard
+        publisher.subscribe(pair)
+        await publisher.until(lambda: publisher.known() == {pair.public})
+        [known] = guard.connections
+        cut = publisher.subscribers._rescue.cut
+        for inode in (known.inode, known.inode, known.inode + 1):  # the last has the descriptor of one whose end is not known yet
+            cut.append((known.fd, Peer(inode, "192.0.2.1")))
+        cut.append((known.fd + 1000, Peer(1, "192.0.2.1")))
+        publisher.subscribers.publish(b"topic", b"body")
+        assert not cut
+        assert publisher.told == [(pair.public, "127.0.0.1"), ("", "192.0.2.1"), ("", "192.0.2.1")]
+        assert publisher.cuts == [SUBSCRIPTIONS] * 3
+        guard._waiting = {5: 1, 6: 1}
+        assert guard.fds() == {5, 6, known.fd}
 
     run(test)
 

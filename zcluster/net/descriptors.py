@@ -67,12 +67,12 @@ class Descriptors:
                 return Peer(os.fstat(self._place).st_ino, _address(copy))
         return None
 
-    def inode_at(self, fd: int, port: int) -> int:
-        """The inode of the TCP connection behind ``fd``, if that came to ``port`` of this machine; else 0."""
+    def peer_at(self, fd: int, port: int) -> Peer | None:
+        """What is behind ``fd``, if that is a TCP connection which came to ``port`` of this machine."""
         with self._copy(fd) as copy, contextlib.suppress(OSError):
             if copy is not None and copy.family != sockets.AF_UNIX and copy.getsockname()[1] == port:
-                return os.fstat(self._place).st_ino
-        return 0
+                return Peer(os.fstat(self._place).st_ino, _address(copy))
+        return None
 
     def end(self, fd: int, inode: int) -> bool:
         """End the connection behind ``fd`` if it is still the one of ``inode``; returns whether it was."""

@@ -27,7 +27,7 @@ from zcluster.net.connections import (
     Expected,
 )
 from zcluster.net.context import Socket
-from zcluster.net.descriptors import Descriptors, Reserve, descriptor_limit
+from zcluster.net.descriptors import Descriptors, Peer, Reserve, descriptor_limit
 from zcluster.net.monitor import read_event
 
 TURN = 64
@@ -95,21 +95,18 @@ class Guard:
             if self._descriptors.end(connection.fd, connection.inode):
                 self._told.connection_cut(connection, reason)
 
-    def was_cut(self, ends: Iterable[tuple[int, int]], reason: str) -> None:
-        """Connections, by descriptor and inode, that another thread has ended."""
-        self._read()
-        for fd, inode in ends:
-            known = self.connections.by_fd.get(fd)
-            if known is None:
-                self._act(fd)  # it was not taken note of yet
-                known = self.connections.by_fd.get(fd)
-            if known is not None and known.inode == inode and not known.cut:
-                known.cut = True
-                self._told.connection_cut(known, reason)
+    def was_cut(self, fd: int, peer: Peer, reason: str) -> None:
+        """Another thread has ended the connection of ``peer``, behind ``fd``."""
+        known = self.connections.by_fd.get(fd)
+        if known is None or known.inode != peer.inode:
+            known = Connection(fd, peer.inode, peer.address, self._clock())  # it was not taken note of, and will not be
+        if not known.cut:
+            known.cut = True
+            self._told.connection_cut(known, reason)
 
-    def inodes(self) -> dict[int, int]:
-        """The inode of each connection, by descriptor; 0 where it was not taken note of yet. Another thread may ask."""
-        return dict.fromkeys(list(self._waiting), 0) | {fd: each.inode for fd, each in list(self.connections.by_fd.items())}
+    def fds(self) -> set[int]:
+        """The descriptors of its connections, and of some that have ended. Another thread may ask."""
+        return {*list(self._waiting), *list(self.connections.by_fd)}
 
     def make_room(self, count: int) -> None:
         """There are no descriptors left: the oldest newcomers go."""

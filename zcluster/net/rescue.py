@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
-from zcluster.net.descriptors import Descriptors
+from zcluster.net.descriptors import Descriptors, Peer
 
 LOOK_S = 0.02
 STUCK_S = 0.02
@@ -31,22 +32,21 @@ AGAIN_S = 0.005
 """Between two looks at a call that goes on."""
 SAYS_BYTES = 2048
 """More than the handshake and what this version subscribes to."""
-Inodes = Callable[[], dict[int, int]]
-"""The connections: by descriptor the inode, 0 where nobody has looked yet."""
 
 
 class Rescue:
     """Watches the calls that one thread makes on a publisher's socket.
 
     Args:
-        inodes: asked while the loop's thread stands still; must not wait for it.
-        port: the publisher's.
+        fds: the descriptors to look at; asked while the loop's thread stands still, must not wait for it.
+        port: the publisher's. What has not come to it is let be, whatever its descriptor was used for before.
     """
 
-    def __init__(self, inodes: Inodes, port: int) -> None:
-        self.cut: list[tuple[int, int]] = []
-        """Descriptor and inode of who was cut; the loop's thread takes them away."""
-        self._inodes, self._port = inodes, port
+    def __init__(self, fds: Callable[[], Iterable[int]], port: int) -> None:
+        self.cut: deque[tuple[int, Peer]] = deque()
+        """Who was cut, and its descriptor; the loop's thread takes them away."""
+        self._fds, self._port = fds, port
+        self._descriptors = Descriptors()  # not by the thread: there may be none left when it begins
         self._since_s = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rescue", daemon=True)
@@ -64,23 +64,23 @@ class Rescue:
         self._thread.join()
 
     def _watch(self) -> None:
-        descriptors = Descriptors()
         while not self._closed.wait(LOOK_S):
             since_s, before = self._since_s, dict[int, int]()
             while since_s and since_s == self._since_s and time.monotonic() - since_s >= STUCK_S:
-                self._look(descriptors, before)
+                self._look(before)
                 if self._closed.wait(AGAIN_S):
                     break
-        descriptors.close()
+        self._descriptors.close()
 
-    def _look(self, descriptors: Descriptors, before: dict[int, int]) -> None:
+    def _look(self, before: dict[int, int]) -> None:
         """Cut who sends too much; ``before``: how much had come by each connection at the first look at this call."""
-        for fd, inode in self._inodes().items():
+        descriptors = self._descriptors
+        for fd in self._fds():
             received = descriptors.received_bytes(fd)
             if received is None:
                 continue
             says = max(received - before.setdefault(fd, received), descriptors.unread_bytes(fd))
             if says > SAYS_BYTES:
-                inode = inode or descriptors.inode_at(fd, self._port)
-                if descriptors.end(fd, inode):
-                    self.cut.append((fd, inode))
+                peer = descriptors.peer_at(fd, self._port)
+                if peer is not None and descriptors.end(fd, peer.inode):
+                    self.cut.append((fd, peer))

@@ -54,7 +54,7 @@ class Subscribers:
     def __init__(self, publisher: Socket, port: int, guard: Guard, may_subscribe: Callable[[str], bool]) -> None:
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each subscription, not only of new topics
         self._publisher, self._guard, self._may_subscribe = publisher, guard, may_subscribe
-        self._rescue = Rescue(guard.inodes, port)
+        self._rescue = Rescue(guard.fds, port)
         self._let_in: dict[str, deque[float]] = {}
         """When connections of a key were let in lately."""
 
@@ -97,9 +97,8 @@ class Subscribers:
         self._let_in = {public: lately for public, lately in self._let_in.items() if self._may_subscribe(public)}
 
     def _tell_rescued(self) -> None:
-        if self._rescue.cut:
-            cut, self._rescue.cut = self._rescue.cut, []
-            self._guard.was_cut(cut, SUBSCRIPTIONS)
+        while self._rescue.cut:
+            self._guard.was_cut(*self._rescue.cut.popleft(), SUBSCRIPTIONS)
 
     def _heard(self, frame: zmq.Frame) -> None:
         try:

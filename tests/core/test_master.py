@@ -77,6 +77,15 @@ def test_another_program_on_the_same_route_is_a_new_session(bus: Any) -> None:
     assert len(bus.master.roster.peers) == 1
 
 
+@pytest.mark.parametrize("role", ["client", "worker"])
+def test_a_key_that_comes_by_the_route_of_another_ends_the_others_session(role: str, bus: Any) -> None:
+    bus.worker("w1", "f", route="r")
+    bus.hello("r", Identity("key-x", "x", role), "f")
+    assert [peer.identity.name for peer in bus.master.roster.peers.values()] == ["x"]
+    assert bus.master.roster.sessions("key-w1") == []
+    assert bus.master.roster.nodes["w1"].state == "dead"
+
+
 def test_a_version_that_is_not_spoken_is_refused(bus: Any) -> None:
     bus.identities["x"] = Identity("k", "c1", "client")
     bus.send("x", Hello(versions=[2, 3], instance="i"))

@@ -89,8 +89,9 @@ class Roster:
         if identity.role not in SHARED_ROLES:
             for older in list(mine.values()):
                 self._replace(older, hello, now)
-        elif (same := self.peers.get(route)) is not None:
-            self.leave(same, "said HELLO again", now)
+        if (same := self.peers.get(route)) is not None:
+            again = same.identity.key == identity.key
+            self.leave(same, "said HELLO again" if again else "another key came by its route", now)
         self.last_session += 1
         lanes: Lanes[Any] = Lanes(Work if identity.role in NODE_ROLES else Replies, self.limits.chunk_bytes)
         peer = Peer(self.last_session, route, identity, hello.instance, kinds, lanes, now)

@@ -137,6 +137,18 @@ def test_a_token_comes_from_one_place_and_is_taken_out_of_the_environment(
         token_of(None, tmp_path / "none")
 
 
+def test_an_empty_token_is_a_mistake_and_an_empty_variable_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text("\n")
+    file.chmod(0o600)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    for join, join_file in (("", None), ("-", None), (None, file)):
+        with pytest.raises(InvalidKey, match="the join token is empty"):
+            token_of(join, join_file)
+    monkeypatch.setenv(VARIABLE, "")
+    assert token_of(None, None) is None
+
+
 def test_a_worker_takes_no_token_of_another_role(zcluster: Callable[..., Any]) -> None:
     text = TokenText(PAIR, generate().public, "prod", ("tcp://m:7570",), "client").text
     ran = zcluster("worker", "--join", text)

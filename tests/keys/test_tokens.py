@@ -283,8 +283,8 @@ def test_a_full_disk_admits_nobody_and_counts_no_use(ring: Ring, monkeypatch: py
         ({"ttl_s": float("nan")}, "at most 30 days"),
         ({"ttl_s": 30 * 86_400 + 1.0}, "at most 30 days"),
         ({"uses": 0}, "at least 1 use"),
-        ({"uses": 10_001}, "at most 10000 uses"),
-        ({"uses": 2, "name": "w"}, "1 use, because it is for one name"),
+        ({"uses": 10_001}, "at most 10000"),
+        ({"uses": 2, "name": "w"}, "1 use where it has a name"),
         ({"creator": KEYS[5]}, "no longer admitted"),
     ],
 )

@@ -42,13 +42,13 @@ class Offer(NamedTuple):
     @property
     def there(self) -> bool:
         """Whether a token was given."""
-        return bool(self.text) or self.file is not None
+        return self.text is not None or self.file is not None
 
     def read(self) -> TokenText | None:
         """The token, or None.
 
         Raises:
-            InvalidKey: it is no token, or its file cannot be read.
+            InvalidKey: it is no token, none where one was to be read, or its file cannot be read.
         """
         from zcluster.keys.private import read_private
         from zcluster.keys.tokens import TokenText
@@ -64,7 +64,9 @@ class Offer(NamedTuple):
             text = data.decode("ascii", "replace")
         elif text == "-":
             text = sys.stdin.readline(MAX_BYTES)
-        return TokenText.read(text) if text else None
+        if text is not None and not text.strip():
+            raise InvalidKey("the join token is empty", hint="give what `zcluster token create` printed, or leave the option out")
+        return TokenText.read(text) if text is not None else None
 
 
 def offered(join: str | None, join_file: Path | None) -> Offer:
@@ -80,7 +82,7 @@ def offered(join: str | None, join_file: Path | None) -> Offer:
     inherited = os.environ.pop(VARIABLE, None)
     if join is not None and join_file is not None:
         raise UsageError("a token was given twice: on the command line and as a file", hint="leave one out")
-    return Offer(inherited if join is None and join_file is None else join, join_file)
+    return Offer((inherited or None) if join is None and join_file is None else join, join_file)
 
 
 def token_of(join: str | None, join_file: Path | None) -> TokenText | None:

@@ -247,10 +247,10 @@ def _check_wanted(role: str, name: str, ttl_s: float, uses: int) -> None:
     if name == "master":
         raise InvalidKey("the name 'master' is only for a key of role master", hint="choose another name")
     if not 0 < ttl_s <= MAX_TTL_S:
-        raise InvalidKey(f"a token is valid for at most {MAX_TTL_S / 86_400:.0f} days", hint="such as --ttl 1h")
+        raise InvalidKey(f"a token is valid for some time, at most {MAX_TTL_S / 86_400:.0f} days", hint="such as --ttl 1h")
     if not 1 <= uses <= (1 if name else MAX_TOKEN_USES):
-        most = "1 use, because it is for one name" if name else f"at most {MAX_TOKEN_USES} uses"
-        raise InvalidKey(f"a token has at least 1 use, and {most}", hint="choose another --uses")
+        allowed = "1 use where it has a name" if name else f"at least 1 use, and at most {MAX_TOKEN_USES}"
+        raise InvalidKey(f"a token has {allowed}", hint="choose another --uses")
 
 
 def _read_fields(said: Any) -> TokenText:

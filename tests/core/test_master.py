@@ -77,10 +77,11 @@ def test_another_program_on_the_same_route_is_a_new_session(bus: Any) -> None:
     assert len(bus.master.roster.peers) == 1
 
 
+@pytest.mark.parametrize("instance", ["i", "another"])
 @pytest.mark.parametrize("role", ["client", "worker"])
-def test_a_key_that_comes_by_the_route_of_another_ends_the_others_session(role: str, bus: Any) -> None:
-    bus.worker("w1", "f", route="r")
-    bus.hello("r", Identity("key-x", "x", role), "f")
+def test_a_key_that_comes_by_the_route_of_another_ends_the_others_session(role: str, instance: str, bus: Any) -> None:
+    bus.worker("w1", "f", route="r", instance="i")
+    bus.hello("r", Identity("key-x", "x", role), "f", instance=instance)
     assert [peer.identity.name for peer in bus.master.roster.peers.values()] == ["x"]
     assert bus.master.roster.sessions("key-w1") == []
     assert bus.master.roster.nodes["w1"].state == "dead"

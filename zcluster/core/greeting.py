@@ -44,7 +44,7 @@ class Greeting:
                 master.roster.farewells[route] = self._welcome(master.moves.greeted(route, identity, hello))
                 return
             same = master.roster.peers.get(route)
-            if same is not None and same.instance == hello.instance:
+            if same is not None and same.identity == identity and same.instance == hello.instance:
                 master.counters.add("duplicate_hello")
                 master.say(same, self._welcome(same))
                 return

@@ -39,6 +39,7 @@ def test_no_answer_to_hello_is_a_failed_attempt_at_its_time() -> None:
     [down] = link.handle_deadline(5.0, 0.5)
     assert isinstance(down, Down)
     assert (down.was_up, down.retry_s, type(down.error)) == (False, 0.05, Unreachable)
+    assert "stopped or overloaded" in down.error.hint
     assert link.handle_deadline(5.049, 0.5) == []
     assert link.handle_deadline(5.05, 0.5) == [Connect("b"), Say(HELLO)]
 

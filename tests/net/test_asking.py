@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,19 +28,19 @@ ANSWER = Joined(name="w", role="worker", cluster="c")
 def answering(wire: Any, *frames: bytes) -> tuple[str, Reader]:
     """A server beside the wire's, which answers each message with ``frames``."""
     pair = wire.server_pair
-    socket = server_socket(wire.context, zmq.ROUTER, pair.secret.encode(), pair.public.encode(), max_bytes=65_536)
-    socket.bind("tcp://127.0.0.1:*")
-    address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    router = server_socket(wire.context, zmq.ROUTER, pair.secret.encode(), pair.public.encode(), max_bytes=65_536)
+    router.bind("tcp://127.0.0.1:*")
+    address = router.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def turn() -> bool:
         try:
-            route, _question = socket.recv_multipart(zmq.NOBLOCK)
+            route, _question = router.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return False
-        socket.send_multipart([route, *frames], zmq.NOBLOCK)
+        router.send_multipart([route, *frames], zmq.NOBLOCK)
         return True
 
-    return address, Reader(wire.loop, socket, turn)
+    return address, Reader(wire.loop, router, turn)
 
 
 def use(make_wire: MakeWire, body: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
@@ -106,6 +107,18 @@ def test_where_nobody_listens_it_ends_at_once(make_wire: MakeWire) -> None:
             await asked(wire, address)
         with pytest.raises(Unreachable, match="cannot connect"):
             await asked(wire, "tcp://nonsense")
+
+    use(make_wire, body)
+
+
+def test_a_server_that_says_nothing_may_be_stopped(make_wire: MakeWire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zcluster.net.context.HANDSHAKE_MS", 20)
+
+    async def body(wire: Any) -> None:
+        silent = socket.create_server(("127.0.0.1", 0))  # the system takes connections for it
+        with silent, pytest.raises(Unreachable, match="takes the connection and says nothing") as caught:
+            await asked(wire, f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        assert "stopped or overloaded" in caught.value.hint
 
     use(make_wire, body)
 

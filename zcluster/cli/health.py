@@ -95,7 +95,7 @@ class Limits:
 
 
 async def measured(client: AsyncClient, limits: Limits, now_s: float, context: str = "") -> Health:
-    """Ask the master, of the cluster that ``context`` names, once, and judge. Raises what is no fault of the cluster's: a key file
+    """Ask the master of the cluster that ``context`` names once, and judge. Raises what is no fault of the cluster's: a key file
     that cannot be read, or is refused."""
     try:
         async with client as c:

@@ -21,7 +21,7 @@ from zcluster.core.batch import Outgoing
 from zcluster.core.calls import Call, Calls, decode_error
 from zcluster.core.doors import Candidate
 from zcluster.core.following import Following, Wait
-from zcluster.core.link import Link, LinkPolicy
+from zcluster.core.link import STOPPED, Link, LinkPolicy
 from zcluster.core.submitting import Submission, Submitting
 from zcluster.errors import (
     NotAllowed,
@@ -120,7 +120,8 @@ class ClientLink:
         except TimeoutError:
             error = self._last_error
             if error is None:
-                error = Unreachable(f"no master answered in {timeout_s:g} s", hint="is it running, and is the address right?")
+                hint = f"is it running, and is the address right? Then {STOPPED}"
+                error = Unreachable(f"no master answered in {timeout_s:g} s", hint=hint)
             raise error from None
 
     def submit(self) -> None:

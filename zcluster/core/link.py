@@ -33,6 +33,8 @@ SESSION_KINDS = frozenset({Welcome.kind, Bye.kind, Refusal.kind})
 """The messages that have effects here; of all others it is enough that they were heard."""
 FINAL_CODES = frozenset({SessionReplaced.code, UnsupportedVersion.code})
 MAX_DOUBLINGS = 16
+STOPPED = "it may be stopped or overloaded: look at its process and its log"
+"""What to do about a node that takes connections and says nothing."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,8 @@ class Link:
             return []
         if self.state == "greeting":
             address = self.places.now.address
-            return self._lost(Unreachable(f"no answer from {address} in {self._policy.hello_timeout_s:g} s"), now, jitter)
+            silent = Unreachable(f"no answer from {address} in {self._policy.hello_timeout_s:g} s", hint=STOPPED)
+            return self._lost(silent, now, jitter)
         return self._connect(now)
 
     def _connect(self, now: float) -> list[Effect]:

@@ -12,9 +12,10 @@ from contextlib import suppress
 
 import zmq
 
+from zcluster.core.link import STOPPED
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
-from zcluster.net.context import NOBLOCK, Socket, client_socket
-from zcluster.net.monitor import LINK_EVENTS, read_event, watch
+from zcluster.net.context import HANDSHAKE_MS, NOBLOCK, Socket, client_socket
+from zcluster.net.monitor import LINK_EVENTS, gave_up, read_event, watch
 from zcluster.net.reader import Reader
 from zcluster.wire import Message, WireLimits, decode, encode
 
@@ -40,7 +41,8 @@ async def ask(
             return await question.answer
     except TimeoutError:
         what = "does not answer" if question.secured else "does not complete the handshake"
-        raise Unreachable(f"{address} {what}", hint="is it the master of this cluster, and is the address right?") from None
+        hint = STOPPED if question.secured else f"is it the master of this cluster, and is the address right? Then {STOPPED}"
+        raise Unreachable(f"{address} {what} in {timeout_s:g} s", hint=hint) from None
     finally:
         question.close()
 
@@ -92,6 +94,10 @@ class _Question:
     def _events(self) -> bool:
         while (found := read_event(self._pair)) is not None:
             event = found[0]
+            if gave_up(*found):
+                said = f"{self._address} takes the connection and says nothing in {HANDSHAKE_MS / 1000:g} s"
+                self._over(Unreachable(said, hint=STOPPED))
+                return False
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.secured = True
                 # not before: a connection that has failed already takes nothing, and its end is told here

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import zmq
 
+from zcluster.core.link import STOPPED
 from zcluster.errors import NotAllowed, PeerError, Unreachable, ZClusterError
-from zcluster.net.context import NOBLOCK, Socket, client_socket
-from zcluster.net.monitor import LINK_EVENTS, read_event, watch
+from zcluster.net.context import HANDSHAKE_MS, NOBLOCK, Socket, client_socket
+from zcluster.net.monitor import LINK_EVENTS, gave_up, read_event, watch
 from zcluster.net.reader import Reader
 from zcluster.wire import Frame, Message, WireLimits, decode
 
@@ -40,6 +41,8 @@ class Dealer:
     unsent: deque[Frame] = field(default_factory=deque)
     secured: bool = False
     """Whether the handshake has succeeded."""
+    gave_up: bool = False
+    """Whether it was ended here, because nothing was said."""
 
     @classmethod
     def make(cls, context: zmq.Context[Socket], address: str, keys: tuple[bytes, bytes], server: str, max_bytes: int) -> Dealer:
@@ -81,7 +84,10 @@ class Dealer:
     def event(self) -> int:
         """What its monitor tells next, 0 for nothing."""
         found = None if self.pair is None else read_event(self.pair)
-        return 0 if found is None else found[0]
+        if found is None:
+            return 0
+        self.gave_up = gave_up(*found)
+        return found[0]
 
     def close(self, linger_ms: int = 0) -> None:
         """End it; what was sent may still leave for ``linger_ms``."""
@@ -107,6 +113,8 @@ class Dealer:
             return Unreachable(f"no master listens at {where}", hint="is it running, and is the address right?")
         if self.secured:
             return Unreachable(f"the connection to {where} ended")
+        if self.gave_up:
+            return Unreachable(f"{where} takes the connection and says nothing in {HANDSHAKE_MS / 1000:g} s", hint=STOPPED)
         return Unreachable(
             f"{where} ended the connection during the handshake",
             hint="is it a node of this cluster, and is its public key in the key file? NAME@tcp://HOST:PORT names the node",

@@ -7,6 +7,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import errno
 import itertools
 import struct
 
@@ -26,6 +27,14 @@ SERVER_EVENTS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 """Not ACCEPT_FAILED: a listener without descriptors tells it without a pause, faster than it can be read."""
 _EVENT = struct.Struct("=hi")
 _numbers = itertools.count(1)
+
+
+def gave_up(event: int, value: int) -> bool:
+    """Whether a connection was ended here, because the other side said nothing until the time for the handshake was over.
+
+    libzmq tells it like an end by the other side, but for the error: that of a connection on which there was nothing to read.
+    """
+    return event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and value == errno.EAGAIN
 
 
 def watch(context: zmq.Context[Socket], socket: Socket, events: int) -> Socket:

@@ -1,8 +1,8 @@
 """How many faulty messages are borne with: a bucket for each key.
 
 Rules kept here:
-- a fault is a message that is refused as a whole: it cannot be read, or its sender may not send it. One that comes without a
-  session counts for less: it may have been on its way when the session ended;
+- a fault is a message that is refused as a whole: it cannot be read, or its sender may not send it (now). One that can be read
+  and comes without a session counts for less: it may have been on its way when the session ended;
 - each fault costs a refusal, which is more than it costs to send; so who has none left loses the connection, and its key opens no
   session for BARRED_S;
 - the key counts, not the connection, or a new connection were a new bucket;
@@ -18,7 +18,7 @@ from zcluster.core.tries import Bucket
 SHARE_PER_S = 0.1
 """What of the bucket comes back in a second."""
 OUTSIDE = 1 / 16
-"""What a message without a session counts for."""
+"""What a message that can be read, but has no session, counts for."""
 BARRED_S = 1.0
 MAX_KEYS = 4096
 

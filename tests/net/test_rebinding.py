@@ -14,7 +14,7 @@ import zmq
 
 from zcluster.errors import Unreachable
 from zcluster.keys import generate
-from zcluster.net.rebinding import MAX_KEYS, Rebinding
+from zcluster.net.rebinding import MAX_KEYS, Rebinding, _listens
 
 MakeWire = Callable[..., Any]
 OTHERS = 8
@@ -158,6 +158,36 @@ def test_no_descriptor_is_left(make_wire: MakeWire) -> None:
             wire.close()
 
     asyncio.run(main())
+
+
+def test_who_comes_to_the_new_key_has_as_small_a_buffer(make_wire: MakeWire) -> None:
+    async def main() -> None:
+        wire = make_wire()
+        try:
+            wire.server.setsockopt(zmq.RCVBUF, 2048)
+            address = wire.server.getsockopt_string(zmq.LAST_ENDPOINT)
+            new, before = generate(), buffers(address)
+            Rebinding(wire.server).rekey(new.public, new.secret)
+            assert sorted(buffers(address)) == sorted([*before, 2 * 2048]), "the kernel doubles it (socket(7))"
+        finally:
+            wire.close()
+
+    asyncio.run(main())
+
+
+def buffers(address: str) -> list[int]:
+    """The receive buffer of each of our sockets that listen there; who is accepted inherits it."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            looked_at = sockets.socket(fileno=int(name))
+        except OSError:
+            continue
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        if _listens(looked_at, host.strip("[]"), int(port)):
+            found.append(looked_at.getsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF))
+        looked_at.detach()
+    return found
 
 
 def test_the_number_of_keys_is_bounded(make_wire: MakeWire) -> None:

@@ -80,6 +80,8 @@ class Rebinding:
                 newer.setsockopt(sockets.SOL_SOCKET, option, 1)
             if only is not None:
                 newer.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, only)
+            if (buffer_bytes := int(self._socket.getsockopt(zmq.RCVBUF))) >= 0:  # libzmq sets it for its own only
+                newer.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, buffer_bytes)
             newer.bind(name)
             newer.listen(BACKLOG)
             _choose(newer, self._count)

@@ -18,6 +18,8 @@ from zcluster.core.carrying import HEADER_BYTES, Via, lowered
 from zcluster.core.master import Master
 from zcluster.core.peers import Event, Identity, Peer
 from zcluster.errors import PeerError
+from zcluster.net.connections import FAULTS
+from zcluster.net.front import Front
 from zcluster.wire import Bye, Hello, Message, WireLimits, decode, encode, frame_of
 from zcluster.wire.agents import Carry
 from zcluster.wire.messages import Catalog
@@ -111,6 +113,14 @@ class Carrying:
                 self._tell(door, via.connection, encode(bye))
                 self._machine.disconnected(via, now)
                 return
+
+    def cut_faulty(self, front: Front, now: float) -> None:
+        """End the connections of those who sent too many faulty messages, carried ones and those of ``front``."""
+        for route in self._machine.refusing.take_cuts():
+            if isinstance(route, Via):
+                self.cut(route, now)
+            elif isinstance(route, bytes):
+                front.cut(route, FAULTS)
 
     def cut(self, via: Via, now: float) -> None:
         """End a carried connection behind what is said to it."""

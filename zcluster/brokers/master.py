@@ -41,7 +41,6 @@ from zcluster.dapi.node import NodeEnd
 from zcluster.errors import EXIT_OK, PeerError, ZClusterError
 from zcluster.keys import KeyFile, KeyPair, Ring, fingerprint, may_call, may_send
 from zcluster.keys.rotation import OwnKey
-from zcluster.net.connections import FAULTS
 from zcluster.net.context import new_context
 from zcluster.net.front import Front, FrontKeys
 from zcluster.net.reader import Alarm
@@ -240,11 +239,7 @@ class MasterProcess:
                 else:
                     for message, bodies in outgoing:
                         self._node.receive(message, b"".join(bodies), 0)
-            for route in machine.refusing.take_cuts():
-                if isinstance(route, bytes):
-                    self._front.cut(route, FAULTS)
-                elif isinstance(route, Via):
-                    self._carry.cut(route, now)
+            self._carry.cut_faulty(self._front, now)
             mine = self._node.take()
             if not self._carry.look() and not mine:
                 break

@@ -20,7 +20,7 @@ from zcluster.net.reader import Reader
 from zcluster.nodes import tasks
 from zcluster.store.interface import Delete, Put
 from zcluster.store.memory import MemoryStore
-from zcluster.wire import Bye, Hello, Message, Welcome, WireLimits, decode, encode
+from zcluster.wire import Bye, Hello, Message, Refusal, Welcome, WireLimits, decode, encode
 from zcluster.wire.agents import Carry, Doors, Keep
 from zcluster.wire.agents import Door as Told
 from zcluster.workers import door_ring
@@ -175,6 +175,48 @@ def test_the_end_of_a_clients_connection_is_told(tmp_path: Path) -> None:
         assert [(await house.carried())[0].op for _ in range(2)] == ["open", "data"]
         house.readers.pop().close()
         assert (await house.carried())[0] == Carry(connection=1, op="closed")
+        house.close()
+
+    run(body)
+
+
+def test_who_is_turned_away_by_the_master_is_told_and_cut(tmp_path: Path) -> None:
+    async def body() -> None:
+        house, anna = House(tmp_path), generate()
+        house.door.open(house.context)
+        house.door.ring_is(ring_of((anna, "anna", "client")))
+        house.uplink.link_up(WELCOME)
+        caller = house.connect(anna)
+        caller.say(hello())
+        assert [(await house.carried())[0].op for _ in range(2)] == ["open", "data"]
+        bye = encode(Carry(connection=1), [encode(Bye(code="busy"))])
+        house.uplink.receive(Carry(connection=1), bye, len(encode(Carry(connection=1))))
+        house.uplink.receive(Carry(connection=1, op="closed"), b"", 0)
+        assert await caller.heard.get() == Bye(code="busy")
+        assert await house.events.get() == "connection_cut"
+        assert house.door.machine.counters.values["cut_turned_away"] == 1
+        assert house.master.empty(), "the master knows"
+        house.close()
+
+    run(body)
+
+
+def test_an_agent_that_sends_too_much_that_is_refused_is_told_and_cut(tmp_path: Path) -> None:
+    async def body() -> None:
+        house, agent = House(tmp_path, {"worker.door": "tcp://127.0.0.1:*", "limits.faults": 1}), generate()
+        house.door.open(house.context)
+        house.door.ring_is(ring_of((agent, "a1", "agent")))
+        caller = house.connect(agent)
+        caller.say(hello())
+        assert isinstance(await caller.heard.get(), Welcome)
+        for _ in range(3):
+            caller.socket.send(b"nonsense")
+        while (said := await caller.heard.get()).kind == Refusal.kind:
+            continue
+        assert isinstance(said, Bye)
+        assert (said.code, house.door.agents) == ("busy", 0)
+        assert [await house.events.get() for _ in range(3)] == ["session_opened", "session_closed", "connection_cut"]
+        assert house.door.machine.counters.values["cut_faults"] == 1
         house.close()
 
     run(body)

@@ -54,7 +54,7 @@ def test_without_a_name_it_is_the_command_s_own(cluster: Any, zcluster: Zcluster
     assert (wanted, cluster.asked) == ([30.0], [])
 
 
-@pytest.mark.parametrize("words", [("w1", "--master-key"), ("--now",), ("w1", "--overlap", "soon"), ("a", "b")])
+@pytest.mark.parametrize("words", [("w1", "--master-key"), ("--now",), ("w1", "--overlap", "soon"), ("a", "b"), ("",)])
 def test_what_makes_no_sense_is_a_usage_error(cluster: Any, zcluster: Zcluster, words: tuple[str, ...]) -> None:
     assert zcluster("keys", "rotate", *words).code == 2
     assert cluster.asked == []

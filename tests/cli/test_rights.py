@@ -77,10 +77,19 @@ def test_a_role_that_there_is_not_is_told_with_those_that_there_are(home: Path, 
     assert "(the roles are admin, client, worker, agent, master, deploy)" in ran.err
 
 
-def test_an_unknown_key_is_an_error(home: Path, zcluster: Callable[..., Any]) -> None:
-    ran = zcluster("rights", "check", "nobody", "node.info")
+@pytest.mark.parametrize("name", ["nobody", ""])
+def test_an_unknown_key_is_an_error(home: Path, zcluster: Callable[..., Any], name: str) -> None:
+    ran = zcluster("rights", "check", name, "node.info")
     assert ran.code == 5
-    assert "the ring has no key 'nobody'" in ran.err
+    assert f"the ring has no key '{name}'" in ran.err
+
+
+def test_an_empty_name_is_not_the_key_that_asks(
+    home: Path, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zcluster.cli.rights._resting", lambda *_: None)
+    monkeypatch.setattr("zcluster.cli.rights.ask", lambda *_: {"allowed": True})
+    assert zcluster("rights", "check", "", "node.info").code == 5
 
 
 def test_while_a_master_runs_it_is_asked(home: Path, zcluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

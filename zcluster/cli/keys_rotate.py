@@ -47,6 +47,8 @@ def rotate(
     With the master's name (or --master-key) everybody is told the master's next key first; it is the key when the overlap is
     over, when all have heard of it, or --now.
     """
+    if name == "":  # such as "$NAME" of a script: not the key that this command uses
+        raise UsageError("NAME is empty", hint="leave it out to rotate the key that this command uses")
     if name and master_key:
         raise UsageError("NAME and --master-key both name a key", hint="give one of the two")
     if now and not (name or master_key):

@@ -20,7 +20,7 @@ from zcluster.cli.groups import Group
 from zcluster.cli.keyhome import ring_of
 from zcluster.cli.options import State, common_options, completes, connection_options, output_option, timeout_option
 from zcluster.cli.output import Column, cell, emit_list, emit_object, say
-from zcluster.errors import EXIT_NOT_ALLOWED, EXIT_OK
+from zcluster.errors import EXIT_NOT_ALLOWED, EXIT_OK, NoSuchKey
 
 if TYPE_CHECKING:
     from zcluster.cli.options import Connection
@@ -62,6 +62,8 @@ def check(
 
     Exit codes: 0 allowed, 4 not allowed.
     """
+    if not name:  # the function would answer for the key that asks
+        raise NoSuchKey("the ring has no key ''", hint="`zcluster keys ls` lists them")
     options = connection(key, master, timeout)
     home = _resting(state, options)
     if home is None:

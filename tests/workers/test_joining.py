@@ -39,6 +39,20 @@ def test_a_new_tokens_addresses_are_tried_before_those_of_the_one_before(tmp_pat
     assert set(asked) == {"tcp://said:7570"}, "what the command line says comes first"
 
 
+def test_who_waits_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+
+    async def ask(*_rest: Any, **_more: Any) -> None:
+        if any("tried again" in line for line in lines):
+            raise NotAllowed("denied")
+        raise Unreachable("tcp://m:7570 ended the connection during the handshake", hint="is it the master of this cluster?")
+
+    monkeypatch.setattr(module, "ask", ask)
+    with pytest.raises(NotAllowed):
+        joined(Joining(tmp_path / "w.key", token("tcp://m:7570"), say=lines.append))
+    assert any("when the token was made" in line and line.endswith("it is tried again") for line in lines), lines
+
+
 def test_who_gives_up_is_told_that_the_master_may_have_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(*_rest: Any, **_more: Any) -> None:
         raise Unreachable("tcp://m:7570 ended the connection during the handshake", hint="is it the master of this cluster?")

@@ -148,8 +148,7 @@ async def _join(context: zmq.Context[Socket], joining: Joining, key_file: KeyFil
         except (Unreachable, PeerError) as error:
             following, fault = joiner.unanswered(loop.time()), error
             if following is None:
-                hint = "is the master there, and has it still the key that it had when the token was made?"
-                raise Unreachable(error.message, hint=hint) from None
+                raise Unreachable(error.message, hint=_ask_after_master(joining)) from None
             address = next(others)
         else:
             failpoint("join.answered")
@@ -211,8 +210,13 @@ def _refused(joining: Joining) -> NotAllowed:
     )
 
 
+def _ask_after_master(joining: Joining) -> str:
+    known_by = "the token was made" if joining.token is not None else "the key file was made"
+    return f"is the master there, and has it still the key that it had when {known_by}?"
+
+
 def _waits(joining: Joining, key_file: KeyFile, fault: ZClusterError) -> str:
     if isinstance(fault, Unreachable | PeerError):
-        return f"{fault.message}; it is tried again"
+        return f"{fault.message} ({_ask_after_master(joining)}); it is tried again"
     mark = fingerprint(key_file.pair.public)
     return f"{key_file.name} waits to be accepted; on the master: zcluster keys accept {key_file.name} --fingerprint {mark}"

@@ -200,6 +200,18 @@ def test_a_node_that_is_forgotten_already_is_none(tmp_path: Path) -> None:
     run(body)
 
 
+def test_a_key_that_is_no_node_is_not_named_as_one(tmp_path: Path) -> None:
+    async def body() -> None:
+        rig = Rig(tmp_path, MemoryStore(), "worker-1")
+        rig.ring.add("anna", "client", generate().public)
+        for name, hint in (("anna", "lists the nodes"), ("ann", "lists the nodes"), ("worker-2", "did you mean 'worker-1'")):
+            with pytest.raises(NoSuchNode) as caught:
+                await rig.call("nodes.remove", name=name)
+            assert hint in caught.value.hint
+
+    run(body)
+
+
 def test_a_drained_node_that_is_not_here_is_removed_once(tmp_path: Path) -> None:
     async def body() -> None:
         store = MemoryStore()

@@ -248,7 +248,8 @@ class MasterNodes:
             )
 
     def _no_such(self, name: str) -> NoSuchNode:
-        near = nearest(name, [*self._machine.roster.nodes, *self._ring.entries])
+        keys = (entry.name for entry in self._ring.entries.values() if entry.role == "worker")  # a client's key is no node
+        near = nearest(name, [*self._machine.roster.nodes, *keys])
         return NoSuchNode(
             f"there is no node {name[:80]!r}", hint=f"did you mean {near!r}?" if near else "`zcluster nodes` lists the nodes"
         )

@@ -111,7 +111,7 @@ def worker_key(loaded: Loaded, offer: Offer) -> OwnKey:
         if wanted and wanted != key_file.name and given:
             raise InvalidKey(f"{path} is the key of {key_file.name!r}, not of {wanted!r}", hint="a node's name is its key's name")
         if offer.there:
-            say(f"{path} has joined already: the token is not used")
+            say(f"{path} has joined already: the token is not used (to join anew, move that file away)")
     else:
         token = offer.read()
         if token is not None and token.role != "worker":

@@ -70,7 +70,7 @@ def key_finding(row: Row) -> Finding:
     gone = row.get("revoked") or ()
     if gone:
         last = gone[-1]
-        hint = f"make it a new one: zcluster keys new {name} --role worker, or zcluster token create"
+        hint = f"make it a new one: zcluster keys new {name} --role worker, or zcluster token create (move its old key file away)"
         return Finding("key", "FAIL", f"the key of {name} was revoked at {last['at']}: {last['fingerprint']}", hint)
     return Finding("key", "FAIL", f"{name} has no key in the ring", f"zcluster keys new {name} --role worker")
 

@@ -118,7 +118,7 @@ def joined(joining: Joining) -> KeyFile:
     key_file = joining.key_file()
     if not key_file.joining:
         if joining.token is not None:
-            joining.say(f"{joining.path} has joined already: the token is not used")
+            joining.say(f"{joining.path} has joined already: the token is not used (to join anew, move that file away)")
         return key_file
     context = new_context()
     try:

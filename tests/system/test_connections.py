@@ -16,7 +16,7 @@ from zcluster.keys import KeyFile, Ring
 from zcluster.keys.applied import wait_applied
 from zcluster.net.context import client_socket, new_context
 from zcluster.net.monitor import LINK_EVENTS, read_event, watch
-from zcluster.wire import Beat, Hello, encode
+from zcluster.wire import Beat, Bye, Hello, Refusal, WireLimits, decode, encode
 
 CUT_S = 0.1
 TRIES = 3
@@ -47,10 +47,17 @@ class Stubborn:
             assert events.poll(int(PATIENCE_S * 1000))
             assert (read_event(events) or (0, 0))[0] == zmq.EVENT_DISCONNECTED
         took_s = time.monotonic() - since_s
+        self.close()
+        return took_s
+
+    def dealer_ended(self) -> bool:
+        """Whether its session's connection was cut."""
+        return (read_event(self._events[0]) or (0, 0))[0] == zmq.EVENT_DISCONNECTED
+
+    def close(self) -> None:
         for each in (self.dealer, self.subscriber):
             each.disable_monitor()
         self._context.destroy(linger=0)
-        return took_s
 
 
 def test_all_connections_of_a_revoked_key_are_cut_and_the_note_says_when_it_holds() -> None:
@@ -76,6 +83,29 @@ def test_all_connections_of_a_revoked_key_are_cut_and_the_note_says_when_it_hold
                 assert len(cuts) + sum(event["fields"].get("more", 0) for event in events) == 2 * TRIES
 
         asyncio.run(told())
+
+
+def test_who_sends_too_much_that_is_refused_is_told_and_cut_and_others_are_not() -> None:
+    async def body() -> None:
+        async with (
+            LocalCluster(workers=0, settings={"limits.faults": 3}) as cluster,
+            AsyncClient(home=cluster.home) as honest,
+        ):
+            peer = Stubborn(cluster.new_key("noisy", "client"))
+            for _ in range(4):
+                peer.dealer.send_multipart([b"two", b"frames"])
+            await eventually(lambda: peer.dealer_ended(), "it is cut")
+            heard = []
+            while peer.dealer.poll(0):
+                heard.append(decode(peer.dealer.recv(), WireLimits())[0])
+            assert {message.code for message in heard if isinstance(message, Refusal)} <= {"protocol_error"}
+            assert [message.code for message in heard if isinstance(message, Bye)] == ["busy"]
+            counters = (await honest.status())["counters"]
+            assert (counters["cut_faults"], counters["malformed"]) == (1, 4)
+            assert "cut_no_session" not in counters
+            peer.close()
+
+    asyncio.run(body())
 
 
 def test_programs_on_the_machine_come_by_the_socket_and_by_tcp_when_it_is_gone() -> None:

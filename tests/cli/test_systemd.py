@@ -133,6 +133,12 @@ def test_what_cannot_be_written_is_refused(wrong: dict[str, Any]) -> None:
         Unit(**{"role": "worker", "python": PYTHON, **wrong})
 
 
+def test_who_names_no_user_or_no_unit_is_told_what_to_do(zcluster: Callable[..., Any], tmp_path: Path) -> None:
+    words = ("--role", "worker", "--prefix", str(tmp_path))
+    assert "(--user zcluster, for example)" in zcluster("systemd", "install", *words, "--user", "a b").err
+    assert "--prefix say which" in zcluster("systemd", "uninstall", *words).err
+
+
 def test_a_change_by_hand_shows() -> None:
     text = Unit("worker", PYTHON).text
     assert unchanged(text)

@@ -80,7 +80,7 @@ def uninstall(state: State, role: str, force: bool, prefix: Path) -> None:
     path = unit_path(prefix, unit_of(role, DEFAULT_USER, None))
     before = read_unit(path)
     if before is None:
-        raise NoSuchFile(f"there is no unit {path}")
+        raise NoSuchFile(f"there is no unit {path}", hint="nothing is to be removed; --role and --prefix say which one is meant")
     if not unchanged(before) and not force:
         raise _changed(path, "remove it all the same: --force")
     try:

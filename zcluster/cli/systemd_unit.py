@@ -58,7 +58,7 @@ class Unit:
         if self.role not in ROLES:
             raise UsageError(f"there is no unit for the role {self.role!r}", hint=f"one of {', '.join(ROLES)}")
         if not _USER.fullmatch(self.user):
-            raise UsageError(f"{self.user[:80]!r} is no name of a user")
+            raise UsageError(f"{self.user[:80]!r} is no name of a user", hint="--user zcluster, for example")
         if self.home == SYSTEM_HOME:
             message = f"{self.home} keeps its settings in /etc, where a service may not write"
             raise UsageError(message, hint=f"--home {DEFAULT_HOME}, for example")

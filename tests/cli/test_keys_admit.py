@@ -76,6 +76,13 @@ def test_to_join_needs_a_token_or_a_key_that_waits(zcluster: Callable[..., Any])
     assert "no token" in ran.err
 
 
+@pytest.mark.parametrize("name", ["../x", "a b", "all", ""])
+def test_a_joiner_wishes_for_a_name_that_there_can_be(home: Path, zcluster: Callable[..., Any], name: str) -> None:
+    token = zcluster("token", "create", "--role", "client", "-o", "json").out
+    ran = zcluster("keys", "join", json.loads(token)["token"], "--name", name)
+    assert (ran.code, ran.out, list(home.rglob("x.key"))) == (2, "", [])
+
+
 # -- a backup -----------------------------------------------------------------------------------------------------------
 
 

@@ -141,8 +141,12 @@ def join(state: State, token: str | None, join_file: Path | None, out: Path | No
     "-" reads the token from stdin, and ZCLUSTER_JOIN may hold it. Without one, --out FILE is what `keys request` made. A worker
     joins by itself: `zcluster worker --join TOKEN`.
     """
+    from zcluster.config import name_fault
     from zcluster.workers.joining import Joining, joined
 
+    fault = name_fault(name) if name is not None else ""
+    if fault:  # the file is named after it
+        raise UsageError(fault)
     given = token_of(token, join_file)
     if given is None and out is None:
         raise UsageError("no token was given", hint="zcluster keys join TOKEN, or --out FILE of a key that waits to be accepted")

@@ -197,6 +197,27 @@ async def settled(play: Play) -> None:
     await asyncio.gather(*play.rekeying._tasks)
 
 
+@pytest.mark.parametrize("asked_here", [True, False])
+def test_who_asked_for_another_key_gets_the_error_and_the_log_does_not(
+    played: Played, caplog: pytest.LogCaptureFixture, asked_here: bool
+) -> None:
+    async def scene(play: Play) -> None:
+        if asked_here:
+            work = asyncio.ensure_future(play.rekeying.rotate(60.0))
+        else:
+            play.rekeying.receive(Rotate(overlap_s=60.0))
+        public = await play.next_public()
+        play.rekeying.receive(Rotated(public=public, code=Busy.code, message="a moment ago", hint="later"))
+        if asked_here:
+            with pytest.raises(Busy, match="a moment ago"):
+                await work
+
+    caplog.set_level(logging.INFO)
+    played(scene)
+    (record,) = [each for each in caplog.records if "does not take" in each.getMessage()]
+    assert record.levelno == (logging.INFO if asked_here else logging.ERROR)
+
+
 def test_an_answer_that_says_nothing_of_the_key_gives_nothing_up(played: Played) -> None:
     async def scene(play: Play) -> None:
         asked = asyncio.ensure_future(play.rekeying.rotate(30.0))

@@ -148,7 +148,7 @@ class Rekeying:
                 self._passes("rotation.made")
                 self._fresh = self._own.made
         except ZClusterError as error:
-            self._logger.error("there is no other key: %s", error)
+            self._tell("there is no other key: %s", error)
             self._say(Rotated(code=error.code, message=error.message[:1000], hint=error.hint[:1000]))
             self._settle(error=error)
             return
@@ -158,7 +158,7 @@ class Rekeying:
         own, self._fresh = self._own, ""
         if answer.code:
             error = error_from_dict({"code": answer.code, "message": answer.message, "hint": answer.hint})
-            self._logger.error("the master does not take the other key: %s", error)
+            self._tell("the master does not take the other key: %s", error)
             self._spawn(self._write(own.give_up, answer.public))
             self._settle(error=error)
             return
@@ -231,6 +231,10 @@ class Rekeying:
     def _say(self, message: Rotated | NextKey) -> None:
         if self._driver.up:
             self._driver.say(message)  # without a session it is said in the next
+
+    def _tell(self, text: str, error: ZClusterError) -> None:
+        """Log an error, unless somebody in this process waits, who gets it."""
+        self._logger.log(logging.INFO if self._waiting else logging.ERROR, text, error)
 
     def _settle(self, answer: Rotated | None = None, error: ZClusterError | None = None) -> None:
         waiting, self._waiting = self._waiting, []

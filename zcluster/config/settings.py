@@ -273,10 +273,10 @@ class LimitSettings:
         metadata=about("bytes", "Memory for large bodies in one process.", unit="bytes", low=KIB, high=1024 * GIB, live=True),
     )
     faults: int = field(
-        default=1000,
+        default=100_000,
         metadata=about(
             "integer",
-            "Messages of one key that may be refused at once; a tenth of it more each second. Beyond it connections are cut.",
+            "Messages of one key that may be refused at once; a hundredth of it more each second. Beyond it connections are cut.",
             unit="messages",
             low=1,
             high=1_000_000_000,

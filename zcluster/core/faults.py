@@ -15,7 +15,7 @@ from collections import OrderedDict
 
 from zcluster.core.tries import Bucket
 
-SHARE_PER_S = 0.1
+SHARE_PER_S = 0.01
 """What of the bucket comes back in a second."""
 OUTSIDE = 1 / 16
 """What a message that can be read, but has no session, counts for."""

@@ -19,7 +19,7 @@ class MasterLimits:
     window_bytes: int = 1_048_576
     outbox_bytes: int = 67_108_864
     transfer_bytes: int = 268_435_456
-    faults: int = 1000
+    faults: int = 100_000
     """How many messages of one key may be refused at once (see faults.py)."""
     frame_bytes: int = 0
     """The largest frame that its sockets take, for WELCOME; 0: not told."""

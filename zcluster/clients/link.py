@@ -306,8 +306,9 @@ class ClientLink:
             self._alarm.set(min(due) if due else None)
 
     def _due(self) -> None:
+        refused = self.refused
         for call, error in self.calls.handle_deadline(self.loop.time()):
-            _fail(call, error)
+            _fail(call, error if call.sent or refused is None else refused)  # a master is there, and does not want this key
         _settle(self.submitting.handle_deadline(self.loop.time()))
         _settle(self.following.handle_deadline(self.loop.time()))
         self._flush()

@@ -12,7 +12,6 @@ import sys
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from synced_trees import Tree, held, same, tree_table, write

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
+from zcluster.bench import dapi, report, special
 from zcluster.cli.bench import SPECIALS
 
 
 @pytest.fixture
 def ran_with(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The options that the bench got; its result is one good contender, and one line of text."""
-    dapi = pytest.importorskip("zcluster.bench.dapi")
-    special = pytest.importorskip("zcluster.bench.special")
-    report = pytest.importorskip("zcluster.bench.report")
     found: list[Any] = []
 
     def run_dapi(options: Any, say: Callable[[str], None]) -> SimpleNamespace:
@@ -37,7 +35,6 @@ def ran_with(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_the_names_are_those_of_the_bench_package() -> None:
-    special = pytest.importorskip("zcluster.bench.special")
     assert sorted(SPECIALS) == sorted(special.NAMES)
 
 

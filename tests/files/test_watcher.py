@@ -17,9 +17,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("watchdog.observers.inotify_c")
-
 from watchdog.observers import inotify_c
 
 from zcluster.files.watcher import Watcher

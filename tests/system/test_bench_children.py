@@ -109,7 +109,6 @@ def test_raw_answers_and_leaves_nothing(tmp_path: Path, clients: int, workers: i
 @pytest.mark.skipif(shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/bin") is None, reason="no nats-server")
 @pytest.mark.parametrize("rate", [0.0, 100.0])
 def test_nats_answers_and_leaves_nothing(tmp_path: Path, rate: float) -> None:
-    pytest.importorskip("nats")
     pids: list[int] = []
 
     async def main() -> Round:

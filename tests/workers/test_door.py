@@ -79,6 +79,17 @@ class House:
     def connect(self, pair: KeyPair) -> Caller:
         return Caller(self, pair)
 
+    async def carry(self, role: str) -> Caller:
+        """A peer with a key of ``role`` that has said HELLO, and is carried."""
+        pair = generate()
+        self.door.open(self.context)
+        self.door.ring_is(ring_of((pair, "anna", role)))
+        self.uplink.link_up(WELCOME)
+        caller = self.connect(pair)
+        caller.say(hello())
+        assert [(await self.carried())[0].op for _ in range(2)] == ["open", "data"]
+        return caller
+
     def close(self) -> None:
         for reader in self.readers:
             reader.close()
@@ -166,13 +177,8 @@ def test_a_client_is_carried_both_ways_until_it_leaves_or_its_key_does(tmp_path:
 
 def test_the_end_of_a_clients_connection_is_told(tmp_path: Path) -> None:
     async def body() -> None:
-        house, anna = House(tmp_path), generate()
-        house.door.open(house.context)
-        house.door.ring_is(ring_of((anna, "anna", "admin")))
-        house.uplink.link_up(WELCOME)
-        caller = house.connect(anna)
-        caller.say(hello())
-        assert [(await house.carried())[0].op for _ in range(2)] == ["open", "data"]
+        house = House(tmp_path)
+        await house.carry("admin")
         house.readers.pop().close()
         assert (await house.carried())[0] == Carry(connection=1, op="closed")
         house.close()
@@ -182,13 +188,8 @@ def test_the_end_of_a_clients_connection_is_told(tmp_path: Path) -> None:
 
 def test_who_is_turned_away_by_the_master_is_told_and_cut(tmp_path: Path) -> None:
     async def body() -> None:
-        house, anna = House(tmp_path), generate()
-        house.door.open(house.context)
-        house.door.ring_is(ring_of((anna, "anna", "client")))
-        house.uplink.link_up(WELCOME)
-        caller = house.connect(anna)
-        caller.say(hello())
-        assert [(await house.carried())[0].op for _ in range(2)] == ["open", "data"]
+        house = House(tmp_path)
+        caller = await house.carry("client")
         bye = encode(Carry(connection=1), [encode(Bye(code="busy"))])
         house.uplink.receive(Carry(connection=1), bye, len(encode(Carry(connection=1))))
         house.uplink.receive(Carry(connection=1, op="closed"), b"", 0)

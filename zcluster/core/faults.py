@@ -55,7 +55,7 @@ class Faults:
         known.barred_until_s = now + BARRED_S
         return True
 
-    def barred_s(self, key: str, now: float) -> float:
-        """How long ``key`` opens no session; 0: it may."""
+    def barred(self, key: str, now: float) -> bool:
+        """Whether ``key`` opens no session now."""
         known = self._of_key.get(key)
-        return 0.0 if known is None else max(0.0, known.barred_until_s - now)
+        return known is not None and now < known.barred_until_s

@@ -65,7 +65,7 @@ class Refusing:
         """Whether the HELLO that came on ``route`` is refused because of the faults of its key."""
         if route in self._cuts:
             return True
-        if not self.faults.barred_s(_whose(route, identity), now):
+        if not self.faults.barred(_whose(route, identity), now):
             return False
         self._master.counters.add("hello_busy")
         self._cut(route, now)

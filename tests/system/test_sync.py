@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from synced_trees import Tree, held, same, tree_table, write
+from synced_trees import CONTROL, Tree, held, same, tree_table, write
 from waiting import eventually
 
 from zcluster.bench.child import child_environment
@@ -260,6 +260,11 @@ def test_names_that_no_tree_may_have_are_refused_and_the_rest_is_synced(run: Cal
     run("odd", body)
 
 
+def names(root: Path) -> set[str]:
+    """What is in a directory at one moment: a version that the guard let go may still be on its way into it."""
+    return set(os.listdir(root)) - {CONTROL}
+
+
 def test_mass_deletion_is_held_until_someone_confirms_it(run: Callable[[str, Body], None]) -> None:
     async def body(tree: Tree) -> None:
         write(tree.path, {f"f{number}": "x" for number in range(40)})
@@ -270,13 +275,13 @@ def test_mass_deletion_is_held_until_someone_confirms_it(run: Callable[[str, Bod
         row = await tree.state("held", "20 of 40 files would go")
         assert "zcluster sync confirm" in row["reason"]
         assert (await tree.at_master())["held"] == row["reason"]
-        assert len(held(tree.copy())) >= 28
+        assert len(names(tree.copy())) >= 28
         await tree.client.sync.confirm(tree.name)
         await tree.current()
         for number in range(20, 40):
             (tree.path / f"f{number}").unlink()
         await tree.state("held", "it is suddenly empty")
-        assert len(held(tree.copy())) >= 11
+        assert len(names(tree.copy())) >= 11
         for number in range(20, 40):
             write(tree.path, {f"f{number}": "x"})
         await tree.current()

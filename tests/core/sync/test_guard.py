@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from zcluster.core.sync.guard import MIN_DELETES, Verdict, judge
+from zcluster.core.sync.guard import MIN_DELETES, judge
 
-GO = Verdict("", True)
+GO = ""
 
 
-def verdict(**other: Any) -> Verdict:
+def verdict(**other: Any) -> str:
     inputs: dict[str, Any] = {
-        "known_before": True, "root_ok": True, "marker_ok": True, "complete": True, "files_before": 100, "files_after": 100,
+        "known_before": True, "root_ok": True, "marker_ok": True, "files_before": 100, "files_after": 100,
         "deleted": 0, "share": 0.5, "confirmed": False,
     }  # fmt: skip
     return judge(**{**inputs, **other})
@@ -38,36 +38,25 @@ def test_an_ordinary_change_goes() -> None:
 )
 def test_what_is_not_believed_is_held_until_someone_confirms_it(inputs: dict[str, Any], words: str) -> None:
     held = verdict(**inputs)
-    assert words in held.held
-    assert "zcluster sync confirm" in held.held
-    assert not held.deletions
+    assert words in held
+    assert "zcluster sync confirm" in held
     assert verdict(**inputs, confirmed=True) == GO
 
 
 def test_a_few_files_may_go_whatever_their_share() -> None:
     few = {"files_before": MIN_DELETES + 1, "share": 0.5}
     assert verdict(**few, deleted=MIN_DELETES - 1, files_after=2) == GO
-    assert verdict(**few, deleted=MIN_DELETES, files_after=1).held
+    assert verdict(**few, deleted=MIN_DELETES, files_after=1)
 
 
 def test_a_share_of_one_lets_all_but_everything_go() -> None:
     assert verdict(share=1.0, deleted=99, files_after=1) == GO
-    assert verdict(share=1.0, deleted=100, files_after=0).held
+    assert verdict(share=1.0, deleted=100, files_after=0)
 
 
 def test_a_missing_root_cannot_be_confirmed() -> None:
     for confirmed in (False, True):
-        missing = verdict(root_ok=False, marker_ok=False, confirmed=confirmed)
-        assert "missing" in missing.held
-        assert not missing.deletions
-
-
-def test_an_incomplete_look_deletes_nothing_and_all_else_goes_on() -> None:
-    for confirmed in (False, True):
-        for deleted in (0, 5, 100):
-            seen = verdict(complete=False, deleted=deleted, files_after=100 - deleted, confirmed=confirmed)
-            assert seen == Verdict("", False)
-    assert verdict(complete=False, marker_ok=False).held
+        assert "missing" in verdict(root_ok=False, marker_ok=False, confirmed=confirmed)
 
 
 def test_an_empty_tree_that_was_empty_is_nothing_special() -> None:

@@ -133,6 +133,17 @@ def test_what_a_guard_does_not_trust_is_held_until_someone_confirms_it() -> None
     assert bench.last(State) == State(tree="t", version=2, epoch=3, root=looked({}).root.hex())
 
 
+@pytest.mark.parametrize("left", [0, 7])
+def test_a_look_that_could_not_see_everything_is_guarded_too(left: int) -> None:
+    bench = Bench()
+    files = {f"f{number:02}": "x" for number in range(20)}
+    made = published(bench, files)
+    kept = dict(list(files.items())[:left])
+    look(bench, made, kept, 100.0, complete=False)
+    assert made.version == 1
+    assert ("suddenly empty" if not left else "13 of 20 files would go") in made.held
+
+
 def test_a_hold_ends_when_it_is_right_again() -> None:
     bench = Bench()
     made = published(bench)

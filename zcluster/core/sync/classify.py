@@ -190,7 +190,7 @@ class _Sorter:
 _EVERYTHING = Rules()
 
 
-def plan_of_changes(changes: Iterable[Change], mine: Manifest, rules: Rules, *, deletions: bool = True) -> Plan | None:
+def plan_of_changes(changes: Iterable[Change], mine: Manifest, rules: Rules) -> Plan | None:
     """The plan that carries out ``changes``, in any order, on ``mine``.
 
     Returns:
@@ -198,7 +198,7 @@ def plan_of_changes(changes: Iterable[Change], mine: Manifest, rules: Rules, *, 
         each other, or names would differ by case only. Then the listings have to be compared.
     """
     classes = _ByChanges(changes, mine, rules).run()
-    return None if classes is None else make_plan(classes, rules, deletions=deletions)
+    return None if classes is None else make_plan(classes, rules)
 
 
 class _ByChanges:

@@ -65,7 +65,7 @@ class Plan:
     delete_dirs: list[str] = field(default_factory=list)
     """The deepest first. One that turns out to hold something is left: that is something that the rules do not cover."""
     kept: list[str] = field(default_factory=list)
-    """What is only here, or is other here, and stays: extra-valid, not covered, or deletions are off."""
+    """What is only here, or is other here, and stays: extra-valid, not covered, or nothing is to be deleted."""
     blocked: list[tuple[str, str]] = field(default_factory=list)
     """Paths of the source that cannot be here (with all beneath), and why."""
     files: int = 0
@@ -90,14 +90,9 @@ class Plan:
         return not (self.files or self.deletes or self.make_dirs or self.move_away or self.touch or self.delete_dirs)
 
 
-def make_plan(classes: Classes, rules: Rules, *, deletions: bool = True) -> Plan:
-    """What makes the sink equal to the source, as far as the rules say.
-
-    Args:
-        deletions: False while deletions have to wait (a guard, an incomplete scan): the plan is then as without
-            ``rules.delete``, and what it would delete is among ``kept``.
-    """
-    return _Planner(classes, rules.delete and deletions).run()
+def make_plan(classes: Classes, rules: Rules) -> Plan:
+    """What makes the sink equal to the source, as far as the rules say."""
+    return _Planner(classes, rules.delete).run()
 
 
 class _Planner:

@@ -305,13 +305,13 @@ class Source:
             return
         # How many there were is known even where what they were is not: after a restart.
         before = self._most_files(now)
-        verdict = judge(
-            known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, complete=looked.complete,
-            files_before=before, files_after=looked.files, deleted=max(result.removed, before - looked.files),
-            share=self.info.delete_share, confirmed=self._confirmed,
+        held = judge(
+            known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, files_before=before,
+            files_after=looked.files, deleted=max(result.removed, before - looked.files), share=self.info.delete_share,
+            confirmed=self._confirmed,
         )  # fmt: skip
-        if verdict.held:
-            self._hold(verdict.held, now)
+        if held:
+            self._hold(held, now)
             self._rest(now)
             return
         self._pending = result.changes

@@ -7,7 +7,7 @@ events does not, so nobody asks the publisher's.)
 
 Rules kept here:
 - calls on the publisher's socket are made within ``with rescue:``; one that takes longer than STUCK_S is looked into, again and
-  again until it is over;
+  again until it is over. While nobody calls the thread sleeps: each time it wakes it may hold the interpreter's lock up;
 - this thread touches no socket of libzmq's: it looks at descriptors, and cuts connections by them (descriptors.py). It has
   descriptors of its own for that, and what it has cut is told by the loop's thread, later;
 - cut is who sends, while the loop stands still, more than an honest subscriber says in all (SAYS_BYTES), or has as much waiting;
@@ -26,7 +26,6 @@ from types import TracebackType
 
 from zcluster.net.descriptors import Descriptors, Peer
 
-LOOK_S = 0.02
 STUCK_S = 0.02
 AGAIN_S = 0.005
 """Between two looks at a call that goes on."""
@@ -48,12 +47,16 @@ class Rescue:
         self._fds, self._port = fds, port
         self._descriptors = Descriptors()  # not by the thread: there may be none left when it begins
         self._since_s = 0.0
+        self._called = threading.Event()
+        """Since the thread looked last there has been a call."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rescue", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> None:
         self._since_s = time.monotonic()
+        if not self._called.is_set():
+            self._called.set()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._since_s = 0.0
@@ -61,10 +64,15 @@ class Rescue:
     def close(self) -> None:
         """Watch no more."""
         self._closed.set()
+        self._called.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._closed.wait(LOOK_S):
+        while True:
+            self._called.wait()
+            self._called.clear()
+            if self._closed.wait(STUCK_S):
+                break
             since_s, before = self._since_s, dict[int, int]()
             while since_s and since_s == self._since_s and time.monotonic() - since_s >= STUCK_S:
                 self._look(before)

@@ -113,13 +113,25 @@ class Link:
 
 
 def _child(pipe: Connection[Any, Any], nice: int, target: Callable[..., Any], args: Sequence[Any]) -> None:
-    os.nice(nice)
+    _stand_alone(nice)
     try:
         pipe.send(("said", target(Link(pipe), *args)))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
     except BaseException:
         pipe.send(("failed", traceback.format_exc()))
+
+
+def _stand_alone(nice: int) -> None:
+    """Have a session of its own, as the nodes do, and this niceness in it and among all others.
+
+    Where the kernel groups processes by session (sched(7), autogroup), niceness counts within a session only, and an honest
+    client in the attackers' session would wait for the cores that they have used.
+    """
+    os.setsid()
+    os.nice(nice)
+    with contextlib.suppress(OSError):  # there is no such grouping here
+        Path("/proc/self/autogroup").write_text(str(nice))
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Bus:
         return (
             not dispatch.running and not dispatch.waiting and not dispatch.waiting_bytes and not dispatch.gate.used_bytes
             and not any(peer.requests or peer.waiting for peer in self.master.roster.peers.values())
-            and not any(node.by_caller or node.running or node.queue for node in self.master.roster.nodes.values())
+            and not any(node.by_caller or node.quick or node.running or node.queue for node in self.master.roster.nodes.values())
             and dispatch.next_deadline() is None
         )  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from zcluster.core.peers import MOST_QUICK
 from zcluster.wire import Beat, Bye, Cancel, FunctionInfo, Status, Work
 from zcluster.wire.messages import RequestFlag
 
@@ -77,6 +79,24 @@ def test_a_node_gets_no_more_than_its_slots_and_the_callers_share(bus: Any) -> N
     bus.result("w1", legs[0][0])
     assert len(bus.work("w1")) == 1
     assert bus.master.roster.nodes["w1"].by_caller == {2: 2, 3: 1, 4: 1}, "the free slot is for a caller who has none"
+
+
+def test_while_several_callers_ask_quick_ones_a_node_has_few_of_them(bus: Any) -> None:
+    bus.worker("w1", FunctionInfo(name="f", pool="inline"), slots=512)
+    bus.client("many")
+    bus.client("one")
+    bus.request("many", "f", "w1", *[b"x"] * 1000)
+    legs = deque(leg for leg, *_ in bus.work("w1"))
+    assert len(legs) == 448, "alone it has all that one caller may have"
+    bus.request("one", "f", "w1")
+    (last,) = (leg for leg, *_ in bus.work("w1"))
+    while len(legs) >= MOST_QUICK // 2:
+        bus.result("w1", legs.popleft())
+        if len(legs) >= MOST_QUICK // 2:
+            assert bus.work("w1") == []
+    assert len(bus.work("w1")) == 1
+    bus.result("w1", last)
+    assert len(bus.work("w1")) == 448 - len(legs) - 1, "and again"
 
 
 def test_fewer_slots_are_respected_and_more_are_used(bus: Any) -> None:

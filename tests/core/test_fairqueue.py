@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ class Asked:
     number: int = 0
 
 
-def everything(_caller_no: int) -> int:
+def everything(_first: Asked) -> int:
     return 1_000_000
 
 
@@ -53,14 +54,46 @@ def test_one_request_waits_one_turn_however_many_another_caller_has() -> None:
     assert served <= TURN
 
 
+def test_a_caller_who_had_nothing_waiting_goes_first() -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    for caller_no in (1, 2, 3):
+        queue.push_run([Asked(caller_no) for _ in range(1000)])
+    for _ in range(3):
+        queue.take(1000, everything)
+    single = Asked(4)
+    queue.push(single)
+    assert queue.take(1000, everything) == [single]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_who_comes_back_before_the_others_had_their_turns_waits_for_them(cancelled: bool) -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    for caller_no in (1, 2):
+        queue.push_run([Asked(caller_no) for _ in range(1000)])
+    for _ in range(2):
+        queue.take(1000, everything)
+    order = []
+    for _ in range(6):
+        again = Asked(3)
+        queue.push(again)
+        if cancelled:
+            queue.remove(again)
+            queue.push(again)
+        run = queue.take(1000, everything)
+        order.append(run[0].caller_no)
+        if run != [again]:
+            queue.remove(again)
+    assert order == ([1, 2, 3, 1, 2, 3] if cancelled else [3, 1, 2, 3, 1, 2])
+
+
 def test_a_caller_with_its_share_is_passed_over_and_keeps_its_place() -> None:
     queue: FairQueue[Asked] = FairQueue()
     first, second = Asked(1), Asked(2)
     queue.push(first)
     queue.push(second)
     allowed = {1: 0, 2: 5}
-    assert queue.take(5, lambda caller_no: allowed[caller_no]) == [second]
-    assert queue.take(5, lambda caller_no: -1) == []
+    assert queue.take(5, lambda first: allowed[first.caller_no]) == [second]
+    assert queue.take(5, lambda first: -1) == []
     assert queue.take(5, everything) == [first]
 
 
@@ -69,7 +102,7 @@ def test_nobody_gets_more_than_is_wanted_or_allowed() -> None:
     for _ in range(10):
         queue.push(Asked(1))
     assert len(queue.take(3, everything)) == 3
-    assert len(queue.take(9, lambda caller_no: 2)) == 2
+    assert len(queue.take(9, lambda first: 2)) == 2
     assert queue.take(0, everything) == []
     assert len(queue) == 5
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zcluster.core.peers import Node
+from zcluster.core.peers import MOST_QUICK, Node
+from zcluster.wire import Bye, Cancel, FunctionInfo
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,45 @@ from zcluster.core.peers import Node
 def test_the_allowance_leaves_room_for_one_more_caller(slots: int, by_caller: dict[int, int], caller: int, allowed: int) -> None:
     node = Node("w1", "worker", "ready", 0.0)
     node.slots, node.by_caller = slots, by_caller
-    assert node.allowance(caller) == allowed
+    assert node.allowance(caller, "f") == allowed
+
+
+@pytest.mark.parametrize(
+    ("quick", "caller", "allowed"),
+    [
+        ({}, 1, 448),  # nobody else has any: as for all functions
+        ({1: 100}, 1, 348),
+        ({1: 448}, 2, MOST_QUICK // 2),
+        ({1: 448, 2: 10}, 1, MOST_QUICK // 2 - 448),
+        ({1: 40, 2: 10}, 2, MOST_QUICK // 2 - 10),
+        (dict.fromkeys(range(1, 200), 1), 200, 1),  # never less than one
+    ],
+)
+def test_several_callers_share_what_a_node_needs_of_quick_functions(quick: dict[int, int], caller: int, allowed: int) -> None:
+    node = Node("w1", "worker", "ready", 0.0)
+    node.functions = {"f": FunctionInfo(name="f", pool="inline"), "slow": FunctionInfo(name="slow")}
+    node.slots, node.quick = 512, quick
+    node.by_caller = quick if len(quick) < 3 else {}
+    assert node.allowance(caller, "f") == allowed
+    node.by_caller = {1: 400}
+    assert node.allowance(1, "slow") == 48, "what is slow has all slots"
+
+
+def test_quick_ones_are_counted_beside_all(bus: Any) -> None:
+    bus.worker("w1", FunctionInfo(name="f", pool="inline"), "slow", slots=8)
+    bus.client("c1")
+    bus.request("c1", "f", "w1", b"1", b"2")
+    bus.request("c1", "slow", "w1", b"3", id_=3)
+    node = bus.master.roster.nodes["w1"]
+    legs = [leg for leg, *_ in bus.work("w1")]
+    assert (node.by_caller, node.quick) == ({2: 3}, {2: 2})
+    bus.result("w1", legs[0])
+    assert (node.by_caller, node.quick) == ({2: 2}, {2: 1})
+    bus.send("c1", Cancel(ids=[2]))
+    assert (node.by_caller, node.quick) == ({2: 1}, {})
+    bus.request("c1", "f", "w1", b"4", id_=4)
+    bus.send("w1", Bye())
+    assert (node.by_caller, node.quick) == ({}, {})
 
 
 def test_only_a_ready_node_with_a_session_is_free() -> None:

@@ -72,7 +72,7 @@ def test_it_sees_functions_that_run_twice(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_sees_nodes_with_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Node, "allowance", lambda self, caller_no: 1000)
+    monkeypatch.setattr(Node, "allowance", lambda self, caller_no, function: 1000)
     report = breaks(50)
     assert report is not None
     assert "one caller has" in report.summary

@@ -56,7 +56,11 @@ PEERS = {
     "agent": Identity("k-agent", "agent-1", "agent"),
     "stranger": Identity("k-stranger", "stranger", "client"),
 }
-FUNCTIONS = [FunctionInfo(name="echo", idempotent=True), FunctionInfo(name="math.add"), FunctionInfo(name="lines", stream=True)]
+FUNCTIONS = [
+    FunctionInfo(name="echo", idempotent=True, pool="inline"),
+    FunctionInfo(name="math.add"),
+    FunctionInfo(name="lines", stream=True),
+]
 SENDERS = {
     cls.kind: found
     for cls in KINDS.values()
@@ -122,6 +126,7 @@ def check_books(master: Master) -> None:
     master.trees.notices.clear()
     for node in nodes:
         assert sum(node.by_caller.values()) == len(node.running)
+        assert sum(node.quick.values()) == sum(request.quick for request in node.running.values())
         assert all(request.leg == leg and request.node is node for leg, request in node.running.items())
 
 

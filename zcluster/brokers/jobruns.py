@@ -103,7 +103,7 @@ class JobRuns:
             while jobs and (room := node.free) > 0:
                 first = jobs[0]
                 peer = self._caller(first)
-                room = min(room, MAX_RUN, node.allowance(peer.no) if peer is not None else room)
+                room = min(room, MAX_RUN, node.allowance(peer.no, first.function) if peer is not None else room)
                 if room <= 0:
                     break
                 if len(first.body) > self._machine.limits.inline_bytes:

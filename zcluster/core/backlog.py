@@ -17,12 +17,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from zcluster.core.batch import MAX_MEMBERS
 from zcluster.core.peers import Peer
 from zcluster.wire import Cancel, RequestGroup, Requests
 from zcluster.wire.messages import RequestFlag
 
-SLICE = 256
-"""Requests that are admitted in one piece."""
+SLICE = MAX_MEMBERS
+"""Requests that are admitted in one piece: as many as our own clients put into a message."""
 MAX_LEFT = 32_768
 """Requests that may be left over of one caller."""
 MAX_LEFT_IN_ALL = 262_144

@@ -100,7 +100,7 @@ class Dispatch(Answers):
         self.waiting += count
         self.waiting_bytes += sum(first.group.sizes)
         node = first.node
-        if node is not None and not queue and min(node.free, node.allowance(first.caller.no)) >= count:
+        if node is not None and not queue and min(node.free, node.allows(first)) >= count:
             self._start_run(requests, node, now)
         else:
             queue.push_run(requests)
@@ -139,7 +139,7 @@ class Dispatch(Answers):
     def _serve(self, node: Node, now: float) -> None:
         queue = node.queue
         while queue and (free := node.free) > 0:
-            run = queue.take(free, node.allowance)
+            run = queue.take(free, node.allows)
             if not run:
                 return
             self._start_run(run, node, now)
@@ -151,7 +151,7 @@ class Dispatch(Answers):
         candidates = self.functions.candidates(function)
         if len(candidates) == 1:
             node = candidates[0]
-            while queue and (free := node.free) > 0 and (run := queue.take(free, node.allowance)):
+            while queue and (free := node.free) > 0 and (run := queue.take(free, node.allows)):
                 self._start_run(run, node, now)
         elif candidates:
             self._spread(queue, candidates, now)
@@ -164,7 +164,7 @@ class Dispatch(Answers):
         heapq.heapify(heap)
         while heap and queue:
             node = nodes[heap[0][1]]
-            run = queue.take(1, node.allowance) if node.free > 0 else []
+            run = queue.take(1, node.allows) if node.free > 0 else []
             if run:
                 self._start_run(run, node, now)
                 heapq.heapreplace(heap, (len(node.running) / node.slots, heap[0][1]))
@@ -176,7 +176,7 @@ class Dispatch(Answers):
     def _start_run(self, run: list[Request], node: Node, now: float) -> None:
         """Give requests of one caller to ``node``: what is alike in them is looked at once."""
         caller, peer = run[0].caller, node.peer
-        count, group, ttl_ms = len(run), None, 0
+        count, group, ttl_ms, quick, is_quick = len(run), None, 0, 0, False
         caller.waiting -= count
         self.waiting -= count
         self.waiting_bytes -= sum([len(request.body) for request in run])
@@ -186,6 +186,7 @@ class Dispatch(Answers):
             if request.group is not group:
                 group = request.group
                 ttl_ms = int((request.deadline_s - now) * 1000) if peer is not None else 0
+                is_quick = node.is_quick(group.function)
             if ttl_ms <= 0 or peer is None or group.function not in node.functions:
                 count -= 1
                 self._wheel.remove(request.deadline_s, request)
@@ -194,6 +195,8 @@ class Dispatch(Answers):
                 continue
             leg += 1
             request.leg, request.node = leg, node
+            request.quick = is_quick
+            quick += is_quick
             request.attempts += 1
             running[leg] = request
             if request.fan is not None:
@@ -211,7 +214,7 @@ class Dispatch(Answers):
         self._last_leg = leg
         if count:
             self.running += count
-            node.by_caller[caller.no] = node.by_caller.get(caller.no, 0) + count
+            node.took(caller.no, count, quick)
             if peer is not None:
                 self.touched[peer] = None
 
@@ -221,7 +224,7 @@ class Dispatch(Answers):
         The same as finish for each, at half its cost: what one caller's requests have in common is done once.
         """
         running, remove = node.running, self._wheel.remove
-        name, count, ended, stray = node.name, 0, 0, 0
+        name, count, quick, ended, stray = node.name, 0, 0, 0, 0
         caller: Peer | None = None
         for size in sizes:
             end = offset + size
@@ -232,11 +235,12 @@ class Dispatch(Answers):
                 self.finish(request, status, data[offset:end])
             else:
                 if request.caller is not caller:
-                    self._free_slots(node, caller, count)
-                    caller, count = request.caller, 0
+                    self._free_slots(node, caller, count, quick)
+                    caller, count, quick = request.caller, 0, 0
                     batch = caller.lanes.batch
                 del running[leg]
                 count += 1
+                quick += request.quick
                 remove(request.deadline_s, request)
                 id_ = request.id
                 if caller.requests.pop(id_, None) is not None:
@@ -251,7 +255,7 @@ class Dispatch(Answers):
                     else:
                         self.reply(caller, id_, status, name, 0, data[offset:end])
             leg, offset = leg + 1, end
-        self._free_slots(node, caller, count)
+        self._free_slots(node, caller, count, quick)
         self._count("failed" if status == Status.ERROR else "done", ended)
         if stray:
             self._count("stray_result", stray)
@@ -294,7 +298,12 @@ class Dispatch(Answers):
 
     def cancel(self, entry: Request | Fan) -> None:
         """The caller does not want it any more; it gets no answer."""
-        for request in list(entry.left) if isinstance(entry, Fan) else [entry]:
+        requests: list[Request]
+        if isinstance(entry, Fan):  # which lets go of its parts: they hold it
+            requests, entry.left, entry.by_leg = list(entry.left), {}, {}
+        else:
+            requests = [entry]
+        for request in requests:
             self.end_early(request)
             self._cancelled(request)
         entry.caller.requests.pop(entry.id, None)
@@ -314,7 +323,7 @@ class Dispatch(Answers):
     def node_lost(self, node: Node, reason: str, now: float) -> None:
         """The session of ``node`` ended: move or end what ran there. What waits for it stays (see fail_queue)."""
         running, node.running = node.running, {}
-        node.by_caller = {}
+        node.by_caller, node.quick = {}, {}
         self.running -= len(running)
         for request in reversed(running.values()):  # each goes to the front: the oldest last, so that it is first
             self.close_relay(request)
@@ -370,19 +379,15 @@ class Dispatch(Answers):
 
     def _off_node(self, request: Request, node: Node) -> None:
         del node.running[request.leg]
-        self._free_slots(node, request.caller, 1)
+        self._free_slots(node, request.caller, 1, int(request.quick))
         if request.relay is not None:
             self.close_relay(request)
 
-    def _free_slots(self, node: Node, caller: Peer | None, count: int) -> None:
+    def _free_slots(self, node: Node, caller: Peer | None, count: int, quick: int) -> None:
         if caller is None or not count:
             return
         self.running -= count
-        left = node.by_caller[caller.no] - count
-        if left:
-            node.by_caller[caller.no] = left
-        else:
-            del node.by_caller[caller.no]
+        node.gave_back(caller.no, count, quick)
         if node.queue or self._any:
             self._dirty_nodes[node] = None
 

@@ -21,6 +21,13 @@ from zcluster.wire import Bye, FunctionInfo, Mark, RequestGroup
 DRAINING = Bye(code="draining", message="the master is shutting down", draining=True)
 """What it says to its peers then, and to those that come after."""
 
+QUICK_POOL = "inline"
+"""Functions of this pool run one after the other, each for microseconds: more of them at a node than it needs to stay busy only
+wait there, in the order in which they came."""
+MOST_QUICK = 128
+"""So many of them a node is given while several callers have some there. Fewer cost throughput; with all slots full of them a
+single request of another caller waits for milliseconds (measured: docs/decisions/0021)."""
+
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
 
@@ -54,8 +61,8 @@ class Node:
 
     __slots__ = (
         "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "key", "last_seen_s", "load",
-        "memory_percent", "metrics", "metrics_at_s", "name", "peer", "queue", "reason", "role", "running", "since_s", "slots",
-        "state", "version",
+        "memory_percent", "metrics", "metrics_at_s", "name", "peer", "queue", "quick", "reason", "role", "running", "since_s",
+        "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -78,6 +85,9 @@ class Node:
         self.queue: FairQueue[Request] = FairQueue()
         self.running: dict[int, Request] = {}
         self.by_caller: dict[int, int] = {}
+        """How many of the running ones each caller has, by its number."""
+        self.quick: dict[int, int] = {}
+        """The same of those that are quick."""
         self.door: tuple[str, ...] = ()
         """Where agents and clients may connect to it, as it says itself."""
         self.agents = 0
@@ -105,15 +115,53 @@ class Node:
         """How many more requests it may be given."""
         return self.slots - len(self.running) if self.serves else 0
 
-    def allowance(self, caller_no: int) -> int:
-        """How many more requests of this caller it may be given.
+    def is_quick(self, function: str) -> bool:
+        """Whether calls of this function run one after the other here."""
+        info = self.functions.get(function)
+        return info is not None and info.pool == QUICK_POOL
+
+    def allowance(self, caller_no: int, function: str) -> int:
+        """How many more requests of this caller it may be given, when the first of them is for ``function``.
 
         All callers together hold at most seven eighths of the slots, in equal shares: there is always room for one more
-        caller, however many requests the others have and however slow they are.
+        caller, however many requests the others have and however slow they are. Where several have quick ones here they share
+        MOST_QUICK.
         """
-        mine = self.by_caller.get(caller_no, 0)
-        others = len(self.by_caller) - (1 if mine else 0)
-        return max(1, self.slots * 7 // 8 // (others + 1)) - mine
+        room = _share(self.slots * 7 // 8, self.by_caller, caller_no)
+        if self.quick and self.is_quick(function) and len(self.quick) > (caller_no in self.quick):
+            return min(room, _share(MOST_QUICK, self.quick, caller_no))
+        return room
+
+    def allows(self, request: Request) -> int:
+        """How many requests of its caller it may be given, ``request`` being the first."""
+        return self.allowance(request.caller.no, request.group.function)
+
+    def took(self, caller_no: int, count: int, quick: int) -> None:
+        """It was given ``count`` requests of this caller, ``quick`` of them quick ones."""
+        self.by_caller[caller_no] = self.by_caller.get(caller_no, 0) + count
+        if quick:
+            self.quick[caller_no] = self.quick.get(caller_no, 0) + quick
+
+    def gave_back(self, caller_no: int, count: int, quick: int) -> None:
+        """So many of them have ended."""
+        _less(self.by_caller, caller_no, count)
+        if quick:
+            _less(self.quick, caller_no, quick)
+
+
+def _share(most: int, held: dict[int, int], caller_no: int) -> int:
+    """What is left for this caller of its equal share of ``most``."""
+    mine = held.get(caller_no, 0)
+    others = len(held) - (1 if mine else 0)
+    return max(1, most // (others + 1)) - mine
+
+
+def _less(held: dict[int, int], caller_no: int, count: int) -> None:
+    left = held[caller_no] - count
+    if left:
+        held[caller_no] = left
+    else:
+        del held[caller_no]
 
 
 class Peer:
@@ -147,10 +195,12 @@ class Peer:
         self.draining = False
 
 
-class Request(msgspec.Struct, eq=False):
+class Request(msgspec.Struct, eq=False, gc=False):
     """One request of a caller for one node (a part of a fan-out is one too).
 
-    A Struct because one is made for each request: its constructor is C and costs a third of a class's.
+    A Struct because one is made for each request: its constructor is C and costs a third of a class's. Not known to the collector
+    of cycles, which would look at a hundred thousand of them for milliseconds: whoever ends a request takes it out of its caller,
+    its fan and its node, and closes its relay.
     """
 
     caller: Peer
@@ -165,6 +215,8 @@ class Request(msgspec.Struct, eq=False):
     queue: FairQueue[Any] | None = None
     """Where it waits, or None once it has been given to a node."""
     leg: int = 0
+    quick: bool = False
+    """The node that it was given to counts it among the quick ones."""
     attempts: int = 0
     fan: Fan | None = None
     relay: Any = None

@@ -42,7 +42,7 @@ class Runnable(Protocol):
     def stream(self) -> bool: ...
 
 
-class Job(msgspec.Struct, eq=False):
+class Job(msgspec.Struct, eq=False, gc=False):
     """Run ``function`` on ``body``: one leg. ``deadline_s`` is on the clock of the events' ``now``."""
 
     id: int

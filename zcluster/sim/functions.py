@@ -38,7 +38,8 @@ class SimFunction:
 
     def info(self) -> FunctionInfo:
         """What HELLO says of it."""
-        return FunctionInfo(name=self.name, role=self.role, idempotent=self.idempotent, stream=self.stream)
+        pool = "inline" if self.name == "echo" else "thread"
+        return FunctionInfo(name=self.name, role=self.role, idempotent=self.idempotent, stream=self.stream, pool=pool)
 
 
 FUNCTIONS = {

@@ -49,6 +49,9 @@ def check_master(host: MasterHost, slots: dict[str, int]) -> None:
             world.fail(f"{node.name} has {len(node.running)} requests and {most} slots")
         if sum(node.by_caller.values()) != len(node.running) or 0 in node.by_caller.values():
             world.fail(f"{node.name} runs {len(node.running)} requests, its callers have {node.by_caller}")
+        quick = sum(request.quick for request in node.running.values())
+        if sum(node.quick.values()) != quick or 0 in node.quick.values():
+            world.fail(f"{node.name} runs {quick} quick requests, its callers have {node.quick}")
         if node.by_caller and max(node.by_caller.values()) > max(1, most * 7 // 8):
             world.fail(f"one caller has {max(node.by_caller.values())} of {most} slots of {node.name}")
 
@@ -78,7 +81,7 @@ def check_quiet(master: MasterHost, workers: list[WorkerHost], clients: list[Cli
         "gate": dispatch.gate.used_bytes, "deadlines": dispatch.next_deadline() or 0,
         "requests": sum(len(peer.requests) for peer in machine.roster.peers.values()),
         "outbox_bytes": sum(peer.lanes.waiting_bytes for peer in machine.roster.peers.values()),
-        "callers": sum(len(node.by_caller) for node in machine.roster.nodes.values()),
+        "callers": sum(len(node.by_caller) + len(node.quick) for node in machine.roster.nodes.values()),
         "in_flight": sum(worker.node.end.in_flight for worker in workers) + master.node.end.in_flight,
         "worker_deadlines": sum(worker.node.end.next_deadline() is not None for worker in workers),
         "open_calls": sum(len(client.calls.open_calls) for client in clients),

@@ -1,4 +1,4 @@
-"""A request that has ended is held by nobody: the collector of cycles does not know requests (gc=False), so a cycle would stay."""
+"""A request that has ended is held by nobody: the collector of cycles does not know requests, so a cycle would stay."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ def large_value_and_gone(bus: Any) -> None:
     caller_gone(bus)
 
 
-@pytest.mark.parametrize("end", [answered, failed, cancelled, timed_out, caller_gone, nodes_gone, large_value, large_value_and_gone])
+ENDS = [answered, failed, cancelled, timed_out, caller_gone, nodes_gone, large_value, large_value_and_gone]
+
+
+@pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("how", ["one", "waiting", "fan", "large"])
 def test_nothing_holds_a_request_that_has_ended(bus: Any, end: End, how: str) -> None:
     bus.worker("w1", "f", slots=1)

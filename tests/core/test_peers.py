@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zcluster.core.peers import MOST_QUICK, Node
+from zcluster.core.peers import MODEST, MODEST_RUNS, MOST_QUICK, Node
 from zcluster.wire import Bye, Cancel, FunctionInfo
 
 
@@ -33,22 +33,51 @@ def test_the_allowance_leaves_room_for_one_more_caller(slots: int, by_caller: di
 @pytest.mark.parametrize(
     ("quick", "caller", "allowed"),
     [
-        ({}, 1, 448),  # nobody else has any: as for all functions
-        ({1: 100}, 1, 348),
+        ({}, 1, MOST_QUICK),
+        ({1: 100}, 1, MOST_QUICK - 100),
         ({1: 448}, 2, MOST_QUICK // 2),
         ({1: 448, 2: 10}, 1, MOST_QUICK // 2 - 448),
         ({1: 40, 2: 10}, 2, MOST_QUICK // 2 - 10),
         (dict.fromkeys(range(1, 200), 1), 200, 1),  # never less than one
     ],
 )
-def test_several_callers_share_what_a_node_needs_of_quick_functions(quick: dict[int, int], caller: int, allowed: int) -> None:
-    node = Node("w1", "worker", "ready", 0.0)
-    node.functions = {"f": FunctionInfo(name="f", pool="inline"), "slow": FunctionInfo(name="slow")}
-    node.slots, node.quick = 512, quick
-    node.by_caller = quick if len(quick) < 3 else {}
+def test_with_a_modest_caller_all_share_few_of_the_quick_ones(quick: dict[int, int], caller: int, allowed: int) -> None:
+    node = quick_node()
+    node.quick, node.modest = quick, 1
     assert node.allowance(caller, "f") == allowed
     node.by_caller = {1: 400}
     assert node.allowance(1, "slow") == 48, "what is slow has all slots"
+    node.modest = 0
+    assert node.allowance(1, "f") == 48, "and so has what is quick without such a caller"
+
+
+@pytest.mark.parametrize(
+    ("others", "mine", "count", "quick", "modest"),
+    [
+        (10, 0, MODEST, MODEST, True),
+        (10, 0, MODEST, 1, True),
+        (10, 0, MODEST + 1, MODEST + 1, False),  # asks for much
+        (10, 1, 1, 1, False),  # has some there
+        (0, 0, 1, 1, False),  # nobody else is there
+        (10, 0, 1, 0, False),  # is not quick
+    ],
+)
+def test_who_has_none_there_and_asks_for_little_is_modest(others: int, mine: int, count: int, quick: int, modest: bool) -> None:
+    node = quick_node()
+    node.by_caller = {number: held for number, held in ((1, others), (2, mine)) if held}
+    node.took(2, count, quick)
+    assert node.modest == (MODEST_RUNS if modest else 0)
+    for _ in range(MODEST_RUNS):
+        node.took(1, 20, 20)
+    assert node.modest == 0
+
+
+def quick_node() -> Node:
+    """A node with a function of each kind."""
+    node = Node("w1", "worker", "ready", 0.0)
+    node.functions = {"f": FunctionInfo(name="f", pool="inline"), "slow": FunctionInfo(name="slow")}
+    node.slots = 512
+    return node
 
 
 def test_quick_ones_are_counted_beside_all(bus: Any) -> None:

@@ -25,8 +25,12 @@ QUICK_POOL = "inline"
 """Functions of this pool run one after the other, each for microseconds: more of them at a node than it needs to stay busy only
 wait there, in the order in which they came."""
 MOST_QUICK = 128
-"""So many of them a node is given while several callers have some there. Fewer cost throughput; with all slots full of them a
-single request of another caller waits for milliseconds (measured: docs/decisions/0021)."""
+"""So many of them a node is given while a modest caller is there. Fewer cost throughput; with all slots full of them a single
+request waits for milliseconds (measured: docs/decisions/0021)."""
+MODEST = 8
+"""Who has none at a node where others have some, and asks for no more than this, is modest."""
+MODEST_RUNS = 64
+"""A node is kept short of quick ones until it was given requests so many times without one of a modest caller."""
 
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
@@ -61,8 +65,8 @@ class Node:
 
     __slots__ = (
         "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "key", "last_seen_s", "load",
-        "memory_percent", "metrics", "metrics_at_s", "name", "peer", "queue", "quick", "reason", "role", "running", "since_s",
-        "slots", "state", "version",
+        "memory_percent", "metrics", "metrics_at_s", "modest", "name", "peer", "queue", "quick", "reason", "role", "running",
+        "since_s", "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -88,6 +92,8 @@ class Node:
         """How many of the running ones each caller has, by its number."""
         self.quick: dict[int, int] = {}
         """The same of those that are quick."""
+        self.modest = 0
+        """How many more times it is given few quick ones."""
         self.door: tuple[str, ...] = ()
         """Where agents and clients may connect to it, as it says itself."""
         self.agents = 0
@@ -124,11 +130,11 @@ class Node:
         """How many more requests of this caller it may be given, when the first of them is for ``function``.
 
         All callers together hold at most seven eighths of the slots, in equal shares: there is always room for one more
-        caller, however many requests the others have and however slow they are. Where several have quick ones here they share
-        MOST_QUICK.
+        caller, however many requests the others have and however slow they are. While a modest one is among them they share
+        MOST_QUICK of the quick ones.
         """
         room = _share(self.slots * 7 // 8, self.by_caller, caller_no)
-        if self.quick and self.is_quick(function) and len(self.quick) > (caller_no in self.quick):
+        if self.modest and self.is_quick(function):
             return min(room, _share(MOST_QUICK, self.quick, caller_no))
         return room
 
@@ -138,7 +144,12 @@ class Node:
 
     def took(self, caller_no: int, count: int, quick: int) -> None:
         """It was given ``count`` requests of this caller, ``quick`` of them quick ones."""
-        self.by_caller[caller_no] = self.by_caller.get(caller_no, 0) + count
+        held = self.by_caller.get(caller_no, 0)
+        if quick and count <= MODEST and not held and self.by_caller:
+            self.modest = MODEST_RUNS
+        elif self.modest:
+            self.modest -= 1
+        self.by_caller[caller_no] = held + count
         if quick:
             self.quick[caller_no] = self.quick.get(caller_no, 0) + quick
 

@@ -37,6 +37,8 @@ PATIENCE_S = 120.0
 POLL_S = 0.01
 WATCH_S = 0.01
 NICE = 10
+GROUP_S = 30.0
+"""How long many attackers may take until each has its niceness."""
 PACE_S = 0.002
 WORKERS = 3
 """Of the shared cluster."""
@@ -113,8 +115,8 @@ class Link:
 
 
 def _child(pipe: Connection[Any, Any], nice: int, target: Callable[..., Any], args: Sequence[Any]) -> None:
-    _stand_alone(nice)
     try:
+        _stand_alone(nice)
         pipe.send(("said", target(Link(pipe), *args)))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
@@ -130,8 +132,17 @@ def _stand_alone(nice: int) -> None:
     """
     os.setsid()
     os.nice(nice)
-    with contextlib.suppress(OSError):  # there is no such grouping here
-        Path("/proc/self/autogroup").write_text(str(nice))
+    until_s = time.monotonic() + GROUP_S
+    while nice:
+        try:
+            Path("/proc/self/autogroup").write_text(str(nice))
+        except FileNotFoundError:  # there is no such grouping here
+            return
+        except BlockingIOError:  # only every 0.1 s somebody without rights may do that, of all
+            assert time.monotonic() < until_s, "the kernel lets no session be nice"
+            time.sleep(POLL_S)
+        else:
+            return
 
 
 @dataclass(frozen=True)

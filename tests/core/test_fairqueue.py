@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zcluster.core.fairqueue import TURN, FairQueue
+from zcluster.core.fairqueue import MAX_PLACES, NEW_IN_A_ROW, TURN, FairQueue
+
+
+@dataclass(frozen=True)
+class Group:
+    """What requests have in common."""
+
+    function: str
 
 
 @dataclass(eq=False)
@@ -18,6 +25,7 @@ class Asked:
     caller_no: int
     priority: int = 5
     number: int = 0
+    group: Group = Group("f")
 
 
 def everything(_first: Asked) -> int:
@@ -84,6 +92,50 @@ def test_who_comes_back_before_the_others_had_their_turns_waits_for_them(cancell
         if run != [again]:
             queue.remove(again)
     assert order == ([1, 2, 3, 1, 2, 3] if cancelled else [3, 1, 2, 3, 1, 2])
+
+
+def test_new_callers_without_an_end_do_not_keep_the_others_from_their_turns() -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    queue.push_run([Asked(0) for _ in range(10_000)])
+    queue.take(1, everything)
+    turns = []
+    for caller_no in range(1, 1000):
+        queue.push(Asked(caller_no))
+        turns.append(queue.take(1, everything)[0].caller_no)
+    assert [index for index, caller_no in enumerate(turns) if caller_no == 0] == [*range(NEW_IN_A_ROW - 1, 999, NEW_IN_A_ROW + 1)]
+
+
+def test_new_callers_go_on_when_none_of_the_others_may() -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    queue.push_run([Asked(0) for _ in range(10)])
+    queue.take(1, everything)
+    for caller_no in range(1, 3 * NEW_IN_A_ROW):
+        queue.push(Asked(caller_no))
+        assert queue.take(1, lambda first: first.caller_no)[0].caller_no == caller_no
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_who_has_nothing_waiting_keeps_a_place_but_few_do(served: bool) -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    queue.push(Asked(0))
+    for caller_no in range(1, MAX_PLACES + 3):
+        request = Asked(caller_no)
+        queue.push(request)
+        if served:
+            assert queue.take(1, lambda first: first.caller_no) == [request]
+        else:
+            queue.remove(request)
+        (level,) = queue._levels.values()
+        assert len(level.old) + len(level.new) <= 1 + MAX_PLACES
+    assert {1, MAX_PLACES + 2} & level.old.keys() == {MAX_PLACES + 2}, "the oldest place is gone"
+
+
+def test_a_turn_is_of_one_function() -> None:
+    queue: FairQueue[Asked] = FairQueue()
+    f, also_f, g = Group("f"), Group("f"), Group("g")
+    asked = [Asked(1, group=group) for group in (f, f, also_f, g, f)]
+    queue.push_run(asked)
+    assert [queue.take(9, everything) for _ in range(3)] == [asked[:3], asked[3:4], asked[4:]]
 
 
 def test_a_caller_with_its_share_is_passed_over_and_keeps_its_place() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from zcluster.core.peers import MODEST, MODEST_RUNS, MOST_QUICK, Node
+from zcluster.core.peers import MODEST, MODEST_S, MOST_QUICK, Node
 from zcluster.wire import Bye, Cancel, FunctionInfo
 
 
@@ -43,33 +44,42 @@ def test_the_allowance_leaves_room_for_one_more_caller(slots: int, by_caller: di
 )
 def test_with_a_modest_caller_all_share_few_of_the_quick_ones(quick: dict[int, int], caller: int, allowed: int) -> None:
     node = quick_node()
-    node.quick, node.modest = quick, 1
+    node.quick, node.modest_until_s = quick, 1.0
     assert node.allowance(caller, "f") == allowed
     node.by_caller = {1: 400}
     assert node.allowance(1, "slow") == 48, "what is slow has all slots"
-    node.modest = 0
+    node.modest_until_s = None
     assert node.allowance(1, "f") == 48, "and so has what is quick without such a caller"
 
 
 @pytest.mark.parametrize(
-    ("others", "mine", "count", "quick", "modest"),
+    ("others", "mine", "waiting", "count", "quick", "modest"),
     [
-        (10, 0, MODEST, MODEST, True),
-        (10, 0, MODEST, 1, True),
-        (10, 0, MODEST + 1, MODEST + 1, False),  # asks for much
-        (10, 1, 1, 1, False),  # has some there
-        (0, 0, 1, 1, False),  # nobody else is there
-        (10, 0, 1, 0, False),  # is not quick
+        (10, 0, 0, MODEST, MODEST, True),
+        (10, 0, 0, MODEST, 1, True),
+        (10, 0, 0, MODEST + 1, MODEST + 1, False),  # asks for much
+        (10, 0, 1, 1, 1, False),  # asks for more
+        (10, 1, 0, 1, 1, False),  # has some there
+        (0, 0, 0, 1, 1, False),  # nobody else has any
+        (10, 0, 0, 1, 0, False),  # is not quick
     ],
 )
-def test_who_has_none_there_and_asks_for_little_is_modest(others: int, mine: int, count: int, quick: int, modest: bool) -> None:
+def test_who_has_none_there_and_asks_for_little_is_modest(
+    others: int, mine: int, waiting: int, count: int, quick: int, modest: bool
+) -> None:
     node = quick_node()
-    node.by_caller = {number: held for number, held in ((1, others), (2, mine)) if held}
-    node.took(2, count, quick)
-    assert node.modest == (MODEST_RUNS if modest else 0)
-    for _ in range(MODEST_RUNS):
-        node.took(1, 20, 20)
-    assert node.modest == 0
+    node.quick = {number: held for number, held in ((1, others), (2, mine)) if held}
+    node.took(caller(2, waiting), count, quick, 5.0)
+    assert node.modest_until_s == (5.0 + MODEST_S if modest else None)
+    node.took(caller(1, 1000), 20, 20, 5.0 + MODEST_S - 0.01)
+    assert (node.modest_until_s is not None) == modest
+    node.took(caller(1, 1000), 20, 20, 5.0 + MODEST_S)
+    assert node.modest_until_s is None
+
+
+def caller(number: int, waiting: int) -> Any:
+    """Who asks, as far as a node looks at it."""
+    return SimpleNamespace(no=number, waiting=waiting)
 
 
 def quick_node() -> Node:

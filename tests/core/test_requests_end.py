@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from zcluster.core.peers import Fan, Request
-from zcluster.wire import Bye, Cancel, Credit, Grant, Of, Status
+from zcluster.wire import Bye, Cancel, Credit, FunctionInfo, Grant, Of, Status
 from zcluster.wire.messages import RequestFlag
 
 LARGE = 5000
+SAFE = FunctionInfo(name="f", idempotent=True, pool="inline")
 End = Callable[[Any], None]
 
 
@@ -34,8 +35,33 @@ def failed(bus: Any) -> None:
             bus.result(route, leg, b'{"code":"busy"}', Status.ERROR)
 
 
+def refused(bus: Any) -> None:
+    for route in ("w1", "w2"):
+        for leg, _, _ in bus.work(route):
+            bus.result(route, leg, b'{"code":"busy"}', Status.REFUSED)
+
+
+def moved(bus: Any) -> None:
+    """The worker of the moment goes, and another comes, until no attempt is left."""
+    for name in ("w1", "w2"):
+        bus.send(name, Bye())
+        bus.worker(name, SAFE, slots=1)
+
+
+def streamed(bus: Any) -> None:
+    for route in ("w1", "w2"):
+        for leg, _, _ in bus.work(route):
+            bus.result(route, leg, b"1", Status.ITEM)
+            bus.result(route, leg, b"", Status.END)
+
+
+def master_closed(bus: Any) -> None:
+    bus.master.close(bus.now)
+    bus.turn()
+
+
 def cancelled(bus: Any) -> None:
-    bus.send("c1", Cancel(ids=[1, 2]))
+    bus.send("c1", Cancel(ids=[1, 2, 3]))
 
 
 def timed_out(bus: Any) -> None:
@@ -70,19 +96,26 @@ def large_value_and_gone(bus: Any) -> None:
     caller_gone(bus)
 
 
-ENDS = [answered, failed, cancelled, timed_out, caller_gone, nodes_gone, large_value, large_value_and_gone]
+ENDS = [
+    answered, failed, refused, moved, streamed, cancelled, timed_out, caller_gone, nodes_gone, large_value, large_value_and_gone,
+    master_closed,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("how", ["one", "waiting", "fan", "large"])
+@pytest.mark.parametrize("how", ["one", "waiting", "any", "fan", "large", "audited"])
 def test_nothing_holds_a_request_that_has_ended(bus: Any, end: End, how: str) -> None:
-    bus.worker("w1", "f", slots=1)
-    bus.worker("w2", "f", slots=1)
+    if how == "audited":
+        bus.master.dispatch.auditing.requests = "all"
+    bus.worker("w1", SAFE, slots=1)
+    bus.worker("w2", SAFE, slots=1)
     bus.client("c1")
-    if how == "one":
+    if how in ("one", "audited"):
         bus.request("c1", "f", "w1", timeout_s=1.0)
     elif how == "waiting":
         bus.request("c1", "f", "w1", b"1", b"2", timeout_s=1.0)
+    elif how == "any":
+        bus.request("c1", "f", "any", b"1", b"2", b"3", timeout_s=1.0)
     elif how == "fan":
         bus.request("c1", "f", "w*", timeout_s=1.0, flags=RequestFlag.FAN_OUT)
     else:
@@ -90,9 +123,13 @@ def test_nothing_holds_a_request_that_has_ended(bus: Any, end: End, how: str) ->
     requests = open_requests(bus)
     assert requests
     end(bus)
-    while bus.master.roster.peers.get("c1") and open_requests(bus):
-        end(bus)
+    for _ in range(5):
+        if open_requests(bus):
+            end(bus)
+    assert not open_requests(bus)
+    others = [object()]
+    other = others.pop()
     while requests:
         request = requests.pop()
-        assert sys.getrefcount(request) == 2
+        assert sys.getrefcount(request) == sys.getrefcount(other)
     assert bus.idle()

@@ -214,7 +214,7 @@ class Dispatch(Answers):
         self._last_leg = leg
         if count:
             self.running += count
-            node.took(caller.no, count, quick)
+            node.took(caller, count, quick, now)
             if peer is not None:
                 self.touched[peer] = None
 

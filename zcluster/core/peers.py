@@ -28,9 +28,9 @@ MOST_QUICK = 128
 """So many of them a node is given while a modest caller is there. Fewer cost throughput; with all slots full of them a single
 request waits for milliseconds (measured: docs/decisions/0021)."""
 MODEST = 8
-"""Who has none at a node where others have some, and asks for no more than this, is modest."""
-MODEST_RUNS = 64
-"""A node is kept short of quick ones until it was given requests so many times without one of a modest caller."""
+"""Who has no quick ones at a node where others have some, and asks for no more than this and nothing else, is modest."""
+MODEST_S = 1.0
+"""How long a node is kept short of quick ones after a modest caller's."""
 
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
@@ -65,8 +65,8 @@ class Node:
 
     __slots__ = (
         "agents", "by_caller", "config", "cpu_percent", "door", "drained", "functions", "key", "last_seen_s", "load",
-        "memory_percent", "metrics", "metrics_at_s", "modest", "name", "peer", "queue", "quick", "reason", "role", "running",
-        "since_s", "slots", "state", "version",
+        "memory_percent", "metrics", "metrics_at_s", "modest_until_s", "name", "peer", "queue", "quick", "reason", "role",
+        "running", "since_s", "slots", "state", "version",
     )  # fmt: skip
 
     def __init__(self, name: str, role: str, state: str, now: float) -> None:
@@ -92,8 +92,8 @@ class Node:
         """How many of the running ones each caller has, by its number."""
         self.quick: dict[int, int] = {}
         """The same of those that are quick."""
-        self.modest = 0
-        """How many more times it is given few quick ones."""
+        self.modest_until_s: float | None = None
+        """Until when it is given few quick ones."""
         self.door: tuple[str, ...] = ()
         """Where agents and clients may connect to it, as it says itself."""
         self.agents = 0
@@ -134,7 +134,7 @@ class Node:
         MOST_QUICK of the quick ones.
         """
         room = _share(self.slots * 7 // 8, self.by_caller, caller_no)
-        if self.modest and self.is_quick(function):
+        if self.modest_until_s is not None and self.is_quick(function):
             return min(room, _share(MOST_QUICK, self.quick, caller_no))
         return room
 
@@ -142,16 +142,17 @@ class Node:
         """How many requests of its caller it may be given, ``request`` being the first."""
         return self.allowance(request.caller.no, request.group.function)
 
-    def took(self, caller_no: int, count: int, quick: int) -> None:
+    def took(self, caller: Peer, count: int, quick: int, now: float) -> None:
         """It was given ``count`` requests of this caller, ``quick`` of them quick ones."""
-        held = self.by_caller.get(caller_no, 0)
-        if quick and count <= MODEST and not held and self.by_caller:
-            self.modest = MODEST_RUNS
-        elif self.modest:
-            self.modest -= 1
-        self.by_caller[caller_no] = held + count
-        if quick:
-            self.quick[caller_no] = self.quick.get(caller_no, 0) + quick
+        no = caller.no
+        self.by_caller[no] = self.by_caller.get(no, 0) + count
+        if not quick:
+            return
+        if count <= MODEST and not caller.waiting and self.quick and no not in self.quick:
+            self.modest_until_s = now + MODEST_S
+        elif self.modest_until_s is not None and now >= self.modest_until_s:
+            self.modest_until_s = None
+        self.quick[no] = self.quick.get(no, 0) + quick
 
     def gave_back(self, caller_no: int, count: int, quick: int) -> None:
         """So many of them have ended."""

@@ -29,7 +29,8 @@ MAX_LOOKS = 2
 MAX_LOOKING_S = 0.05
 """So often, and so long, a burst of changes is followed before what was seen is published."""
 _UNKNOWN = (
-    "not all of it can be read, and what was there before is not known, so nothing tells what is gone: make it readable"
+    "not all of it can be read, and what was there before is not known, so nothing tells what is gone: make it readable, or "
+    "leave it out with `exclude`"
 )
 GUARD_S = 60.0
 """Files that went within this time count as one deletion: who deletes a large tree is seen in many small steps."""

@@ -28,9 +28,9 @@ MOST_QUICK = 128
 """So many of them a node is given while a modest caller is there. Fewer cost throughput; with all slots full of them a single
 request waits for milliseconds (measured: docs/decisions/0021)."""
 MODEST = 8
-"""Who has no quick ones at a node where others have some, and asks for no more than this and nothing else, is modest."""
+"""Who has had no more requests than this under way for MODEST_S is modest."""
 MODEST_S = 1.0
-"""How long a node is kept short of quick ones after a modest caller's."""
+"""And so long a node is kept short of quick ones after those of a modest caller."""
 
 INITIAL_ITEMS = 16
 """Items that a stream may send before the first grant (docs/protocol.md)."""
@@ -146,9 +146,11 @@ class Node:
         """It was given ``count`` requests of this caller, ``quick`` of them quick ones."""
         no = caller.no
         self.by_caller[no] = self.by_caller.get(no, 0) + count
+        if len(caller.requests) > MODEST:
+            caller.much_until_s = now + MODEST_S
         if not quick:
             return
-        if count <= MODEST and not caller.waiting and self.quick and no not in self.quick:
+        if now >= caller.much_until_s and self.quick and no not in self.quick:
             self.modest_until_s = now + MODEST_S
         elif self.modest_until_s is not None and now >= self.modest_until_s:
             self.modest_until_s = None
@@ -181,7 +183,7 @@ class Peer:
 
     __slots__ = (
         "answered_at_once", "blocked", "blocked_s", "draining", "identity", "instance", "kinds", "lanes", "last_id",
-        "last_seen_s", "no", "node", "requests", "route", "since_s", "waiting", "window",
+        "last_seen_s", "much_until_s", "no", "node", "requests", "route", "since_s", "waiting", "window",
     )  # fmt: skip
 
     def __init__(
@@ -198,6 +200,8 @@ class Peer:
         self.node: Node | None = None
         self.last_id = 0
         self.requests: dict[int, Request | Fan] = {}
+        self.much_until_s = 0.0
+        """Until when it counts as one that asks for much."""
         self.waiting = 0
         self.window = self.answered_at_once = 0
         """Parts of its fan-outs answered at once in the current window of time (admission)."""

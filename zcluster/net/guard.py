@@ -6,6 +6,8 @@ Rules kept here:
 - a cut is told once, with its reason; the end of the connection is told when libzmq has noticed it, as for any other;
 - reading an event is cheap, and acting on it is not: a turn acts on a bounded number of descriptors, so that ten thousand
   strangers do not keep the loop from the rest. Who speaks is not kept waiting behind them;
+- what was read for that and not acted on, no event tells again: each look of the pulse goes on with it. A connection that is not
+  taken note of is bound by nothing;
 - when descriptors run out, newcomers go at once, the oldest first: who has a session keeps it.
 """
 
@@ -77,6 +79,11 @@ class Guard:
         for _ in range(min(TURN, len(self._waiting))):
             self._act(next(iter(self._waiting)))
         return bool(self._waiting)
+
+    def look(self) -> None:
+        """Go on with what was read by the way."""
+        if self._waiting:
+            self.turn()
 
     def spoke(self, fd: int, public: str, route: bytes = b"") -> Connection | None:
         """A message has come by ``fd``, from ``public``; None when that connection has ended meanwhile."""

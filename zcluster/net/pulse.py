@@ -71,6 +71,7 @@ class Pulse:
             self._sessions.cut(connections, reason)
         self._first()
         for guard in self._guards():
+            guard.look()
             guard.cut(guard.connections.silent(now), NO_SESSION)
         if now >= self._sessions_due_s:
             self._sessions_due_s = now + SESSIONS_S

@@ -55,22 +55,21 @@ def test_with_a_modest_caller_all_share_few_of_the_quick_ones(quick: dict[int, i
 @pytest.mark.parametrize(
     ("others", "mine", "open_", "quick", "modest"),
     [
-        (10, 0, MODEST, MODEST, True),
-        (10, 0, MODEST, 1, True),
-        (10, 0, MODEST + 1, 1, False),  # asks for much
-        (10, 1, 2, 1, False),  # has some there
-        (0, 0, 1, 1, False),  # nobody else has any
-        (10, 0, 1, 0, False),  # is not quick
+        (10, 0, MODEST, True, True),
+        (10, 0, MODEST + 1, True, False),  # asks for much
+        (10, 1, 2, True, False),  # has some there
+        (0, 0, 1, True, False),  # nobody else has any
+        (10, 0, 1, False, False),  # is not quick
     ],
 )
-def test_who_has_none_there_and_asks_for_little_is_modest(others: int, mine: int, open_: int, quick: int, modest: bool) -> None:
+def test_who_has_none_there_and_asks_for_little_is_modest(others: int, mine: int, open_: int, quick: bool, modest: bool) -> None:
     node = quick_node()
     node.quick = {number: held for number, held in ((1, others), (2, mine)) if held}
-    node.took(caller(2, open_), max(quick, 1), quick, 5.0)
+    node.took(caller(2, open_), 1, 5.0, quick=quick)
     assert node.modest_until_s == (5.0 + MODEST_S if modest else None)
-    node.took(caller(1, 1000), 20, 20, 5.0 + MODEST_S - 0.01)
+    node.took(caller(1, 1000), 20, 5.0 + MODEST_S - 0.01, quick=True)
     assert (node.modest_until_s is not None) == modest
-    node.took(caller(1, 1000), 20, 20, 5.0 + MODEST_S)
+    node.took(caller(1, 1000), 20, 5.0 + MODEST_S, quick=True)
     assert node.modest_until_s is None
 
 
@@ -78,12 +77,12 @@ def test_who_asked_for_much_a_moment_ago_is_not_modest() -> None:
     node = quick_node()
     node.quick = {1: 10}
     one = caller(2, MODEST + 1)
-    node.took(one, 1, 0, 5.0)
+    node.took(one, 1, 5.0, quick=False)
     one.requests.clear()
-    node.took(one, 1, 1, 5.0 + MODEST_S - 0.01)
+    node.took(one, 1, 5.0 + MODEST_S - 0.01, quick=True)
     assert node.modest_until_s is None
     node.gave_back(2, 2, 1)
-    node.took(one, 1, 1, 5.0 + MODEST_S)
+    node.took(one, 1, 5.0 + MODEST_S, quick=True)
     assert node.modest_until_s == 5.0 + 2 * MODEST_S
 
 

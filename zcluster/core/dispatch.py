@@ -174,9 +174,9 @@ class Dispatch(Answers):
     # -- running ----------------------------------------------------------------------------------------------------
 
     def _start_run(self, run: list[Request], node: Node, now: float) -> None:
-        """Give requests of one caller to ``node``: what is alike in them is looked at once."""
+        """Give requests of one caller for one function to ``node``: what is alike in them is looked at once."""
         caller, peer = run[0].caller, node.peer
-        count, group, ttl_ms, quick, is_quick = len(run), None, 0, 0, False
+        count, group, ttl_ms, quick = len(run), None, 0, node.is_quick(run[0].group.function)
         caller.waiting -= count
         self.waiting -= count
         self.waiting_bytes -= sum([len(request.body) for request in run])
@@ -186,7 +186,6 @@ class Dispatch(Answers):
             if request.group is not group:
                 group = request.group
                 ttl_ms = int((request.deadline_s - now) * 1000) if peer is not None else 0
-                is_quick = node.is_quick(group.function)
             if ttl_ms <= 0 or peer is None or group.function not in node.functions:
                 count -= 1
                 self._wheel.remove(request.deadline_s, request)
@@ -195,8 +194,7 @@ class Dispatch(Answers):
                 continue
             leg += 1
             request.leg, request.node = leg, node
-            request.quick = is_quick
-            quick += is_quick
+            request.quick = quick
             request.attempts += 1
             running[leg] = request
             if request.fan is not None:
@@ -214,7 +212,7 @@ class Dispatch(Answers):
         self._last_leg = leg
         if count:
             self.running += count
-            node.took(caller, count, quick, now)
+            node.took(caller, count, now, quick=quick)
             if peer is not None:
                 self.touched[peer] = None
 

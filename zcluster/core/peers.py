@@ -142,8 +142,8 @@ class Node:
         """How many requests of its caller it may be given, ``request`` being the first."""
         return self.allowance(request.caller.no, request.group.function)
 
-    def took(self, caller: Peer, count: int, quick: int, now: float) -> None:
-        """It was given ``count`` requests of this caller, ``quick`` of them quick ones."""
+    def took(self, caller: Peer, count: int, now: float, *, quick: bool) -> None:
+        """It was given ``count`` requests of this caller, all of them quick ones or none."""
         no = caller.no
         self.by_caller[no] = self.by_caller.get(no, 0) + count
         if len(caller.requests) > MODEST:
@@ -154,7 +154,7 @@ class Node:
             self.modest_until_s = now + MODEST_S
         elif self.modest_until_s is not None and now >= self.modest_until_s:
             self.modest_until_s = None
-        self.quick[no] = self.quick.get(no, 0) + quick
+        self.quick[no] = self.quick.get(no, 0) + count
 
     def gave_back(self, caller_no: int, count: int, quick: int) -> None:
         """So many of them have ended."""

@@ -13,7 +13,7 @@ GO = ""
 
 def verdict(**other: Any) -> str:
     inputs: dict[str, Any] = {
-        "known_before": True, "root_ok": True, "marker_ok": True, "files_before": 100, "files_after": 100,
+        "known_before": True, "marker_ok": True, "files_before": 100, "files_after": 100,
         "deleted": 0, "share": 0.5, "confirmed": False,
     }  # fmt: skip
     return judge(**{**inputs, **other})
@@ -52,11 +52,6 @@ def test_a_few_files_may_go_whatever_their_share() -> None:
 def test_a_share_of_one_lets_all_but_everything_go() -> None:
     assert verdict(share=1.0, deleted=99, files_after=1) == GO
     assert verdict(share=1.0, deleted=100, files_after=0)
-
-
-def test_a_missing_root_cannot_be_confirmed() -> None:
-    for confirmed in (False, True):
-        assert "missing" in verdict(root_ok=False, marker_ok=False, confirmed=confirmed)
 
 
 def test_an_empty_tree_that_was_empty_is_nothing_special() -> None:

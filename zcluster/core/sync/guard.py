@@ -1,11 +1,12 @@
 """The guard: when a look at a tree is not to be believed.
 
 Rules kept here:
-- a root or marker that is missing, a tree that is suddenly empty, or one that loses more than its share holds everything
-  back, with the reason and what to do about it in words: an unmounted disk looks just like that;
+- a marker that is missing, a tree that is suddenly empty, or one that loses more than its share holds everything back, with the
+  reason and what to do about it in words: an unmounted disk looks just like that (a root that is missing cannot be looked at:
+  opening it says so);
 - a look that could not see everything is judged like any other: what it could not see it has kept, so what it lacks is
   gone. Nothing that someone leaves unreadable, and no file that goes while it is looked at, switches the guard off;
-- a person's confirmation stands for what a person can judge; it never makes up for a root that is not there.
+- a person's confirmation stands for all that is judged here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ _CONFIRM = "if that is right, say `zcluster sync confirm`"
 def judge(
     *,
     known_before: bool,
-    root_ok: bool,
     marker_ok: bool,
     files_before: int,
     files_after: int,
@@ -37,14 +37,12 @@ def judge(
 
     Args:
         known_before: the tree was synced before, so its root has to have the marker.
-        root_ok, marker_ok: the directory is there; the marker is in it.
+        marker_ok: its directory has the marker.
         files_before, files_after: how many files it has had and will have.
         deleted: how many files go.
         share: of ``files_before`` that may go without being held; 0 to 1.
         confirmed: a person has said that it is right.
     """
-    if not root_ok:
-        return "its directory is missing: mount or create it, and sync goes on by itself"
     if confirmed:
         return ""
     if known_before and not marker_ok:
@@ -62,6 +60,6 @@ def judge_first(looked: Looked, plan: Plan, share: float, confirmed: bool) -> st
     What would delete much of what is in the place that the copy was given is more likely a wrong place.
     """
     return judge(
-        known_before=False, root_ok=True, marker_ok=looked.marker_ok, files_before=looked.files,
+        known_before=False, marker_ok=looked.marker_ok, files_before=looked.files,
         files_after=looked.files + plan.more_files, deleted=plan.deletes, share=share, confirmed=confirmed,
     )  # fmt: skip

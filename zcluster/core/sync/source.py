@@ -307,7 +307,7 @@ class Source:
         # How many there were is known even where what they were is not: after a restart.
         before = self._most_files(now)
         held = judge(
-            known_before=self.version > 0, root_ok=True, marker_ok=looked.marker_ok, files_before=before,
+            known_before=self.version > 0, marker_ok=looked.marker_ok, files_before=before,
             files_after=looked.files, deleted=max(result.removed, before - looked.files), share=self.info.delete_share,
             confirmed=self._confirmed,
         )  # fmt: skip

@@ -3,7 +3,8 @@
 Rules kept here:
 - nothing is sent that the receiver has not granted; nothing is accepted that was not granted;
 - chunks of a body come in order and without gaps; anything else is the peer's fault;
-- the receiver has at most one window granted beyond what has arrived.
+- the receiver has at most one window granted beyond what has arrived, and room for what has arrived, not for what was announced:
+  to make room for 64 MiB at once holds up whoever does it.
 """
 
 from __future__ import annotations
@@ -42,24 +43,27 @@ class Outbound:
 class Inbound:
     """A body on its way in, of ``size`` bytes, with at most ``window_bytes`` granted ahead."""
 
-    __slots__ = ("body", "received", "upto", "window_bytes")
+    __slots__ = ("body", "size", "upto", "window_bytes")
 
     def __init__(self, size: int, window_bytes: int) -> None:
-        self.body = bytearray(size)
+        self.body = bytearray()
+        self.size = size
         self.window_bytes = window_bytes
-        self.received = 0
         self.upto = 0
 
     @property
+    def received(self) -> int:
+        return len(self.body)
+
+    @property
     def complete(self) -> bool:
-        return self.received == len(self.body)
+        return len(self.body) == self.size
 
     def next_grant(self) -> int | None:
         """The new limit to tell the sender, or None while more than half of the window is still open."""
-        size = len(self.body)
-        if self.upto >= size or self.upto - self.received > self.window_bytes // 2:
+        if self.upto >= self.size or self.upto - self.received > self.window_bytes // 2:
             return None
-        self.upto = min(size, self.received + self.window_bytes)
+        self.upto = min(self.size, self.received + self.window_bytes)
         return self.upto
 
     def accept(self, offset: int, data: bytes | memoryview) -> None:
@@ -68,12 +72,9 @@ class Inbound:
         Raises:
             PeerError: it is not the next one, or goes beyond what was granted.
         """
-        end = offset + len(data)
-        if offset != self.received or end > self.upto or not data:
+        if offset != self.received or offset + len(data) > self.upto or not data:
             raise PeerError(f"chunk of {len(data)} bytes at {offset}: {self.received} received, {self.upto} granted")
-        # Through a view: a bytearray would make a copy of ``data`` first.
-        memoryview(self.body)[offset:end] = data
-        self.received = end
+        self.body += data
 
 
 @dataclass(frozen=True)

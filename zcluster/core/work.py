@@ -348,7 +348,7 @@ class WorkEnd:
             return None
         job, inbound = entry
         self._wheel.remove(job.deadline_s, job)
-        self._gathering_bytes -= len(inbound.body)
+        self._gathering_bytes -= inbound.size
         self._gather_next()
         return job
 

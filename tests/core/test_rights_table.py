@@ -142,6 +142,7 @@ def make_cluster(make_bus: Callable[..., Any]) -> Callable[[dict[str, Role]], An
 class Function(NamedTuple):
     role: str
     stream: bool = False
+    pool: str = "thread"
 
 
 def node_end(name: str, held: Rights) -> WorkEnd:

@@ -23,6 +23,7 @@ class Function:
 
     role: str = "client"
     stream: bool = False
+    pool: str = "thread"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Limits:
     transfer_bytes: int = 6000
 
 
-FUNCTIONS = {"f": Function(), "s": Function(stream=True), "a": Function(role="admin")}
+FUNCTIONS = {"f": Function(), "i": Function(pool="inline"), "s": Function(stream=True), "a": Function(role="admin")}
 
 
 def node(slots: int = 4) -> WorkEnd:
@@ -227,6 +228,58 @@ def test_exactly_the_limit_is_gathered_at_once() -> None:
     work(end, 1, size=4000)
     work(end, 2, size=2000)
     assert grants(end) == [(1, 2000), (2, 2000)]
+
+
+def send(end: WorkEnd, leg: int, size: int) -> list[Effect]:
+    """All chunks of a body."""
+    out: list[Effect] = []
+    for offset in range(0, size, 1000):
+        out += end.chunk(Chunk(0, leg, offset), memoryview(b"x" * min(1000, size - offset)))
+    return out
+
+
+def test_bodies_that_wait_for_the_loop_count_until_their_jobs_have_ended() -> None:
+    end = node(slots=9)
+    work(end, 1, size=2000, function="i")
+    work(end, 2, size=4000)
+    work(end, 3, size=2000, function="i")
+    work(end, 4, size=1000)
+    assert grants(end) == [(1, 2000), (2, 2000)]
+    assert len(send(end, 1, 2000)) == 1
+    assert grants(end) == [], "it is here, and waits to be read"
+    end.finished(1, True, b"")
+    assert grants(end) == [(3, 2000)]
+    send(end, 3, 2000)
+    assert [type(each) for each in end.cancel(Cancel(ids=[3]))] == [Stop]
+    assert grants(end) == [(4, 1000)]
+    end.finished(3, False, b"")
+    work(end, 5, size=1000)
+    work(end, 6, size=1)
+    assert grants(end) == [(5, 1000)], "4000, 1000 and 1000: what was cancelled counts no more, and once"
+
+
+def test_one_body_alone_is_gathered_when_those_before_it_were_read() -> None:
+    end = node(slots=9)
+    work(end, 1, size=5000, function="i")
+    work(end, 2, size=5000, function="i")
+    assert grants(end) == [(1, 2000)]
+    assert len(send(end, 1, 5000)) == 1
+    assert {leg for leg, _ in grants(end)} == {1}, "the first is not being gathered any more, but it is here"
+    end.finished(1, True, b"")
+    assert grants(end) == [(2, 2000)]
+
+
+def test_a_lost_session_forgets_what_waits_for_the_loop() -> None:
+    end = node(slots=9)
+    work(end, 1, size=2000, function="i")
+    grants(end)
+    send(end, 1, 2000)
+    end.session_lost()
+    work(end, 1, size=4000)
+    work(end, 2, size=2000)
+    assert grants(end) == [(1, 2000), (2, 2000)]
+    end.finished(1, True, b"")
+    assert grants(end) == []
 
 
 def test_a_cancelled_body_at_the_head_makes_room_for_those_behind() -> None:

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zcluster.dapi import Context, Function, function
+from zcluster.dapi.steps import at_once
+from zcluster.dapi.weight import LARGE_BYTES
 from zcluster.errors import ConfigError, InvalidArguments
 
 
@@ -235,3 +237,78 @@ def test_a_body_gathered_from_chunks_is_as_good_as_one_that_came_whole() -> None
         declared(add).decode(bytearray(b'{"a":1,"a":1,"b":2}'))
     with pytest.raises(InvalidArguments, match="missing argument 'a'"):
         declared(add).decode(bytearray())
+
+
+def two(value: Any, other: Any = None) -> Any:
+    return value
+
+
+FILLER = b"x" * LARGE_BYTES
+
+
+def outcome(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return decode(body)
+    except InvalidArguments as error:
+        return error.message, error.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"value":"%s"}', ""),
+        (b'{"value":"%s","other":1}', ""),
+        (b'{"other":1,"value":"%s"}', ""),
+        (b'\n{\r\n\t"value" : "%s" ,\n "other" : {"value":1,"other":":"} }\n', ""),
+        (b'{"value":"\\"value\\":%s","other":"\\u0076alue"}', ""),
+        (b'{"value":"%s","value":1}', "'value' is given twice"),
+        (b'{"value":1,"value":"%s"}', "'value' is given twice"),
+        (b'{"other":0,"value":"%s","other":0}', "'other' is given twice"),
+        (b'{"value":"%s","v\\u0061lue":1}', "given twice, or its name is written with escapes"),
+        (b'{"v\\u0061lue":"%s"}', "given twice, or its name is written with escapes"),
+        (b'{"value":"%s\\n","v\\u0061lue":"\\n"}', "given twice, or its name is written with escapes"),
+        (b'{"value":"%s"', "not valid JSON"),
+        (b'{"value":"%s\xff"}', "not UTF-8"),
+        (b'{"other":"%s"}', "missing argument 'value'"),
+        (b'["%s"]', "must be one JSON object"),
+        (b'{"value":1,"more":"%s"}', "unknown argument 'more' (it takes value, other)"),
+    ],
+)
+def test_large_arguments_are_checked_like_others(body: bytes, words: str) -> None:
+    declared_two = declared(two)
+    large = body.replace(b"%s", FILLER)
+    found = outcome(declared_two.decode, large)
+    assert outcome(lambda each: at_once(declared_two.decode_large(each)), bytearray(large)) == found
+    if words:
+        assert words in found[0]
+    else:
+        assert found == tuple(json.loads(large).get(name) for name in ("value", "other"))
+
+
+NAMES = st.sampled_from(['"value"', '"other"', '"v\\u0061lue"', '"oth\\u0065r"'])
+VALUES = st.sampled_from(['"value"', '"\\"value\\":"', '"\\u0076alue"', "1", '{"value":1}', '[":",","]', '"%s"'])
+BLANKS = st.sampled_from(["", " ", "\n    "])
+
+
+@given(st.lists(st.tuples(BLANKS, NAMES, BLANKS, BLANKS, VALUES, BLANKS), max_size=4))
+def test_a_large_object_is_refused_where_a_small_one_is_and_where_a_name_has_escapes(members: list[tuple[str, ...]]) -> None:
+    declared_two = declared(two)
+    body = "{" + ",".join(f"{a}{name}{b}:{c}{value}{d}" for a, name, b, c, value, d in members) + "}"
+    small = outcome(declared_two.decode, body.encode())
+    large = outcome(lambda each: at_once(declared_two.decode_large(each)), body.encode())
+    if large != small:
+        assert "written with escapes" in large[0]
+        assert any("\\" in name for _, name, *_ in members)
+
+
+@pytest.mark.parametrize("size", [400, 100_000, 2 * LARGE_BYTES])
+def test_an_error_does_not_repeat_a_long_name(size: int) -> None:
+    message = refused(two, b'{"value":1,"' + b"n" * size + b'":1}')
+    assert message.startswith("math.add: unknown argument 'nnn")
+    assert message.endswith("nnn' (it takes value, other)")
+    assert len(message) < 500
+
+
+def test_large_blanks_are_no_arguments_of_a_large_body() -> None:
+    assert "not valid JSON" in refused(two, b" " * (LARGE_BYTES + 1))
+    assert "missing argument 'value'" in refused(two, b" " * LARGE_BYTES)

@@ -17,7 +17,7 @@ from zcluster.errors import InvalidArguments, Reject, TooLarge
 
 BODIES = [
     b'{"value":"without an end', b'{"value":"\xff"}', b'{"value":1,"value":2}', b'{"other":1}', b"[1]",
-    b'{"value":' + b"[" * 5000, b'{"value":[' + b"[]," * 500_000 + b"1]}", b'{"value":1}',
+    b'{"value":' + b"[" * 5000, b'{"value":[' + b"[]," * 500_000 + b"1]}", b'{"value":1}', b'{"value":"' + b"x" * 500_000 + b'"}',
 ]  # fmt: skip
 ERRORS = [ValueError("no"), InvalidArguments("no"), TooLarge("no"), Reject("no"), KeyboardInterrupt()]
 
@@ -52,18 +52,27 @@ def test_a_plain_function(number: int, error: BaseException) -> None:
     assert sys.getrefcount(body) == before
 
 
+async def refuse_async(value: Any) -> None:
+    raise ValueError("no")
+
+
+def refuse_plain(value: Any) -> None:
+    raise ValueError("no")
+
+
 @pytest.mark.usefixtures("without_collector")
 @pytest.mark.parametrize("number", range(len(BODIES)))
-def test_an_async_function(make_rig: Callable[..., Any], number: int) -> None:
-    @function("refuse")
-    async def refuse(value: Any) -> None:
-        raise ValueError("no")
-
+@pytest.mark.parametrize(
+    "call",
+    [function("refuse")(refuse_async), function("refuse", pool="inline")(refuse_plain)],
+    ids=["async", "inline"],
+)
+def test_what_the_loop_runs(make_rig: Callable[..., Any], call: Callable[..., Any], number: int) -> None:
     body = bytearray(BODIES[number])
     before = sys.getrefcount(body)
 
     async def main() -> None:
-        rig = make_rig(refuse)
+        rig = make_rig(call)
         rig.runner.start(Job(1, rig.functions["refuse"], body, 1000.0, "alice", "client", "7.1"))
         await rig.until(lambda: bool(rig.ends(1)))
         assert rig.ends(1)[0][0] is False

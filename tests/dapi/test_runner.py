@@ -13,12 +13,16 @@ import pytest
 from zcluster.dapi import Context, function
 from zcluster.dapi.executors import TaskCall
 from zcluster.dapi.runner import LIVE_FACTOR
+from zcluster.dapi.weight import LARGE_BYTES
 from zcluster.errors import (
     Busy,
     Cancelled,
     Draining,
+    FunctionFailed,
+    InvalidArguments,
     NodeLost,
     TimedOut,
+    TooLarge,
     UsageError,
 )
 
@@ -367,5 +371,129 @@ def test_a_job_without_a_thread_is_refused_and_the_next_one_runs(make_rig: MakeR
         assert "never started: this node has no thread for it: can't start new thread" in refused.message
         assert (rig.runner.in_flight, rig.runner.abandoned) == (0, 0)
         assert await rig.end(rig.start("math.add", {"a": 1, "b": 2})) == 3
+
+    asyncio.run(main())
+
+
+def large(size: int = LARGE_BYTES) -> dict[str, str]:
+    return {"text": "x" * size}
+
+
+@pytest.mark.parametrize("kind", ["inline", "async", "thread"])
+def test_a_function_with_large_arguments(make_rig: MakeRig, kind: str) -> None:
+    async def measure(text: str) -> int:
+        return len(text)
+
+    def plain(text: str) -> int:
+        return len(text)
+
+    declared = {"inline": function("f", pool="inline")(plain), "async": function("f")(measure), "thread": function("f")(plain)}
+
+    async def main() -> None:
+        rig = make_rig(declared[kind])
+        job_id = rig.start("f", large())
+        assert rig.ends(job_id) == [], "others come first"
+        assert rig.runner.in_flight == 1
+        assert await rig.end(job_id) == LARGE_BYTES
+        assert rig.runner.in_flight == 0
+
+    asyncio.run(main())
+
+
+class Inline:
+    """An inline function that says how often it ran."""
+
+    def __init__(self) -> None:
+        self.ran = 0
+
+        @function("measure", pool="inline")
+        def measure(text: str, context: Context) -> int:
+            self.ran += 1
+            return len(text)
+
+        self.measure = measure
+
+
+def test_a_large_inline_call_ends_at_its_deadline_while_it_is_read(make_rig: MakeRig) -> None:
+    async def main() -> None:
+        inline = Inline()
+        rig = make_rig(inline.measure)
+        job_id = rig.start("measure", large(), deadline_s=rig.now + 1)
+        assert rig.runner.next_deadline() == rig.now + 1
+        rig.runner.handle_deadline(rig.now + 1)
+        assert "never started" in rig.error(job_id).message
+        await rig.turns()
+        assert (inline.ran, rig.runner.abandoned, rig.runner.late_results) == (0, 0, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_a_large_inline_call_that_is_no_longer_wanted_never_runs(make_rig: MakeRig, end: str) -> None:
+    async def main() -> None:
+        inline = Inline()
+        rig = make_rig(inline.measure)
+        job_id = rig.start("measure", large())
+        if end == "cancel":
+            rig.runner.cancel(job_id, Cancelled("enough"))
+            assert rig.error(job_id).message == "enough"
+        else:
+            rig.runner.close()
+            assert "never started" in rig.error(job_id).message
+        await rig.turns()
+        assert inline.ran == 0
+
+    asyncio.run(main())
+
+
+def test_large_inline_calls_take_the_slots_that_small_ones_do_not(make_rig: MakeRig) -> None:
+    async def main() -> None:
+        inline = Inline()
+        rig = make_rig(inline.measure, slots=1)
+        taken = [rig.start("measure", large()) for _ in range(LIVE_FACTOR)]
+        assert isinstance(rig.error(rig.start("measure", large())), Busy)
+        small = rig.start("measure", large(LARGE_BYTES - 20))
+        assert rig.ends(small) == [(True, b"%d" % (LARGE_BYTES - 20))]
+        assert [await rig.end(each) for each in taken] == [LARGE_BYTES] * LIVE_FACTOR
+
+    asyncio.run(main())
+
+
+def test_a_large_inline_call_that_fails_says_why(make_rig: MakeRig) -> None:
+    @function("fail", pool="inline")
+    def fail(text: str) -> None:
+        raise ValueError(len(text))
+
+    async def main() -> None:
+        rig = make_rig(fail)
+        with pytest.raises(FunctionFailed, match=f"ValueError: {LARGE_BYTES}"):
+            await rig.end(rig.start("fail", large()))
+        with pytest.raises(InvalidArguments, match="unknown argument 'more'"):
+            await rig.end(rig.start("fail", {**large(), "more": 1}))
+
+    asyncio.run(main())
+
+
+def test_the_context_of_a_large_inline_call(make_rig: MakeRig) -> None:
+    @function("who", pool="inline")
+    def who(text: str, context: Context) -> str:
+        return context.caller
+
+    async def main() -> None:
+        rig = make_rig(who)
+        assert await rig.end(rig.start("who", large())) == "alice"
+
+    asyncio.run(main())
+
+
+def test_a_result_that_is_too_large_of_a_large_inline_call(make_rig: MakeRig) -> None:
+    @function("echo", pool="inline")
+    def echo(text: str) -> str:
+        return text
+
+    async def main() -> None:
+        rig = make_rig(echo, body_bytes=LARGE_BYTES)
+        with pytest.raises(TooLarge):
+            await rig.end(rig.start("echo", large()))
 
     asyncio.run(main())

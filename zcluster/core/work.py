@@ -4,8 +4,7 @@ Rules kept here:
 - legs of a session grow; a leg that is not larger than all before is a duplicate and is not run again;
 - rights are checked here too, with the origin's role and all that it is held to: the master's check is not taken on trust;
 - what is refused (draining, unknown function, no right) was never started, and the result says so;
-- a large body is gathered against credit; all bodies being gathered together hold at most ``transfer_bytes``;
-  those beyond wait for credit in their order, until their deadline;
+- large bodies are gathered against credit (gathering.py), until their deadline;
 - a cancel may come before its work (control goes first): that leg is then not started;
 - a leg has one result; what a function says after that is dropped and counted.
 
@@ -14,7 +13,6 @@ Effects: Job (run this), Stop (cancel this), More (a stream may go on).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,11 +20,12 @@ from typing import Any, Protocol
 import msgspec
 
 from zcluster.core.batch import Lanes, Outgoing
+from zcluster.core.gathering import Gathering
 from zcluster.core.rights import EXPLAINED, Rights
-from zcluster.core.transfer import Inbound, Outbound
+from zcluster.core.transfer import Outbound
 from zcluster.core.wheel import Wheel
 from zcluster.errors import Busy, Cancelled, Draining, NoSuchFunction, NotAllowed, PeerError, TimedOut, TooLarge, ZClusterError
-from zcluster.wire import Cancel, Chunk, Credit, Grant, Mark, Of, ResultGroup, Results, Status, Work, WorkGroup
+from zcluster.wire import Cancel, Chunk, Credit, Mark, Of, ResultGroup, Results, Status, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 MAX_CANCELLED = 65_536
@@ -40,6 +39,8 @@ class Runnable(Protocol):
     def role(self) -> str: ...
     @property
     def stream(self) -> bool: ...
+    @property
+    def pool(self) -> str: ...
 
 
 class Job(msgspec.Struct, eq=False, gc=False):
@@ -121,28 +122,38 @@ class WorkEnd:
         self.stray = 0
         self._functions = functions
         self._may_call = may_call
-        self.limits = limits
+        self._limits = limits
         self._lanes: Lanes[ResultGroup] = Lanes(Results, limits.chunk_bytes)
         self._last_leg = 0
         self._next_result = 0
         self._running: dict[int, Job] = {}
-        self._gathering: dict[int, tuple[Job, Inbound]] = {}
-        self._gathering_bytes = 0
-        self._waiting: deque[tuple[Job, int]] = deque()
+        self._gathering: Gathering[Job] = Gathering(limits)
         self._wheel: Wheel[Job] = Wheel()
         self._leaving: dict[int, tuple[Job, Outbound]] = {}
         self._cancelled: set[int] = set()
         """Legs that were cancelled before they came."""
-        self._grants: list[Grant] = []
+
+    @property
+    def limits(self) -> Limits:
+        """Hold for what comes from now on."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = self._gathering.limits = limits
 
     @property
     def in_flight(self) -> int:
-        return len(self._running) + len(self._gathering) + len(self._waiting)
+        return len(self._running) + len(self._gathering)
 
     @property
     def busy(self) -> bool:
         """Whether anything here has a deadline."""
-        return bool(self._running or self._gathering or self._waiting or self._leaving)
+        return bool(self._running or self._gathering or self._leaving)
+
+    def runs(self, leg: int) -> bool:
+        """Whether the job of ``leg`` was given out, and its end is still wanted."""
+        return leg in self._running
 
     # -- from the master --------------------------------------------------------------------------------------------
 
@@ -164,7 +175,7 @@ class WorkEnd:
                     self._cancelled.discard(leg)
                 else:
                     self._last_leg = leg
-                    if error is None and len(self._running) + len(self._gathering) + len(self._waiting) >= self.slots:
+                    if error is None and len(self._running) + len(self._gathering) >= self.slots:
                         error = Busy("all slots of the node are taken", node=self.node, retry_after_s=0.1)
                     if error is not None:
                         self._refuse(leg, error, f"{group.session}.{request}")
@@ -175,7 +186,8 @@ class WorkEnd:
                         if group.held is not None:
                             job.held = tuple(group.held.roles)
                         if large:
-                            self._gather(job, size)
+                            self._wheel.add(deadline_s, job)
+                            self._gathering.begin(job, size)
                         else:
                             self._running[leg] = job
                             out.append(job)
@@ -188,11 +200,12 @@ class WorkEnd:
         for leg in message.ids:
             self._forget_leaving(leg)
             if self._running.pop(leg, None) is not None:
+                self._gathering.read(leg)
                 out.append(Stop(leg, Cancelled("cancelled: its answer is no longer wanted", node=self.node)))
             elif leg > self._last_leg:
                 self._cancelled_before(leg)
-            elif self._forget_gathering(leg) is None:
-                self._forget_waiting(leg)
+            else:
+                self._forget_gathering(leg)
         return out
 
     def credit(self, message: Credit) -> list[Effect]:
@@ -215,22 +228,21 @@ class WorkEnd:
 
     def chunk(self, message: Chunk, data: memoryview) -> list[Effect]:
         """A piece of a large body; a complete one starts its job."""
-        entry = self._gathering.get(message.leg)
-        if entry is None:
+        leg = message.leg
+        job = self._gathering.job(leg)
+        if job is None:
             self.stray += 1
             return []
-        job, inbound = entry
         try:
-            inbound.accept(message.offset, data)
+            body = self._gathering.accept(leg, message.offset, data, unread=job.function.pool == "inline")
         except PeerError as error:
-            self._forget_gathering(message.leg)
-            self._result(message.leg, Status.ERROR, self._error_body(error, job.request_id))
+            self._forget_gathering(leg)
+            self._result(leg, Status.ERROR, self._error_body(error, job.request_id))
             return []
-        if not inbound.complete:
-            self._grant_more(message.leg, inbound)
+        if body is None:
             return []
-        self._forget_gathering(message.leg)
-        job.body = inbound.body
+        self._wheel.remove(job.deadline_s, job)
+        job.body = body
         self._running[job.id] = job
         return [job]
 
@@ -238,13 +250,11 @@ class WorkEnd:
         """The session ended: nobody waits for these any more. Legs begin again with the next session."""
         stopped: list[Effect] = [Stop(leg, Cancelled("the session with the master ended")) for leg in self._running]
         self._lanes = Lanes(Results, self.limits.chunk_bytes)
-        self._gathering.clear()
-        self._waiting.clear()
+        self._gathering = Gathering(self.limits)
         self._leaving.clear()
         self._running.clear()
         self._cancelled.clear()
         self._wheel = Wheel()
-        self._grants, self._gathering_bytes = [], 0
         self._last_leg = self._next_result = 0
         return stopped
 
@@ -253,6 +263,7 @@ class WorkEnd:
     def finished(self, leg: int, ok: bool, body: bytes) -> None:
         """The job ended: with a value, an error, or the end of its stream."""
         job = self._running.pop(leg, None)
+        self._gathering.read(leg)
         if job is None:
             self.dropped_results += 1
         elif not ok:
@@ -290,15 +301,15 @@ class WorkEnd:
         """Give up bodies that did not arrive, and results that nobody fetched, by their deadline."""
         for job in self._wheel.expired(now):
             self._leaving.pop(job.id, None)
-            if self._forget_waiting(job.id) or self._forget_gathering(job.id) is not None:
+            if self._gathering.forget(job.id) is not None:
                 error = TimedOut("its arguments did not arrive by the deadline; it was never started", node=self.node)
                 self._result(job.id, Status.ERROR, self._error_body(error, job.request_id))
 
     def take(self) -> list[Outgoing]:
         """What is to be sent now, in order."""
-        for start in range(0, len(self._grants), 1024):
-            self._lanes.control.append(Credit(grants=self._grants[start : start + 1024]))
-        self._grants = []
+        grants = self._gathering.take()
+        for start in range(0, len(grants), 1024):
+            self._lanes.control.append(Credit(grants=grants[start : start + 1024]))
         return self._lanes.take() if self._lanes else []
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -321,55 +332,21 @@ class WorkEnd:
             return TooLarge(f"a body of {group.sizes[0]} bytes, at most {self.limits.body_bytes}", node=self.node)
         return None
 
-    def _gather(self, job: Job, size: int) -> None:
-        self._wheel.add(job.deadline_s, job)
-        self._waiting.append((job, size))
-        self._gather_next()
-
-    def _gather_next(self) -> None:
-        """Begin with those that wait, in their order, as far as there is room (one alone always has it)."""
-        limit_bytes = self.limits.transfer_bytes
-        while self._waiting and (not self._gathering or self._gathering_bytes + self._waiting[0][1] <= limit_bytes):
-            job, size = self._waiting.popleft()
-            self._gathering_bytes += size
-            inbound = Inbound(size, self.limits.window_bytes)
-            self._gathering[job.id] = (job, inbound)
-            self._grant_more(job.id, inbound)
-
     def _cancelled_before(self, leg: int) -> None:
         if len(self._cancelled) >= MAX_CANCELLED:
             self._cancelled = {early for early in self._cancelled if early > self._last_leg}
         if len(self._cancelled) < MAX_CANCELLED:
             self._cancelled.add(leg)
 
-    def _forget_gathering(self, leg: int) -> Job | None:
-        entry = self._gathering.pop(leg, None)
-        if entry is None:
-            return None
-        job, inbound = entry
-        self._wheel.remove(job.deadline_s, job)
-        self._gathering_bytes -= inbound.size
-        self._gather_next()
-        return job
+    def _forget_gathering(self, leg: int) -> None:
+        job = self._gathering.forget(leg)
+        if job is not None:
+            self._wheel.remove(job.deadline_s, job)
 
     def _forget_leaving(self, leg: int) -> None:
         entry = self._leaving.pop(leg, None)
         if entry is not None:
             self._wheel.remove(entry[0].deadline_s, entry[0])
-
-    def _forget_waiting(self, leg: int) -> bool:
-        for entry in self._waiting:
-            if entry[0].id == leg:
-                self._waiting.remove(entry)
-                self._wheel.remove(entry[0].deadline_s, entry[0])
-                self._gather_next()
-                return True
-        return False
-
-    def _grant_more(self, leg: int, inbound: Inbound) -> None:
-        upto = inbound.next_grant()
-        if upto is not None:
-            self._grants.append(Grant(0, leg, Of.REQUEST_BODY, upto))
 
     def _refuse(self, leg: int, error: ZClusterError, request_id: str) -> None:
         status = Status.REFUSED if isinstance(error, Draining | Busy) else Status.ERROR

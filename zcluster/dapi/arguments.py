@@ -5,7 +5,7 @@ Rules kept here:
 - types are checked while decoding, strictly: text is never taken for a number, nor a boolean for an integer;
 - an unknown name, a missing one, a wrong type and a name given twice are each InvalidArguments that says which;
 - no message holds the value of a secret argument;
-- what would take too long to decode is refused before;
+- what would take too long to decode is refused before, and large arguments are decoded in steps, between which others may run;
 - argument names are ASCII, so that the same name has one spelling in JSON: it cannot be given twice in disguise.
 """
 
@@ -24,7 +24,8 @@ import msgspec
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
-from zcluster.dapi.values import FREE_BYTES, MAX_VALUES, too_many_values
+from zcluster.dapi.steps import Steps, at_once
+from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, weigh
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -33,6 +34,8 @@ _PLACE = re.compile(r"^(?P<what>.*) - at (?P<key>`key` in )?`\$(?P<path>.*)`$", 
 _ARGUMENT = re.compile(r"^\.(?P<name>\w+)(?P<rest>.*)$", re.DOTALL)
 _FIELD = re.compile(r"^Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
 _PLAIN_DEFAULTS = (type(None), bool, int, float, str, bytes)
+_MAX_SAID_CHARS = 400
+"""Of the decoder's own words: they hold a name that may be as long as the body."""
 _COLON = ord(":")
 _BACKSLASH = ord("\\")
 _REFUSED_KINDS = {
@@ -68,7 +71,7 @@ class Arguments:
         by_position: whether the decoded tuple can be passed as it is (``call(*values)``).
         returns: the annotation of the result, or Any.
         has_secrets: whether there is a Secret among them.
-        decode: ``decode(body)`` gives the values in the order of ``names``; raises InvalidArguments.
+        decode: ``decode(body)`` gives the values in the order of ``names``; raises InvalidArguments. See :meth:`decode_large`.
     """
 
     def __init__(self, name: str, call: Callable[..., Any]) -> None:
@@ -145,6 +148,17 @@ class Arguments:
         own["title"] = self._name
         return {**own, "$defs": components} if components else own
 
+    def decode_large(self, body: Body) -> Steps[tuple[Any, ...]]:
+        """What ``decode`` does, in steps; for a body that is longer than LARGE_BYTES."""
+        said = yield from weigh(body)
+        if said:
+            raise self._too_much(said)
+        yield
+        values = self._read(body)
+        yield
+        yield from self._refuse_duplicates_of_large(body)
+        return values
+
     def _make_decode(self) -> Callable[[Body], tuple[Any, ...]]:
         # A closure, not a method: this runs for every request.
         decode = self._decoder.decode
@@ -153,8 +167,11 @@ class Arguments:
         refuse_duplicates = self._refuse_duplicates
 
         def decode_body(body: Body) -> tuple[Any, ...]:
-            if len(body) > FREE_BYTES:
-                self._refuse_many(body)
+            if len(body) > LIGHT_BYTES:
+                if len(body) > LARGE_BYTES:
+                    return at_once(self.decode_large(body))
+                if said := at_once(weigh(body)):
+                    raise self._too_much(said)
             try:
                 values = _astuple(decode(body))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -166,13 +183,16 @@ class Arguments:
 
         return decode_body
 
-    def _refuse_many(self, body: Body) -> None:
-        """Raise InvalidArguments when decoding ``body`` would keep the loop from everybody else."""
-        if too_many_values(body):
-            raise InvalidArguments(
-                f"{self._name}: the arguments hold more than {MAX_VALUES:,} values",
-                hint="spread them over several calls, or send them as one text",
-            )
+    def _read(self, body: Body) -> tuple[Any, ...]:
+        try:
+            return _astuple(self._decoder.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._refusal(error) from error
+
+    def _too_much(self, said: str) -> InvalidArguments:
+        """Decoding them would keep the loop from everybody else."""
+        hint = "spread them over several calls, or send them as one text (base64 for what is no text)"
+        return InvalidArguments(f"{self._name}: the arguments hold {said}", hint=hint)
 
     def _explain(self, body: Body, error: Exception) -> tuple[Any, ...]:
         """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""
@@ -182,9 +202,10 @@ class Arguments:
                 return _astuple(self._decoder.decode(b"{}"))
             except msgspec.ValidationError as missing:
                 wrong = missing
-        raise InvalidArguments(
-            f"{self._name}: {self._what_is_wrong(wrong)}", hint=f"see: zcluster dapi describe {self._name}"
-        ) from wrong
+        raise self._refusal(wrong) from wrong
+
+    def _refusal(self, wrong: Exception) -> InvalidArguments:
+        return InvalidArguments(f"{self._name}: {self._what_is_wrong(wrong)}", hint=f"see: zcluster dapi describe {self._name}")
 
     def _what_is_wrong(self, error: Exception) -> str:
         if isinstance(error, UnicodeDecodeError):
@@ -192,8 +213,8 @@ class Arguments:
         if isinstance(error, RecursionError):
             return "the arguments are nested too deep"
         if not isinstance(error, msgspec.ValidationError):
-            return f"the arguments are not valid JSON: {error}"
-        text = str(error)
+            return f"the arguments are not valid JSON: {_shortened(str(error))}"
+        text = _shortened(str(error))
         place = _PLACE.match(text)
         if place is None and (field := _FIELD.match(text)):
             if field["what"] == "missing required":
@@ -217,16 +238,39 @@ class Arguments:
             return
         if not body.lstrip().startswith(b"{"):
             return
+        at_once(self._look_for_duplicates(body, _RAW_OBJECT.decode(body)))
+
+    def _refuse_duplicates_of_large(self, body: Body) -> Steps[None]:
+        """The same, without looking into long texts where lengths can tell it."""
+        raws = _RAW_OBJECT.decode(body)
+        given = [token for name, token in zip(self.names, self._tokens, strict=True) if name in raws]
+        outside_bytes = len(body) - sum([len(raw) for raw in raws.values()])
+        # {"a":1,"b":2}: what there must be besides the values, at least.
+        least_bytes = 2 + sum([len(token) + 1 for token in given]) + max(0, len(given) - 1)
+        # One more name takes its quotes, a colon, a value and a comma; \u0061 instead of a letter takes five bytes more.
+        one_more = min(map(len, self._tokens), default=0) + 3 if body.find(_BACKSLASH) < 0 else len("\\u0061") - 1
+        if outside_bytes - least_bytes >= one_more:
+            yield
+            yield from self._look_for_duplicates(body, raws)
+
+    def _look_for_duplicates(self, body: Body, raws: dict[str, msgspec.Raw]) -> Steps[None]:
         # What is not inside a value is a name: so count what the values hold and see what is left.
-        values = [bytes(raw) for raw in _RAW_OBJECT.decode(body).values()]
+        values = [bytes(raw) for raw in raws.values()]
         for name, token in zip(self.names, self._tokens, strict=True):
-            if body.count(token) - sum(value.count(token) for value in values) > 1:
+            yield
+            if body.count(token) - sum([value.count(token) for value in values]) > 1:
                 raise InvalidArguments(f"{self._name}: argument '{name}' is given twice", hint="give it once")
-        if body.count(b"\\") != sum(value.count(b"\\") for value in values):
+        yield
+        if body.count(b"\\") != sum([value.count(b"\\") for value in values]):
             raise InvalidArguments(
                 f"{self._name}: an argument is given twice, or its name is written with escapes",
                 hint="write each argument's name once, in plain letters",
             )
+
+
+def _shortened(text: str) -> str:
+    half = _MAX_SAID_CHARS // 2
+    return text if len(text) <= _MAX_SAID_CHARS else f"{text[:half]}...{text[-half:]}"
 
 
 def _same(value: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Where a call runs when it is not inline: a thread, or a task of the event loop.
+"""Where a call runs that is not over at once: a thread, or a task of the event loop.
 
 Rules kept here:
 - executors are persistent: a call costs a queue entry, never a new thread when one is idle;
 - what a thread has to say goes through the Inbox, and many reports that come together wake the loop once;
 - "never started" is true: whoever claims a call first, the thread that would run it or the loop that ends it, wins;
+- large arguments are decoded in steps, with time for others in between;
 - every started call reports its end exactly once, even when nobody listens any more;
 - a thread that is stuck never keeps the process from exiting. The standard ThreadPoolExecutor cannot promise that:
   its threads are joined at exit (``threading._register_atexit``), so one stuck function would hold up SIGTERM for
@@ -23,6 +24,8 @@ from typing import Any
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob, Call
 from zcluster.dapi.outcome import Outcomes, encode
+from zcluster.dapi.steps import Pace, Steps
+from zcluster.dapi.weight import LARGE_BYTES
 
 
 class Report(Enum):
@@ -132,12 +135,13 @@ class DaemonThreads:
 class ThreadCall:
     """A plain function in a thread."""
 
-    __slots__ = ("_claim", "_context", "_inbox", "_outcomes", "deadline_s", "job")
+    __slots__ = ("_claim", "_context", "_inbox", "_outcomes", "_pace", "deadline_s", "job")
 
-    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, pace: Pace, inbox: Inbox) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes
+        self._pace = pace
         self._inbox = inbox
         self._claim = threading.Lock()
         self._context: Context | None = outcomes.context(job, deadline_s) if job.function.wants_context else None
@@ -146,7 +150,10 @@ class ThreadCall:
         """Run it; in the thread."""
         if not self._claim.acquire(blocking=False):
             return
-        ok, body = self._outcomes.run(self.job, self._context)
+        if len(self.job.body) > LARGE_BYTES:
+            ok, body = self._outcomes.run_large(self.job, self._context, self._pace)
+        else:
+            ok, body = self._outcomes.run(self.job, self._context)
         self._inbox.post(self, Report.OK if ok else Report.FAILED, body)
 
     def stop(self) -> bool:
@@ -161,12 +168,13 @@ class ThreadCall:
 
 
 class TaskCall:
-    """An async function in a task of the loop. Base of the async stream."""
+    """An async function in a task of the loop. Base of the others that run there."""
 
-    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, pace: Pace, tell: Tell) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes
+        self._pace = pace
         self._tell = tell
         self._started = False
         self._stopped = False
@@ -190,7 +198,6 @@ class TaskCall:
         """Not a stream."""
 
     async def _work(self) -> None:
-        self._started = True
         try:
             ok, body = await self._outcome()
         except GeneratorExit:
@@ -205,6 +212,27 @@ class TaskCall:
         self._tell(self, Report.OK if ok else Report.FAILED, body)
 
     async def _outcome(self) -> tuple[bool, bytes]:
-        function = self.job.function
-        value: Any = await function.call(function.decode(self.job.body), self._context)
+        function, values = self.job.function, await self._decoded()
+        self._started = True
+        value: Any = await function.call(values, self._context)
         return self._outcomes.result(self.job, encode(function.name, value))
+
+    async def _decoded(self) -> tuple[Any, ...]:
+        function, body = self.job.function, self.job.body
+        if len(body) > LARGE_BYTES:
+            return await self._pace.on_loop(function.decode_large(body))
+        return function.decode(body)
+
+
+class InlineCall(TaskCall):
+    """An inline function with large arguments: others have their turn while they are read."""
+
+    async def _outcome(self) -> tuple[bool, bytes]:
+        return self._outcomes.result(self.job, await self._pace.on_loop(self._steps()))
+
+    def _steps(self) -> Steps[bytes]:
+        function = self.job.function
+        values = yield from function.decode_large(self.job.body)
+        yield
+        self._started = True
+        return encode(function.name, function.call(values, self._context))

@@ -144,6 +144,7 @@ class Function:
         wants_context: whether a parameter takes the Context.
         secrets: ``secrets(body)`` gives the text of each Secret of a call, to be hidden in what it says when it fails.
         decode: ``decode(body)`` gives the checked arguments for :meth:`call`; raises InvalidArguments.
+        decode_large: the same in steps, for a body longer than :data:`zcluster.dapi.weight.LARGE_BYTES`.
         run: ``run(body, context=None)`` runs a plain function: the result as JSON, or a raised ZClusterError
             (InvalidArguments, Retry, Reject, with ``own_errors`` any; or FunctionFailed, whose cause is the original exception).
     """
@@ -166,6 +167,7 @@ class Function:
         self.wants_context = self._arguments.context_name is not None
         self.secrets = self._arguments.secrets
         self.decode = self._arguments.decode
+        self.decode_large = self._arguments.decode_large
         self.run = self._make_run()
 
     def call(self, values: tuple[Any, ...], context: Context | None = None) -> Any:

@@ -24,6 +24,7 @@ import orjson
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob
 from zcluster.dapi.secret import Secret, hide
+from zcluster.dapi.steps import Pace
 from zcluster.errors import FunctionFailed, InvalidArguments, Reject, Retry, TooLarge, ZClusterError, error_from_dict
 
 _dumps = orjson.dumps
@@ -203,6 +204,16 @@ class Outcomes:
             return False, self.failed(job, error)
         if len(body) <= self._body_bytes:  # as result() does; here to spare the hot path a call
             return True, body
+        return self.result(job, body)
+
+    def run_large(self, job: AnyJob, context: Context | None, pace: Pace) -> tuple[bool, bytes]:
+        """:meth:`run` in a thread, for large arguments."""
+        function = job.function
+        try:
+            values = pace.in_thread(function.decode_large(job.body))
+            body = encode(function.name, function.call(values, context))
+        except BaseException as error:
+            return False, self.failed(job, error)
         return self.result(job, body)
 
     def _too_large(self, job: AnyJob, what: str, size_bytes: int, limit_bytes: int) -> TooLarge:

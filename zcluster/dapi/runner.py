@@ -17,13 +17,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from zcluster.dapi.executors import DaemonThreads, Inbox, Report, TaskCall, ThreadCall
+from zcluster.dapi.executors import DaemonThreads, Inbox, InlineCall, Report, TaskCall, ThreadCall
 from zcluster.dapi.function import Function
 from zcluster.dapi.jobs import AnyJob, Call, JobTable
 from zcluster.dapi.loader import absolute_modules
 from zcluster.dapi.outcome import Outcomes
 from zcluster.dapi.processes import ProcessCall, Processes
+from zcluster.dapi.steps import Pace
 from zcluster.dapi.streams import TaskStream, ThreadStream
+from zcluster.dapi.weight import LARGE_BYTES
 from zcluster.errors import Busy, Draining, NodeLost, NoSuchFunction, TimedOut, ZClusterError
 
 LIVE_FACTOR = 2
@@ -75,6 +77,7 @@ class Runner:
         self._limit = LIVE_FACTOR * slots
         self._table = JobTable()
         self._outcomes = Outcomes(node, logger, clock, body_bytes=body_bytes, item_bytes=item_bytes)
+        self._pace = Pace(clock)
         self._inbox = Inbox(self._loop.call_soon_threadsafe, self._report)
         self._threads = DaemonThreads(slots)
         self._processes = Processes(
@@ -115,7 +118,8 @@ class Runner:
             raise NoSuchFunction(f"this node has no function {name}", hint="see: zcluster dapi ls") from None
 
     def start(self, job: AnyJob) -> None:
-        """Run ``job``; returns at once. An inline function, and a job that is refused, is finished before it returns.
+        """Run ``job``; returns at once. A job that is refused is finished before it returns, and so is an inline function unless
+        its arguments are large.
 
         Raises UsageError when a job with this id is in flight.
         """
@@ -129,7 +133,7 @@ class Runner:
         deadline_s = job.deadline_s
         if function.timeout_s is not None and now + function.timeout_s < deadline_s:
             deadline_s = now + function.timeout_s
-        if function.pool == "inline":
+        if function.pool == "inline" and len(job.body) <= LARGE_BYTES:
             context = self._outcomes.context(job, deadline_s) if function.wants_context else None
             ok, body = self._outcomes.run(job, context)
             self._finished(job.id, ok, body)
@@ -191,7 +195,7 @@ class Runner:
             )
         if self._stopping:
             return _draining(job)
-        if len(self._table) >= self._limit and job.function.pool != "inline":
+        if len(self._table) >= self._limit and (job.function.pool != "inline" or len(job.body) > LARGE_BYTES):
             return Busy(
                 f"{job.function.name} never started: {len(self._table)} calls are running or waiting on this node",
                 hint="try again, or raise worker.slots",
@@ -200,21 +204,21 @@ class Runner:
         return None
 
     def _launch(self, job: AnyJob, deadline_s: float) -> None:
-        kind = job.function.kind
-        if kind == "async" or kind == "async_generator":
-            make = TaskCall if kind == "async" else TaskStream
-            task_call = make(job, deadline_s, self._outcomes, self._report)
+        kind, pool = job.function.kind, job.function.pool
+        if kind == "async" or kind == "async_generator" or pool == "inline":
+            make = TaskCall if kind == "async" else TaskStream if kind == "async_generator" else InlineCall
+            task_call = make(job, deadline_s, self._outcomes, self._pace, self._report)
             self._enter(task_call)
             task_call.start(self._loop)
         elif kind == "generator":
-            stream = ThreadStream(job, deadline_s, self._outcomes, self._inbox)
+            stream = ThreadStream(job, deadline_s, self._outcomes, self._pace, self._inbox)
             self._enter_thread(stream, stream.work)
-        elif job.function.pool == "process":
+        elif pool == "process":
             process_call = ProcessCall(job, deadline_s, self._processes)
             self._enter(process_call)
             self._processes.submit(process_call)
         else:
-            thread_call = ThreadCall(job, deadline_s, self._outcomes, self._inbox)
+            thread_call = ThreadCall(job, deadline_s, self._outcomes, self._pace, self._inbox)
             self._enter_thread(thread_call, thread_call.work)
 
     def _enter_thread(self, call: Call, work: Callable[[], None]) -> None:

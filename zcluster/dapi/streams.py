@@ -18,15 +18,18 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.executors import Inbox, Report, TaskCall, Tell
 from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, AnyJob
 from zcluster.dapi.outcome import Outcomes
+from zcluster.dapi.steps import Pace
+from zcluster.dapi.weight import LARGE_BYTES
 
 
 class ThreadStream:
     """A plain generator, driven from a thread."""
 
-    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, inbox: Inbox) -> None:
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, pace: Pace, inbox: Inbox) -> None:
         self.job = job
         self.deadline_s = deadline_s
         self._outcomes = outcomes
+        self._pace = pace
         self._inbox = inbox
         self._claim = threading.Lock()
         self._changed = threading.Event()
@@ -61,8 +64,10 @@ class ThreadStream:
             self._changed.set()
 
     def _drive(self) -> tuple[Report, bytes]:
-        function = self.job.function
-        with contextlib.closing(function.call(function.decode(self.job.body), self._context)) as items:
+        function, body = self.job.function, self.job.body
+        large = len(body) > LARGE_BYTES
+        values = self._pace.in_thread(function.decode_large(body)) if large else function.decode(body)
+        with contextlib.closing(function.call(values, self._context)) as items:
             for value in items:
                 ok, body = self._outcomes.item(self.job, value)
                 if not ok:
@@ -85,8 +90,8 @@ class ThreadStream:
 class TaskStream(TaskCall):
     """An async generator, driven from a task."""
 
-    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, tell: Tell) -> None:
-        super().__init__(job, deadline_s, outcomes, tell)
+    def __init__(self, job: AnyJob, deadline_s: float, outcomes: Outcomes, pace: Pace, tell: Tell) -> None:
+        super().__init__(job, deadline_s, outcomes, pace, tell)
         self._changed = asyncio.Event()
         self._credit_items = INITIAL_CREDIT_ITEMS
         self._sent_items = 0
@@ -98,8 +103,9 @@ class TaskStream(TaskCall):
             self._changed.set()
 
     async def _outcome(self) -> tuple[bool, bytes]:
-        function = self.job.function
-        async with contextlib.aclosing(function.call(function.decode(self.job.body), self._context)) as items:
+        values = await self._decoded()
+        self._started = True
+        async with contextlib.aclosing(self.job.function.call(values, self._context)) as items:
             async for value in items:
                 ok, body = self._outcomes.item(self.job, value)
                 if not ok:

@@ -35,18 +35,18 @@ class SimFunction:
     result_bytes: int = 0
     fails: bool = False
     stoppable: bool = True
+    pool: str = "thread"
 
     def info(self) -> FunctionInfo:
         """What HELLO says of it."""
-        pool = "inline" if self.name == "echo" else "thread"
-        return FunctionInfo(name=self.name, role=self.role, idempotent=self.idempotent, stream=self.stream, pool=pool)
+        return FunctionInfo(name=self.name, role=self.role, idempotent=self.idempotent, stream=self.stream, pool=self.pool)
 
 
 FUNCTIONS = {
     function.name: function
     for function in (
         SimFunction("quick"),
-        SimFunction("echo", idempotent=True),
+        SimFunction("echo", idempotent=True, pool="inline"),
         SimFunction("slow", seconds=(0.1, 1.5), stoppable=False),
         SimFunction("slow.safe", idempotent=True, seconds=(0.1, 1.5)),
         SimFunction("stuck", seconds=(60.0, 60.0)),

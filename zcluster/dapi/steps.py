@@ -1,0 +1,92 @@
+"""Long work of a node's loop in short steps, with time for everybody else in between.
+
+Large arguments take tens of milliseconds to look through, to decode and to encode again, each in one call into C during which no
+other thread of the process runs either.
+
+Rules kept here:
+- one piece of work at a time on the loop, and one in threads: steps of several never follow each other without a rest;
+- after LONG_S of work there is a rest of REST_S: enough for a request of somebody else to come, and for its answer to leave;
+- work that is short has no rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
+
+LONG_S = 0.005
+REST_S = 0.01
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work that yields after each step, and returns what came of it."""
+
+
+def at_once(steps: Steps[T]) -> T:
+    """Do all of it, one step after the other."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: T = done.value
+            return found
+
+
+class Pace:
+    """Goes through the steps of one node.
+
+    Args:
+        clock: seconds, monotonic.
+        rest: waits that many seconds without holding up the loop.
+        rest_here: holds up the calling thread for that many seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        rest: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        rest_here: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._clock = clock
+        self._rest = rest
+        self._rest_here = rest_here
+        self._worked_s = 0.0
+        """Since the loop's last rest."""
+        self._worked_here_s = 0.0
+        self._turn = asyncio.Lock()
+        self._turn_here = threading.Lock()
+
+    async def on_loop(self, steps: Steps[T]) -> T:
+        """Do it on the loop; others' work is done before or after. Raises what the steps raise."""
+        async with self._turn:
+            while True:
+                if self._worked_s >= LONG_S:
+                    await self._rest(REST_S)
+                    self._worked_s = 0.0
+                began_s = self._clock()
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    found: T = done.value
+                    return found
+                finally:
+                    self._worked_s += self._clock() - began_s
+
+    def in_thread(self, steps: Steps[T]) -> T:
+        """Do it in the calling thread; other threads' work is done before or after. Raises what the steps raise."""
+        with self._turn_here:
+            while True:
+                if self._worked_here_s >= LONG_S:
+                    self._rest_here(REST_S)
+                    self._worked_here_s = 0.0
+                began_s = self._clock()
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    found: T = done.value
+                    return found
+                finally:
+                    self._worked_here_s += self._clock() - began_s

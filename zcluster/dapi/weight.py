@@ -1,0 +1,173 @@
+"""What makes arguments take long to decode, told before they are decoded.
+
+A node decodes arguments on its loop, or beside it in a thread that lets nobody else run meanwhile. What that costs is not told
+by their length alone: 64 MiB of plain text are no burden, but as empty arrays they are 22 million values, and would keep
+everybody waiting for seconds. So would half a million numbers near the smallest that there are, integers of thousands of digits,
+and texts of nothing but escapes.
+
+Rules kept here:
+- looking costs time for what is allowed, never for what a caller sends;
+- a text counts as one value whatever is in it, as long as quotes are not too many to tell where texts end;
+- a body that is no JSON may be weighed wrongly: the decoder refuses it anyhow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+
+from zcluster.dapi.jobs import Body
+
+MAX_VALUES = 500_000
+"""Values in the arguments of one call, those within others too."""
+LARGE_BYTES = MAX_VALUES
+"""A body that is not longer cannot hold more."""
+LIGHT_BYTES = 8 * 1024
+"""A body that is not longer is decoded within some 8 ms, whatever it is."""
+FEW_ODD, MAX_ODD = 16, 10_000
+"""Numbers beyond 1e250 or below 1e-250: near the end of their range the decoder takes 7 us for one."""
+ODD_BYTES = 64
+"""For so many bytes there may be one of them."""
+LONG_DIGITS = 24
+"""More digits, with the point, than any number of 64 bits needs."""
+MAX_LONG = 50_000
+"""Pieces of LONG_DIGITS of such numbers."""
+MAX_ESCAPES = 8_000_000
+"""Escapes in texts; those of four hexadecimal digits count twice."""
+WIDE_BYTES = 32 * 1024 * 1024
+"""One character beyond U+FFFF makes each other one in its text take four bytes."""
+FIRST_QUOTES = 1000
+"""Quotes that are followed at first: enough for a few long texts."""
+MAX_QUOTES = 20_000
+"""Quotes that are followed when commas are too many to be all between values."""
+MAX_BACKSLASHES = 4096
+"""In a row, before a quote."""
+SLICE_BYTES = 1024 * 1024
+STEP_SLICES = 8
+SEPARATORS = (b",", b"[", b"{")
+_BACKSLASH = ord("\\")
+_ODD = re.compile(rb"[eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
+_SHAPES = bytes(
+    ord("0" if each in "0123456789." else "e" if each in "eE" else "-" if each in "+-" else " ") for each in map(chr, range(256))
+)
+"""What the digits, the points, the exponents and the signs of numbers become; all else becomes a blank."""
+_EXPONENTS = (b"e000", b"e-000")
+_LONG = b"0" * LONG_DIGITS
+_WIDE_BYTES = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
+_WIDE_ESCAPES = (b"\\ud", b"\\uD")
+
+
+def weigh(body: Body) -> Generator[None, None, str]:
+    """Tell what is too much in ``body``: in words, empty when nothing is. Each step is short."""
+    if too_many_values(body):
+        return f"more than {MAX_VALUES:,} values"
+    yield
+    said = yield from _weigh_numbers(body)
+    if said:
+        return said
+    return (yield from _weigh_texts(body))
+
+
+def too_many_values(body: Body) -> bool:
+    """Whether ``body`` may hold more than MAX_VALUES values."""
+    return len(body) > LARGE_BYTES and all(values_of(body, quotes) >= MAX_VALUES for quotes in (FIRST_QUOTES, MAX_QUOTES))
+
+
+def values_of(body: Body, quotes: int) -> int:
+    """How often a value may begin when that many quotes are followed; looks no further than MAX_VALUES."""
+    found = 0
+    for start, end in outside_of_texts(body, quotes):
+        for first in range(start, end, SLICE_BYTES):
+            last = min(end, first + SLICE_BYTES)
+            found += sum([body.count(mark, first, last) for mark in SEPARATORS])
+            if found >= MAX_VALUES:
+                return found
+    return found
+
+
+def outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
+    """The parts of ``body`` that are not within texts, as (start, end); what comes behind that many quotes is one of them."""
+    at = 0
+    for _ in range(quotes):
+        begin = body.find(b'"', at)
+        if begin < 0:
+            break
+        yield at, begin
+        end = _end_of_text(body, begin + 1, quotes)
+        if end < 0:
+            yield begin, len(body)
+            return
+        at = end
+    yield at, len(body)
+
+
+def _weigh_numbers(body: Body) -> Generator[None, None, str]:
+    said = ""
+    for quotes, exact in ((FIRST_QUOTES if len(body) > LARGE_BYTES else 0, False), (MAX_QUOTES, True)):
+        said = yield from _numbers_outside_of_texts(body, quotes, exact)
+        if not said:
+            break
+    return said
+
+
+def _numbers_outside_of_texts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
+    """What is too much in numbers; when not ``exact``, any exponent of three digits is taken for a large one."""
+    most_odd = min(MAX_ODD, FEW_ODD + len(body) // ODD_BYTES)
+    odd = long = slices = 0
+    for start, end in outside_of_texts(body, quotes):
+        if end - start < len(b"1e308"):
+            continue
+        for first in range(start, end, SLICE_BYTES):
+            part = body[first : min(end, first + SLICE_BYTES)]
+            shapes = part.translate(_SHAPES)
+            exponents = sum([shapes.count(shape) for shape in _EXPONENTS])
+            odd += len(_ODD.findall(part)) if exact and exponents else exponents
+            long += shapes.count(_LONG)
+            if odd > most_odd:
+                return f"more than {most_odd:,} numbers beyond 1e250 or below 1e-250"
+            if long > MAX_LONG:
+                return f"more than {MAX_LONG * LONG_DIGITS:,} digits in numbers of {LONG_DIGITS} and more"
+            slices += 1
+            if slices % STEP_SLICES == 0:
+                yield
+    return ""
+
+
+def _weigh_texts(body: Body) -> Generator[None, None, str]:
+    first = body.find(b"\\") if len(body) > MAX_ESCAPES else -1
+    if first >= 0:
+        found = body.count(b"\\", first)
+        yield
+        if found > MAX_ESCAPES or (2 * found > MAX_ESCAPES and found + body.count(b"\\u", first) > MAX_ESCAPES):
+            return f"more than {MAX_ESCAPES:,} escapes"
+        yield
+    if len(body) > WIDE_BYTES and (
+        (first >= 0 and any(body.find(mark, first) >= 0 for mark in _WIDE_ESCAPES))
+        or (not body.isascii() and any(body.find(mark) >= 0 for mark in _WIDE_BYTES))
+    ):
+        return f"more than {WIDE_BYTES:,} bytes, with characters beyond U+FFFF"
+    return ""
+
+
+def _end_of_text(body: Body, start: int, quotes: int) -> int:
+    """Where the text that begins at ``start`` is over; -1 when that is too much to find out."""
+    at = start
+    for _ in range(quotes):
+        quote = body.find(b'"', at)
+        if quote < 0:
+            return len(body)
+        count = _backslashes(body, at, quote)
+        if count > MAX_BACKSLASHES:
+            return -1
+        if count % 2 == 0:
+            return quote + 1
+        at = quote + 1
+    return -1
+
+
+def _backslashes(body: Body, start: int, end: int) -> int:
+    """How many backslashes stand before ``end``, none of them before ``start``; of more than MAX_BACKSLASHES one more."""
+    if body[end - 1] != _BACKSLASH:
+        return 0
+    part = body[max(start, end - MAX_BACKSLASHES - 1) : end]
+    return len(part) - len(part.rstrip(b"\\"))

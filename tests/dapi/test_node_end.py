@@ -13,9 +13,9 @@ import pytest
 
 from zcluster.config import LimitSettings
 from zcluster.dapi import Function, ResourceSampler, function
-from zcluster.dapi.node import NodeEnd
+from zcluster.dapi.node import HEAVY_BYTES, LIGHT_CALLS, TURN_S, NodeEnd
 from zcluster.keys import may_call
-from zcluster.wire import Chunk, Credit, Grant, Message, Of, Results, Status, Work, WorkGroup
+from zcluster.wire import Cancel, Chunk, Credit, Grant, Message, Of, Results, Status, Work, WorkGroup
 from zcluster.wire.messages import RequestFlag
 
 PATIENCE_S = 60.0
@@ -28,16 +28,17 @@ class Node:
 
     def __init__(self, *calls: Callable[..., Any]) -> None:
         self.woken = asyncio.Event()
+        self.now = 100.0
         self.end = NodeEnd(
-            "worker-1", {each.name: each for each in map(Function, calls)}, may_call, LIMITS, slots=4, processes=1, modules=[],
-            clock=lambda: 100.0, wake=self.woken.set, sampler=ResourceSampler(Path("/")), logger=logging.getLogger("test"),
+            "worker-1", {each.name: each for each in map(Function, calls)}, may_call, LIMITS, slots=64, processes=1, modules=[],
+            clock=lambda: self.now, wake=self.woken.set, sampler=ResourceSampler(Path("/")), logger=logging.getLogger("test"),
         )  # fmt: skip
 
-    def work(self, name: str, leg: int, body: bytes = b"", large_bytes: int = 0) -> None:
-        """Let the master ask for one request."""
-        flags = RequestFlag.LARGE if large_bytes else 0
-        group = WorkGroup(name, "alice", "client", 60_000, flags, 7, leg, leg, [large_bytes or len(body)])
-        self.end.receive(Work(groups=[group]), body, 0)
+    def work(self, name: str, leg: int, *bodies: bytes, large_bytes: int = 0) -> None:
+        """Let the master ask for one request, or for one of each body."""
+        flags, sizes = (RequestFlag.LARGE, [large_bytes]) if large_bytes else (0, [*map(len, bodies)])
+        group = WorkGroup(name, "alice", "client", 60_000, flags, 7, leg, leg, sizes)
+        self.end.receive(Work(groups=[group]), b"".join(bodies), 0)
 
     def credit(self, leg: int, upto: int) -> None:
         """Let the master fetch a large result."""
@@ -90,9 +91,9 @@ def test_the_carrier_is_still_woken_after_a_receive_that_failed(make_node: Calla
 
         node.end._runner.start = failing  # type: ignore[method-assign]
         with pytest.raises(OSError, match="bad"):
-            node.work("later", 1)
+            node.work("later", 1, b"")
         node.end._runner.start = runner_start  # type: ignore[method-assign]
-        node.work("later", 2)
+        node.work("later", 2, b"")
         async with asyncio.timeout(PATIENCE_S):
             await node.woken.wait()
 
@@ -161,6 +162,136 @@ def test_a_drain_ends_when_nobody_fetches(make_node: Callable[..., Node], end: s
 def test_a_drain_of_an_idle_node_ends_at_once(make_node: Callable[..., Node]) -> None:
     async def main() -> None:
         assert await make_node(echo).end.drain(0.0)
+
+    asyncio.run(main())
+
+
+class Slow:
+    """A node with an inline function of which four take a turn, as the node's clock tells it."""
+
+    def __init__(self, make_node: Callable[..., Node]) -> None:
+        self.ran: list[int] = []
+
+        @function("slow", pool="inline")
+        def slow(number: int) -> int:
+            self.node.now += 0.26 * TURN_S
+            self.ran.append(number)
+            return number
+
+        self.node = make_node(slow)
+
+    def work(self, first: int, count: int, *, heavy: bool = True) -> None:
+        """Let the master ask for it that often, in one message."""
+        bodies = [b'{"number":%d}' % number for number in range(first, first + count)]
+        self.node.work("slow", first, *[body.ljust(HEAVY_BYTES + 1) if heavy else body for body in bodies])
+
+    async def turn(self) -> list[int]:
+        """Let the node go on once; what ran meanwhile."""
+        before = len(self.ran)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.ran) == before:  # noqa: ASYNC110 - the turns of the loop are what is looked at
+                await asyncio.sleep(0)
+        return self.ran[before:]
+
+
+def test_inline_functions_leave_turns_to_others(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 9)
+        assert slow.ran == [1, 2, 3, 4]
+        slow.work(10, 1)
+        assert slow.ran == [1, 2, 3, 4], "it comes behind those that wait"
+        assert await slow.node.results() == [Status.VALUE]
+        assert await slow.turn() == [5, 6, 7, 8]
+        assert await slow.node.results() == [Status.VALUE]
+        assert await slow.turn() == [9, 10]
+        slow.work(11, 1)
+        assert slow.ran[-1] == 11, "nobody waits any more"
+
+    asyncio.run(main())
+
+
+def test_messages_that_come_together_share_a_turn(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        for number in range(1, 7):
+            slow.work(number, 1)
+        assert slow.ran == [1, 2, 3, 4]
+        assert await slow.turn() == [5, 6]
+
+    asyncio.run(main())
+
+
+def test_time_between_messages_is_taken_off(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        for number in range(1, 20):
+            slow.work(number, 1)
+            slow.node.now += 0.26 * TURN_S
+        assert len(slow.ran) == 19
+
+    asyncio.run(main())
+
+
+def test_the_clock_is_looked_at_behind_some_light_calls(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 2 * LIGHT_CALLS, heavy=False)
+        assert len(slow.ran) == LIGHT_CALLS
+        assert len(await slow.turn()) == LIGHT_CALLS
+
+    asyncio.run(main())
+
+
+def test_what_is_cancelled_while_it_waits_for_its_turn_never_runs(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 7)
+        slow.node.end.receive(Cancel(ids=[5, 7]), b"", 0)
+        assert await slow.turn() == [6]
+        await turns()
+        assert slow.ran == [1, 2, 3, 4, 6]
+        assert slow.node.end.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_its_turn_is_forgotten_with_the_session(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 6)
+        slow.node.end.session_lost()
+        await turns()
+        assert slow.ran == [1, 2, 3, 4]
+        slow.node.taken()
+        slow.work(1, 1)
+        assert slow.ran == [1, 2, 3, 4, 1]
+        assert await slow.node.results() == [Status.VALUE]
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_its_turn_is_refused_when_the_node_closes(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 6)
+        slow.node.end.close()
+        assert await slow.node.results() == [Status.VALUE, Status.ERROR]
+        assert (slow.ran, slow.node.end.in_flight) == ([1, 2, 3, 4], 0)
+        await turns()
+
+    asyncio.run(main())
+
+
+def test_a_drain_waits_for_what_waits_for_its_turn(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        slow.work(1, 6)
+        drain = asyncio.ensure_future(slow.node.end.drain(PATIENCE_S))
+        assert await slow.turn() == [5, 6]
+        assert not drain.done()
+        slow.node.taken()
+        assert await drain
 
     asyncio.run(main())
 

@@ -3,14 +3,16 @@
 Rules kept here:
 - what comes in is a message of the master; what goes out is taken with :meth:`take`; who carries them does not matter
   (a worker's link, or the master's own loop for the master as a node);
-- everything happens on the loop's thread; ``wake`` is called when there is something to take outside of a receive.
+- everything happens on the loop's thread; ``wake`` is called when there is something to take outside of a receive;
+- inline functions hold up the loop for TURN_S at a time: what comes on top waits here, in its order, until others had a turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import orjson
@@ -26,6 +28,12 @@ from zcluster.wire import Beat, Cancel, Chunk, Credit, FunctionInfo, Message, Wo
 
 MAX_INFOS_BYTES = 400_000
 """What HELLO may say of functions, under the limit of a header (wire: 512 KiB)."""
+
+TURN_S = 0.02
+HEAVY_BYTES = 1024
+"""A call with longer arguments may take a millisecond: the clock is looked at behind each."""
+LIGHT_CALLS = 16
+"""Behind how many others it is looked at."""
 
 
 class NodeEnd:
@@ -54,7 +62,12 @@ class NodeEnd:
         self._clock = clock
         self._wake = wake
         self._sampler = sampler
+        self._loop = asyncio.get_running_loop()
         self._receiving = False
+        self._later: deque[Effect] = deque()
+        self._resting = False
+        self._spent_s, self._ended_s = 0.0, 0.0
+        """How long effects took lately, and when that was over; time that passes in between is taken off."""
         self._done = asyncio.Event()
         """Set when nothing is left to do or to send; looked at by drain() alone."""
         self._end = WorkEnd(name, functions, may_call, limits, slots, rights, master)
@@ -115,24 +128,27 @@ class NodeEnd:
     def receive(self, message: Message, data: bytes, offset: int) -> None:
         """A message of the master; those that do not concern requests are ignored here."""
         effects: list[Effect] = []
+        now = self._clock()
         match message:
             case Work():
-                effects = self._end.work(message, data, offset, self._clock())
+                effects = self._end.work(message, data, offset, now)
             case Cancel():
                 effects = self._end.cancel(message)
             case Credit():
                 effects = self._end.credit(message)
             case Chunk():
                 effects = self._end.chunk(message, memoryview(data)[offset:])
-        self._receiving = True
-        try:
-            self._perform(effects)
-        finally:
-            self._receiving = False
+        if self._resting:
+            self._later.extend(effects)
+        elif effects:
+            self._spent_s = max(0.0, self._spent_s - (now - self._ended_s))
+            self._take_turn(effects, now)
 
     def session_lost(self) -> None:
-        """The master is gone: what runs for it is stopped."""
-        self._perform(self._end.session_lost())
+        """The master is gone: what runs for it is stopped, and what waits is forgotten: legs begin again."""
+        self._later.clear()
+        for effect in self._end.session_lost():
+            self._perform(effect)
         self._note_done()
 
     def take(self) -> list[Outgoing]:
@@ -178,16 +194,46 @@ class NodeEnd:
     def close(self) -> None:
         """End everything; what still ran is answered with an error, to be taken."""
         self._runner.close()
+        while self._later:  # the runner refuses it: it never started
+            self._perform(self._later.popleft())
 
-    def _perform(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Job():
-                    self._runner.start(effect)
-                case Stop():
-                    self._runner.cancel(effect.id, effect.error)
-                case More():
-                    self._runner.grant(effect.id, effect.upto)
+    def _take_turn(self, effects: Iterable[Effect], now: float) -> None:
+        """Perform ``effects``; what is left when the turn is over comes later."""
+        ends_s, calls, left = now + TURN_S - self._spent_s, 0, iter(effects)
+        self._receiving = True
+        try:
+            for effect in left:
+                self._perform(effect)
+                calls += 1
+                heavy = not calls % LIGHT_CALLS or (type(effect) is Job and len(effect.body) > HEAVY_BYTES)
+                if heavy and self._clock() >= ends_s:
+                    break
+        finally:
+            self._receiving = False
+            self._ended_s = self._clock()
+            self._spent_s += self._ended_s - now
+        if self._spent_s >= TURN_S:
+            self._later.extend(left)
+            self._resting = True
+            # Twice: what is called soon comes before the sockets are looked at.
+            self._loop.call_soon(self._loop.call_soon, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting, self._spent_s = False, 0.0
+        waiting, self._later = self._later, deque()
+        if waiting:
+            wanted = [each for each in waiting if type(each) is not Job or self._end.runs(each.id)]
+            self._take_turn(wanted, self._clock())
+            self._wake()
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Job():
+                self._runner.start(effect)
+            case Stop():
+                self._runner.cancel(effect.id, effect.error)
+            case More():
+                self._runner.grant(effect.id, effect.upto)
 
     def _note_done(self) -> None:
         if self._end.draining and not self.busy:

@@ -48,12 +48,26 @@ def arguments(size_bytes: int) -> Iterator[tuple[str, str, bytes]]:
     yield "a string of escapes", "node.sleep", b'{"seconds":"' + b"\\u0041" * (size_bytes // 6 - 10) + b'"}'
     yield "very many empty arrays", "echo", b'{"value":[' + b"[]," * (half * 2 // 3) + b"[]]"
     yield "very many unknown names", "echo", b'{"value":1,' + b",".join(b'"%d":1' % n for n in range(size_bytes // 16)) + b"}"
+    yield "numbers near the smallest", "echo", b'{"value":[' + b"1e-309," * (size_bytes // 16) + b"1]}"
+    yield "integers of 4000 digits", "echo", b'{"value":[' + (b"9" * 4000 + b",") * (size_bytes // 4002) + b"1]}"
+    yield "a long unknown name", "echo", b'{"value":1,"' + b"n" * half + b'":1}'
+    yield "a long name of escapes", "echo", b'{"value":1,"' + b"\\n" * (half // 2) + b'":1}'
+    yield "blanks", "echo", b" " * size_bytes
+    yield "a name given twice behind a text", "echo", b'{"value":"' + b"x" * half + b'","value":1}'
     yield "very many ones", "echo", b'{"value":[' + b"1," * half + b"x]}"
 
 
 def well_formed(size_bytes: int) -> Iterator[tuple[str, str, bytes]]:
     """What may be answered, or refused as too much, without a stall."""
     yield "a string of 64 MiB", "echo", b'{"value":"' + b"x" * (size_bytes - 20) + b'"}'
+    texts = (("of escapes", b"\\n"), ("of quotes", b'\\"'), ("of euros", "€".encode()), ("of words", "Grüße, ".encode()))
+    for what, text in texts:
+        yield f"a string {what}", "echo", b'{"value":"' + text * ((size_bytes - 20) // len(text)) + b'"}'
+    yield "a string with one wide character", "echo", b'{"value":"' + b"x" * (size_bytes - 20) + "😀".encode() + b'"}'
+    yield "few escapes in a long string", "echo", b'{"value":"' + b"xxxxxx\\n" * min(5_900_000, size_bytes // 8 - 20) + b'"}'
+    yield "texts", "echo", b'{"value":[' + b'"abcdefghijklmnopqrst",' * min(249_000, size_bytes // 32) + b"1]}"
+    yield "numbers", "echo", b'{"value":[' + b"0.1234567890123456," * min(249_000, size_bytes // 32) + b"1]}"
+    yield "numbers between two others", "echo", b'{"value":[' + b"9007199254740993.0," * min(249_000, size_bytes // 32) + b"1]}"
     yield "empty arrays", "echo", b'{"value":[' + b"[]," * ((size_bytes - 40) // 3) + b"[]]}"
     yield "a thousand deep", "echo", b'{"value":' + b"[" * 900 + b"]" * 900 + b"}"
 

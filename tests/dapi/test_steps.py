@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from zcluster.dapi.steps import LONG_S, REST_S, Pace, Steps, at_once
+from zcluster.dapi.steps import LONG_S, REST_S, REST_SHARE, Pace, Steps, at_once
 
 PATIENCE_S = 60.0
 
@@ -56,6 +56,13 @@ def test_a_long_step_is_followed_by_a_rest(where: str) -> None:
     hand = Hand()
     assert getattr(hand, where)(hand.work("a", [LONG_S, LONG_S, LONG_S])) == "a"
     assert hand.done == ["a0", REST, "a1", REST, "a2"]
+
+
+@BOTH
+def test_a_very_long_step_is_followed_by_a_longer_rest(where: str) -> None:
+    hand = Hand()
+    getattr(hand, where)(hand.work("a", [2 * REST_S / REST_SHARE, 0.0]))
+    assert hand.done == ["a0", f"rest {2 * REST_S}", "a1"]
 
 
 @BOTH

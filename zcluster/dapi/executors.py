@@ -23,7 +23,7 @@ from typing import Any
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob, Call
-from zcluster.dapi.outcome import Outcomes, encode
+from zcluster.dapi.outcome import Outcomes, encode, encode_in_steps
 from zcluster.dapi.steps import Pace, Steps
 from zcluster.dapi.weight import LARGE_BYTES
 
@@ -235,4 +235,4 @@ class InlineCall(TaskCall):
         values = yield from function.decode_large(self.job.body)
         yield
         self._started = True
-        return encode(function.name, function.call(values, self._context))
+        return (yield from encode_in_steps(function.name, function.call(values, self._context)))

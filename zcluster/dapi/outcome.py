@@ -24,10 +24,11 @@ import orjson
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob
 from zcluster.dapi.secret import Secret, hide
-from zcluster.dapi.steps import Pace
+from zcluster.dapi.steps import Pace, Steps
 from zcluster.errors import FunctionFailed, InvalidArguments, Reject, Retry, TooLarge, ZClusterError, error_from_dict
 
 _dumps = orjson.dumps
+PIECE_CHARS = 1024 * 1024
 
 
 def text_of(error: BaseException) -> str:
@@ -92,6 +93,18 @@ def encode(name: str, value: Any) -> bytes:
         if _holds_secret(value):
             hint = "a Secret is not returned; reveal() it if the caller is to read it"
         raise FunctionFailed(f"{name} returned a {type(value).__name__} that is not JSON: {error}", hint=hint) from error
+
+
+def encode_in_steps(name: str, value: Any) -> Steps[bytes]:
+    """What :func:`encode` does; a long text goes piece by piece."""
+    if type(value) is not str or len(value) <= PIECE_CHARS:
+        return encode(name, value)
+    pieces = [b'"']
+    for first in range(0, len(value), PIECE_CHARS):
+        pieces.append(encode(name, value[first : first + PIECE_CHARS])[1:-1])
+        yield
+    pieces.append(b'"')
+    return b"".join(pieces)
 
 
 def _holds_secret(value: Any) -> bool:

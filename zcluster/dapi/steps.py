@@ -5,7 +5,7 @@ other thread of the process runs either.
 
 Rules kept here:
 - one piece of work at a time on the loop, and one in threads: steps of several never follow each other without a rest;
-- after LONG_S of work there is a rest of REST_S: enough for a request of somebody else to come, and for its answer to leave;
+- after LONG_S of work there is a rest: enough for a request of somebody else to come, and for its answer to leave;
 - work that is short has no rest.
 """
 
@@ -17,8 +17,11 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import TypeVar
 
-LONG_S = 0.005
-REST_S = 0.01
+LONG_S = 0.02
+REST_S = 0.005
+"""At least."""
+REST_SHARE = 0.1
+"""Of the work before it."""
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]
@@ -64,7 +67,7 @@ class Pace:
         async with self._turn:
             while True:
                 if self._worked_s >= LONG_S:
-                    await self._rest(REST_S)
+                    await self._rest(max(REST_S, REST_SHARE * self._worked_s))
                     self._worked_s = 0.0
                 began_s = self._clock()
                 try:
@@ -80,7 +83,7 @@ class Pace:
         with self._turn_here:
             while True:
                 if self._worked_here_s >= LONG_S:
-                    self._rest_here(REST_S)
+                    self._rest_here(max(REST_S, REST_SHARE * self._worked_here_s))
                     self._worked_here_s = 0.0
                 began_s = self._clock()
                 try:

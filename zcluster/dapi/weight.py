@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 
 from zcluster.dapi.jobs import Body
 
-MAX_VALUES = 500_000
+MAX_VALUES = 250_000
 """Values in the arguments of one call, those within others too."""
 LARGE_BYTES = MAX_VALUES
 """A body that is not longer cannot hold more."""
@@ -32,10 +32,12 @@ LONG_DIGITS = 24
 """More digits, with the point, than any number of 64 bits needs."""
 MAX_LONG = 50_000
 """Pieces of LONG_DIGITS of such numbers."""
-MAX_ESCAPES = 8_000_000
+MAX_ESCAPES = 6_000_000
 """Escapes in texts; those of four hexadecimal digits count twice."""
-WIDE_BYTES = 32 * 1024 * 1024
-"""One character beyond U+FFFF makes each other one in its text take four bytes."""
+MAX_TEXT_BYTES = 96 * 1024 * 1024
+"""In memory, if all were one text: a character beyond U+00FF makes each other one of its text take two bytes, and one beyond
+U+FFFF makes it four."""
+WIDEST_BYTES = 4
 FIRST_QUOTES = 1000
 """Quotes that are followed at first: enough for a few long texts."""
 MAX_QUOTES = 20_000
@@ -53,8 +55,8 @@ _SHAPES = bytes(
 """What the digits, the points, the exponents and the signs of numbers become; all else becomes a blank."""
 _EXPONENTS = (b"e000", b"e-000")
 _LONG = b"0" * LONG_DIGITS
-_WIDE_BYTES = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
-_WIDE_ESCAPES = (b"\\ud", b"\\uD")
+_WIDTHS = bytes([1] * 0x80 + [ord("c")] * 0x40 + [1] * 4 + [2] * 0x2C + [4] * 0x10)
+"""How wide UTF-8 that begins so makes a text; c: it goes on."""
 
 
 def weigh(body: Body) -> Generator[None, None, str]:
@@ -134,18 +136,31 @@ def _numbers_outside_of_texts(body: Body, quotes: int, exact: bool) -> Generator
 
 
 def _weigh_texts(body: Body) -> Generator[None, None, str]:
-    first = body.find(b"\\") if len(body) > MAX_ESCAPES else -1
+    size = len(body)
+    first = body.find(b"\\") if size > min(MAX_ESCAPES, MAX_TEXT_BYTES // WIDEST_BYTES) else -1
+    escapes = in_hex = 0
     if first >= 0:
-        found = body.count(b"\\", first)
+        escapes = body.count(b"\\", first)
         yield
-        if found > MAX_ESCAPES or (2 * found > MAX_ESCAPES and found + body.count(b"\\u", first) > MAX_ESCAPES):
-            return f"more than {MAX_ESCAPES:,} escapes"
+    if 0 < escapes <= MAX_ESCAPES:
+        in_hex = body.count(b"\\u", first)
         yield
-    if len(body) > WIDE_BYTES and (
-        (first >= 0 and any(body.find(mark, first) >= 0 for mark in _WIDE_ESCAPES))
-        or (not body.isascii() and any(body.find(mark) >= 0 for mark in _WIDE_BYTES))
-    ):
-        return f"more than {WIDE_BYTES:,} bytes, with characters beyond U+FFFF"
+    if escapes + in_hex > MAX_ESCAPES:
+        return f"more than {MAX_ESCAPES:,} escapes"
+    if size * WIDEST_BYTES <= MAX_TEXT_BYTES or (not in_hex and body.isascii()):
+        return ""
+    width, chars = 1, size - 5 * in_hex
+    if in_hex:
+        yield
+        width = 4 if body.find(b"\\ud", first) >= 0 or body.find(b"\\uD", first) >= 0 else 2
+    for number, start in enumerate(range(0, size, SLICE_BYTES), 1):
+        widths = body[start : start + SLICE_BYTES].translate(_WIDTHS)
+        chars -= widths.count(b"c")
+        width = max([width, *[each for each in (2, 4) if widths.find(each) >= 0]])
+        if number % STEP_SLICES == 0:
+            yield
+    if chars * width > MAX_TEXT_BYTES:
+        return f"texts that take more than {MAX_TEXT_BYTES:,} bytes at {width} for a character"
     return ""
 
 

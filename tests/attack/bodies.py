@@ -64,10 +64,10 @@ def well_formed(size_bytes: int) -> Iterator[tuple[str, str, bytes]]:
     for what, text in texts:
         yield f"a string {what}", "echo", b'{"value":"' + text * ((size_bytes - 20) // len(text)) + b'"}'
     yield "a string with one wide character", "echo", b'{"value":"' + b"x" * (size_bytes - 20) + "😀".encode() + b'"}'
-    yield "few escapes in a long string", "echo", b'{"value":"' + b"xxxxxx\\n" * min(5_900_000, size_bytes // 8 - 20) + b'"}'
-    yield "texts", "echo", b'{"value":[' + b'"abcdefghijklmnopqrst",' * min(249_000, size_bytes // 32) + b"1]}"
-    yield "numbers", "echo", b'{"value":[' + b"0.1234567890123456," * min(249_000, size_bytes // 32) + b"1]}"
-    yield "numbers between two others", "echo", b'{"value":[' + b"9007199254740993.0," * min(249_000, size_bytes // 32) + b"1]}"
+    yield "few escapes in a long string", "echo", b'{"value":"' + b"xxxxxx\\n" * min(3_900_000, size_bytes // 8 - 20) + b'"}'
+    yield "texts", "echo", b'{"value":[' + b'"abcdefghijklmnopqrst",' * min(199_000, size_bytes // 32) + b"1]}"
+    yield "numbers", "echo", b'{"value":[' + b"0.1234567890123456," * min(199_000, size_bytes // 32) + b"1]}"
+    yield "numbers between two others", "echo", b'{"value":[' + b"9007199254740993.0," * min(199_000, size_bytes // 32) + b"1]}"
     yield "empty arrays", "echo", b'{"value":[' + b"[]," * ((size_bytes - 40) // 3) + b"[]]}"
     yield "a thousand deep", "echo", b'{"value":' + b"[" * 900 + b"]" * 900 + b"}"
 

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from zcluster.dapi import Function, function
 from zcluster.dapi.steps import at_once
 from zcluster.dapi.weight import (
+    BLANKS,
     FEW_ODD,
     LARGE_BYTES,
     LIGHT_BYTES,
     LONG_DIGITS,
     MAX_BACKSLASHES,
+    MAX_BLANKS,
     MAX_ESCAPES,
     MAX_LONG,
     MAX_ODD,
@@ -93,7 +95,7 @@ def test_a_function_is_not_called_with_too_many() -> None:
         return 1
 
     declared = Function(function("free")(free))
-    with pytest.raises(InvalidArguments, match="more than 250,000 values") as caught:
+    with pytest.raises(InvalidArguments, match="more than 200,000 values") as caught:
         declared.decode(b'{"value":[' + b"[]," * MAX_VALUES + b"1]}")
     assert "several calls" in caught.value.hint
     assert declared.decode(b'{"value":"' + b"," * MAX_VALUES * 2 + b'"}') == ("," * MAX_VALUES * 2,)
@@ -142,6 +144,13 @@ def test_long_numbers_are_few(digits: bytes) -> None:
     assert "1,200,000 digits in numbers" in said(listed_long(MAX_LONG // pieces + 1))
 
 
+def test_blanks_are_bounded() -> None:
+    most = b" \n\t\r" * (BLANKS * MAX_BLANKS // 4)
+    assert said(most + b"{}") == ""
+    assert said(b"{" + most + b"}") == ""
+    assert "32,000,000 blanks" in said(most + b" " * BLANKS + b"{}")
+
+
 def test_numbers_in_texts_are_texts() -> None:
     odd = b"1e-309," * (MAX_ODD + 1) + b"7" * LONG_DIGITS * (MAX_LONG + 1)
     assert said(b'{"value":"' + odd + b'"}') == ""
@@ -152,9 +161,9 @@ def test_numbers_in_texts_are_texts() -> None:
 
 def test_escapes_are_bounded() -> None:
     assert said(b'{"value":"' + b"\\n" * MAX_ESCAPES + b'"}') == ""
-    assert "6,000,000 escapes" in said(b'{"value":"' + b"\\n" * (MAX_ESCAPES + 1) + b'"}')
+    assert "4,000,000 escapes" in said(b'{"value":"' + b"\\n" * (MAX_ESCAPES + 1) + b'"}')
     assert said(b'{"value":"' + b"\\u0041" * (MAX_ESCAPES // 2) + b'"}') == ""
-    assert "6,000,000 escapes" in said(b'{"value":"' + b"\\u0041" * (MAX_ESCAPES // 2 + 1) + b'"}')
+    assert "4,000,000 escapes" in said(b'{"value":"' + b"\\u0041" * (MAX_ESCAPES // 2 + 1) + b'"}')
 
 
 @pytest.mark.parametrize(
@@ -190,5 +199,5 @@ def test_what_is_too_much_is_refused_for_a_function(count: int) -> None:
 
 
 def test_no_step_looks_at_much() -> None:
-    looked = list(weigh(b" " * 64 * 1024 * 1024))
+    looked = list(weigh(b"x" * 64 * 1024 * 1024))
     assert len(looked) >= 8

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 
 from zcluster.dapi.jobs import Body
 
-MAX_VALUES = 250_000
+MAX_VALUES = 200_000
 """Values in the arguments of one call, those within others too."""
 LARGE_BYTES = MAX_VALUES
 """A body that is not longer cannot hold more."""
@@ -32,7 +32,11 @@ LONG_DIGITS = 24
 """More digits, with the point, than any number of 64 bits needs."""
 MAX_LONG = 50_000
 """Pieces of LONG_DIGITS of such numbers."""
-MAX_ESCAPES = 6_000_000
+BLANKS = 32
+"""In a row."""
+MAX_BLANKS = 1_000_000
+"""Pieces of BLANKS."""
+MAX_ESCAPES = 4_000_000
 """Escapes in texts; those of four hexadecimal digits count twice."""
 MAX_TEXT_BYTES = 96 * 1024 * 1024
 """In memory, if all were one text: a character beyond U+00FF makes each other one of its text take two bytes, and one beyond
@@ -49,12 +53,12 @@ STEP_SLICES = 8
 SEPARATORS = (b",", b"[", b"{")
 _BACKSLASH = ord("\\")
 _ODD = re.compile(rb"[eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
-_SHAPES = bytes(
-    ord("0" if each in "0123456789." else "e" if each in "eE" else "-" if each in "+-" else " ") for each in map(chr, range(256))
-)
-"""What the digits, the points, the exponents and the signs of numbers become; all else becomes a blank."""
+_KINDS = {"0": "0123456789.", "e": "eE", "-": "+-", " ": " \t\r\n"}
+_SHAPES = bytes(ord(next((kind for kind, of in _KINDS.items() if each in of), "x")) for each in map(chr, range(256)))
+"""What the digits and points, the exponents and the signs of numbers become, and blanks; all else becomes an x."""
 _EXPONENTS = (b"e000", b"e-000")
 _LONG = b"0" * LONG_DIGITS
+_BLANKS = b" " * BLANKS
 _WIDTHS = bytes([1] * 0x80 + [ord("c")] * 0x40 + [1] * 4 + [2] * 0x2C + [4] * 0x10)
 """How wide UTF-8 that begins so makes a text; c: it goes on."""
 
@@ -64,7 +68,7 @@ def weigh(body: Body) -> Generator[None, None, str]:
     if too_many_values(body):
         return f"more than {MAX_VALUES:,} values"
     yield
-    said = yield from _weigh_numbers(body)
+    said = yield from _weigh_outside_of_texts(body)
     if said:
         return said
     return (yield from _weigh_texts(body))
@@ -103,19 +107,19 @@ def outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
     yield at, len(body)
 
 
-def _weigh_numbers(body: Body) -> Generator[None, None, str]:
+def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
     said = ""
     for quotes, exact in ((FIRST_QUOTES if len(body) > LARGE_BYTES else 0, False), (MAX_QUOTES, True)):
-        said = yield from _numbers_outside_of_texts(body, quotes, exact)
+        said = yield from _weigh_parts(body, quotes, exact)
         if not said:
             break
     return said
 
 
-def _numbers_outside_of_texts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
-    """What is too much in numbers; when not ``exact``, any exponent of three digits is taken for a large one."""
+def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
+    """What is too much in numbers and blanks; when not ``exact``, any exponent of three digits is taken for a large one."""
     most_odd = min(MAX_ODD, FEW_ODD + len(body) // ODD_BYTES)
-    odd = long = slices = 0
+    odd = long = blanks = slices = 0
     for start, end in outside_of_texts(body, quotes):
         if end - start < len(b"1e308"):
             continue
@@ -125,10 +129,13 @@ def _numbers_outside_of_texts(body: Body, quotes: int, exact: bool) -> Generator
             exponents = sum([shapes.count(shape) for shape in _EXPONENTS])
             odd += len(_ODD.findall(part)) if exact and exponents else exponents
             long += shapes.count(_LONG)
+            blanks += shapes.count(_BLANKS)
             if odd > most_odd:
                 return f"more than {most_odd:,} numbers beyond 1e250 or below 1e-250"
             if long > MAX_LONG:
                 return f"more than {MAX_LONG * LONG_DIGITS:,} digits in numbers of {LONG_DIGITS} and more"
+            if blanks > MAX_BLANKS:
+                return f"more than {MAX_BLANKS * BLANKS:,} blanks"
             slices += 1
             if slices % STEP_SLICES == 0:
                 yield

@@ -25,7 +25,7 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
 from zcluster.dapi.steps import Steps, at_once
-from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, weigh
+from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, weigh, weigh_short
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -170,7 +170,7 @@ class Arguments:
             if len(body) > LIGHT_BYTES:
                 if len(body) > LARGE_BYTES:
                     return at_once(self.decode_large(body))
-                if said := at_once(weigh(body)):
+                if said := weigh_short(body):
                     raise self._too_much(said)
             try:
                 values = _astuple(decode(body))

@@ -42,6 +42,8 @@ MAX_TEXT_BYTES = 96 * 1024 * 1024
 """In memory, if all were one text: a character beyond U+00FF makes each other one of its text take two bytes, and one beyond
 U+FFFF makes it four."""
 WIDEST_BYTES = 4
+FEW_QUOTES = 16
+"""Quotes that are followed at first in a body that is not large."""
 FIRST_QUOTES = 1000
 """Quotes that are followed at first: enough for a few long texts."""
 MAX_QUOTES = 20_000
@@ -53,6 +55,8 @@ STEP_SLICES = 8
 SEPARATORS = (b",", b"[", b"{")
 _BACKSLASH = ord("\\")
 _ODD = re.compile(rb"[eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
+ODD_NUMBERS = "numbers beyond 1e250 or below 1e-250"
+SHORTEST_ODD = len(b"1e308")
 _KINDS = {"0": "0123456789.", "e": "eE", "-": "+-", " ": " \t\r\n"}
 _SHAPES = bytes(ord(next((kind for kind, of in _KINDS.items() if each in of), "x")) for each in map(chr, range(256)))
 """What the digits and points, the exponents and the signs of numbers become, and blanks; all else becomes an x."""
@@ -63,8 +67,18 @@ _WIDTHS = bytes([1] * 0x80 + [ord("c")] * 0x40 + [1] * 4 + [2] * 0x2C + [4] * 0x
 """How wide UTF-8 that begins so makes a text; c: it goes on."""
 
 
+def weigh_short(body: Body) -> str:
+    """Tell what is too much in a body of at most LARGE_BYTES, in words, empty when nothing is: numbers are all that may be."""
+    most = _most_odd(body)
+    for quotes, exact in ((FEW_QUOTES, False), (MAX_QUOTES, True)):
+        parts = [body[start:end] for start, end in outside_of_texts(body, quotes) if end - start >= SHORTEST_ODD]
+        if sum([_odd_numbers(part, part.translate(_SHAPES), exact) for part in parts]) <= most:
+            return ""
+    return f"more than {most:,} {ODD_NUMBERS}"
+
+
 def weigh(body: Body) -> Generator[None, None, str]:
-    """Tell what is too much in ``body``: in words, empty when nothing is. Each step is short."""
+    """Tell the same of a longer one, where other things may be too much. Each step is short."""
     if too_many_values(body):
         return f"more than {MAX_VALUES:,} values"
     yield
@@ -109,7 +123,7 @@ def outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
 
 def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
     said = ""
-    for quotes, exact in ((FIRST_QUOTES if len(body) > LARGE_BYTES else 0, False), (MAX_QUOTES, True)):
+    for quotes, exact in ((FIRST_QUOTES, False), (MAX_QUOTES, True)):
         said = yield from _weigh_parts(body, quotes, exact)
         if not said:
             break
@@ -118,20 +132,19 @@ def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
 
 def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
     """What is too much in numbers and blanks; when not ``exact``, any exponent of three digits is taken for a large one."""
-    most_odd = min(MAX_ODD, FEW_ODD + len(body) // ODD_BYTES)
+    most_odd = _most_odd(body)
     odd = long = blanks = slices = 0
     for start, end in outside_of_texts(body, quotes):
-        if end - start < len(b"1e308"):
+        if end - start < SHORTEST_ODD:
             continue
         for first in range(start, end, SLICE_BYTES):
             part = body[first : min(end, first + SLICE_BYTES)]
             shapes = part.translate(_SHAPES)
-            exponents = sum([shapes.count(shape) for shape in _EXPONENTS])
-            odd += len(_ODD.findall(part)) if exact and exponents else exponents
+            odd += _odd_numbers(part, shapes, exact)
             long += shapes.count(_LONG)
             blanks += shapes.count(_BLANKS)
             if odd > most_odd:
-                return f"more than {most_odd:,} numbers beyond 1e250 or below 1e-250"
+                return f"more than {most_odd:,} {ODD_NUMBERS}"
             if long > MAX_LONG:
                 return f"more than {MAX_LONG * LONG_DIGITS:,} digits in numbers of {LONG_DIGITS} and more"
             if blanks > MAX_BLANKS:
@@ -140,6 +153,15 @@ def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, 
             if slices % STEP_SLICES == 0:
                 yield
     return ""
+
+
+def _most_odd(body: Body) -> int:
+    return min(MAX_ODD, FEW_ODD + len(body) // ODD_BYTES)
+
+
+def _odd_numbers(part: Body, shapes: Body, exact: bool) -> int:
+    exponents = sum([shapes.count(shape) for shape in _EXPONENTS])
+    return len(_ODD.findall(part)) if exact and exponents else exponents
 
 
 def _weigh_texts(body: Body) -> Generator[None, None, str]:

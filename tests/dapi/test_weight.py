@@ -65,8 +65,8 @@ def listed(count: int, each: bytes = b"1") -> bytes:
     ],
 )  # fmt: skip
 def test_values_are_counted_and_texts_are_not(body: bytes, many: bool) -> None:
-    assert too_many_values(body) is many
-    assert too_many_values(bytearray(body)) is many
+    assert at_once(too_many_values(body)) is many
+    assert at_once(too_many_values(bytearray(body))) is many
 
 
 TEXTS = st.text(alphabet='[]{},"\\ab:', max_size=8)
@@ -87,7 +87,7 @@ def count(value: object) -> int:
 @given(JSON)
 def test_what_is_outside_of_texts_is_counted_exactly(value: object) -> None:
     body = orjson.dumps(value)
-    assert values_of(body, MAX_QUOTES) == count(value)
+    assert at_once(values_of(body, MAX_QUOTES)) == count(value)
     assert [*outside_of_texts(body, MAX_QUOTES)][-1][1] == len(body)
 
 
@@ -145,6 +145,18 @@ def test_long_numbers_are_few(digits: bytes) -> None:
 
     assert said(listed_long(MAX_LONG // pieces)) == ""
     assert "1,200,000 digits in numbers" in said(listed_long(MAX_LONG // pieces + 1))
+
+
+@pytest.mark.parametrize("together", [1, FEW_ODD])
+def test_numbers_between_short_texts_are_counted_too(together: int) -> None:
+    body = b"[" + b'"",'.join([b"1e-309," * together] * (MAX_ODD // together + 1)) + b"1]"
+    assert "numbers beyond 1e250" in said(body)
+    assert said(body.replace(b"1e-309", b"1e-300,").replace(b"1e-300", b"1e-3000")) == ""
+
+
+def test_names_are_no_numbers() -> None:
+    assert said(orjson.dumps([f"node-{number:06}" for number in range(30_000)])) == ""
+    assert said(orjson.dumps([f"3e-{number:06}" for number in range(1000)])) == ""
 
 
 def test_blanks_are_bounded() -> None:

@@ -36,6 +36,7 @@ _FIELD = re.compile(r"^Object (?P<what>missing required|contains unknown) field 
 _PLAIN_DEFAULTS = (type(None), bool, int, float, str, bytes)
 _MAX_SAID_CHARS = 400
 """Of the decoder's own words: they hold a name that may be as long as the body."""
+_FEW_TOKENS = 2
 _COLON = ord(":")
 _BACKSLASH = ord("\\")
 _REFUSED_KINDS = {
@@ -241,14 +242,18 @@ class Arguments:
         at_once(self._look_for_duplicates(body, _RAW_OBJECT.decode(body)))
 
     def _refuse_duplicates_of_large(self, body: Body) -> Steps[None]:
-        """The same, without looking into long texts where lengths can tell it."""
+        """The same, where lengths can tell it without looking into long texts."""
+        escapes = body.find(_BACKSLASH) >= 0
+        if not escapes and len(self._tokens) <= _FEW_TOKENS and all(body.count(token) < 2 for token in self._tokens):
+            return
+        yield
         raws = _RAW_OBJECT.decode(body)
         given = [token for name, token in zip(self.names, self._tokens, strict=True) if name in raws]
         outside_bytes = len(body) - sum([len(raw) for raw in raws.values()])
         # {"a":1,"b":2}: what there must be besides the values, at least.
         least_bytes = 2 + sum([len(token) + 1 for token in given]) + max(0, len(given) - 1)
         # One more name takes its quotes, a colon, a value and a comma; \u0061 instead of a letter takes five bytes more.
-        one_more = min(map(len, self._tokens), default=0) + 3 if body.find(_BACKSLASH) < 0 else len("\\u0061") - 1
+        one_more = len("\\u0061") - 1 if escapes else min(map(len, self._tokens), default=0) + 3
         if outside_bytes - least_bytes >= one_more:
             yield
             yield from self._look_for_duplicates(body, raws)

@@ -43,24 +43,23 @@ MAX_TEXT_BYTES = 96 * 1024 * 1024
 U+FFFF makes it four."""
 WIDEST_BYTES = 4
 FEW_QUOTES = 16
-"""Quotes that are followed at first in a body that is not large."""
-FIRST_QUOTES = 1000
 """Quotes that are followed at first: enough for a few long texts."""
 MAX_QUOTES = 20_000
-"""Quotes that are followed when commas are too many to be all between values."""
+"""Quotes that are followed when that was too much."""
 MAX_BACKSLASHES = 4096
 """In a row, before a quote."""
 SLICE_BYTES = 1024 * 1024
-STEP_SLICES = 8
+STEP_BYTES = 8 * SLICE_BYTES
 SEPARATORS = (b",", b"[", b"{")
 _BACKSLASH = ord("\\")
-_ODD = re.compile(rb"[eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
+_ODD = re.compile(rb"[0-9][eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
 ODD_NUMBERS = "numbers beyond 1e250 or below 1e-250"
 SHORTEST_ODD = len(b"1e308")
-_KINDS = {"0": "0123456789.", "e": "eE", "-": "+-", " ": " \t\r\n"}
+_KINDS = {"0": "0123456789.", "e": "eE", " ": " \t\r\n"}
 _SHAPES = bytes(ord(next((kind for kind, of in _KINDS.items() if each in of), "x")) for each in map(chr, range(256)))
-"""What the digits and points, the exponents and the signs of numbers become, and blanks; all else becomes an x."""
-_EXPONENTS = (b"e000", b"e-000")
+"""What digits and points, exponents, and blanks become; all else becomes an x."""
+_SIGNS = b"+-"
+_EXPONENT = b"0e000"
 _LONG = b"0" * LONG_DIGITS
 _BLANKS = b" " * BLANKS
 _WIDTHS = bytes([1] * 0x80 + [ord("c")] * 0x40 + [1] * 4 + [2] * 0x2C + [4] * 0x10)
@@ -72,14 +71,14 @@ def weigh_short(body: Body) -> str:
     most = _most_odd(body)
     for quotes, exact in ((FEW_QUOTES, False), (MAX_QUOTES, True)):
         parts = [body[start:end] for start, end in outside_of_texts(body, quotes) if end - start >= SHORTEST_ODD]
-        if sum([_odd_numbers(part, part.translate(_SHAPES), exact) for part in parts]) <= most:
+        if sum([_odd_numbers(part, part.translate(_SHAPES, _SIGNS), exact) for part in parts]) <= most:
             return ""
     return f"more than {most:,} {ODD_NUMBERS}"
 
 
 def weigh(body: Body) -> Generator[None, None, str]:
     """Tell the same of a longer one, where other things may be too much. Each step is short."""
-    if too_many_values(body):
+    if (yield from too_many_values(body)):
         return f"more than {MAX_VALUES:,} values"
     yield
     said = yield from _weigh_outside_of_texts(body)
@@ -88,20 +87,29 @@ def weigh(body: Body) -> Generator[None, None, str]:
     return (yield from _weigh_texts(body))
 
 
-def too_many_values(body: Body) -> bool:
+def too_many_values(body: Body) -> Generator[None, None, bool]:
     """Whether ``body`` may hold more than MAX_VALUES values."""
-    return len(body) > LARGE_BYTES and all(values_of(body, quotes) >= MAX_VALUES for quotes in (FIRST_QUOTES, MAX_QUOTES))
+    if len(body) <= LARGE_BYTES:
+        return False
+    for quotes in (FEW_QUOTES, MAX_QUOTES):
+        if (yield from values_of(body, quotes)) < MAX_VALUES:
+            return False
+    return True
 
 
-def values_of(body: Body, quotes: int) -> int:
+def values_of(body: Body, quotes: int) -> Generator[None, None, int]:
     """How often a value may begin when that many quotes are followed; looks no further than MAX_VALUES."""
-    found = 0
+    found = looked_bytes = 0
     for start, end in outside_of_texts(body, quotes):
         for first in range(start, end, SLICE_BYTES):
             last = min(end, first + SLICE_BYTES)
             found += sum([body.count(mark, first, last) for mark in SEPARATORS])
             if found >= MAX_VALUES:
                 return found
+            looked_bytes += last - first
+            if looked_bytes >= STEP_BYTES:
+                looked_bytes = 0
+                yield
     return found
 
 
@@ -123,7 +131,7 @@ def outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
 
 def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
     said = ""
-    for quotes, exact in ((FIRST_QUOTES, False), (MAX_QUOTES, True)):
+    for quotes, exact in ((FEW_QUOTES, False), (MAX_QUOTES, True)):
         said = yield from _weigh_parts(body, quotes, exact)
         if not said:
             break
@@ -131,15 +139,15 @@ def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
 
 
 def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
-    """What is too much in numbers and blanks; when not ``exact``, any exponent of three digits is taken for a large one."""
+    """What is too much in numbers and blanks."""
     most_odd = _most_odd(body)
-    odd = long = blanks = slices = 0
+    odd = long = blanks = looked_bytes = 0
     for start, end in outside_of_texts(body, quotes):
         if end - start < SHORTEST_ODD:
             continue
         for first in range(start, end, SLICE_BYTES):
             part = body[first : min(end, first + SLICE_BYTES)]
-            shapes = part.translate(_SHAPES)
+            shapes = part.translate(_SHAPES, _SIGNS)
             odd += _odd_numbers(part, shapes, exact)
             long += shapes.count(_LONG)
             blanks += shapes.count(_BLANKS)
@@ -149,8 +157,9 @@ def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, 
                 return f"more than {MAX_LONG * LONG_DIGITS:,} digits in numbers of {LONG_DIGITS} and more"
             if blanks > MAX_BLANKS:
                 return f"more than {MAX_BLANKS * BLANKS:,} blanks"
-            slices += 1
-            if slices % STEP_SLICES == 0:
+            looked_bytes += len(part)
+            if looked_bytes >= STEP_BYTES:
+                looked_bytes = 0
                 yield
     return ""
 
@@ -160,7 +169,10 @@ def _most_odd(body: Body) -> int:
 
 
 def _odd_numbers(part: Body, shapes: Body, exact: bool) -> int:
-    exponents = sum([shapes.count(shape) for shape in _EXPONENTS])
+    """How many are in ``part``. When not ``exact``, any exponent of three digits is taken for large, and few are passed over."""
+    if not exact and shapes.count(b"e") <= FEW_ODD:  # often, and quickly told
+        return 0
+    exponents = shapes.count(_EXPONENT)
     return len(_ODD.findall(part)) if exact and exponents else exponents
 
 
@@ -182,11 +194,11 @@ def _weigh_texts(body: Body) -> Generator[None, None, str]:
     if in_hex:
         yield
         width = 4 if body.find(b"\\ud", first) >= 0 or body.find(b"\\uD", first) >= 0 else 2
-    for number, start in enumerate(range(0, size, SLICE_BYTES), 1):
+    for start in range(0, size, SLICE_BYTES):
         widths = body[start : start + SLICE_BYTES].translate(_WIDTHS)
         chars -= widths.count(b"c")
         width = max([width, *[each for each in (2, 4) if widths.find(each) >= 0]])
-        if number % STEP_SLICES == 0:
+        if start % STEP_BYTES == 0:
             yield
     if chars * width > MAX_TEXT_BYTES:
         return f"texts that take more than {MAX_TEXT_BYTES:,} bytes at {width} for a character"

@@ -7,9 +7,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 
 from zcluster.dapi import Context, function
+from zcluster.dapi.outcome import PIECE_CHARS, encode_in_steps
+from zcluster.dapi.steps import at_once
 from zcluster.errors import (
     FunctionFailed,
     InvalidArguments,
@@ -153,3 +156,30 @@ def test_find_tells_what_is_not_there(make_rig: MakeRig) -> None:
             rig.runner.find("math.sub")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("each", ["x", "\n", '"', "é", "€", "😀", "\\", "\x00"])
+@pytest.mark.parametrize("chars", [0, PIECE_CHARS, PIECE_CHARS + 1, 2 * PIECE_CHARS + 3])
+def test_a_long_text_is_encoded_in_pieces_as_in_one(each: str, chars: int) -> None:
+    steps = encode_in_steps("f", each * chars)
+    pieces = 0
+    try:
+        while True:
+            next(steps)
+            pieces += 1
+    except StopIteration as done:
+        assert done.value == orjson.dumps(each * chars)
+    assert pieces == (0 if chars <= PIECE_CHARS else 2 if chars == PIECE_CHARS + 1 else 3)
+
+
+def test_a_long_text_that_is_no_json_is_refused() -> None:
+    with pytest.raises(FunctionFailed, match="f returned a str that is not JSON"):
+        at_once(encode_in_steps("f", "x" * 2 * PIECE_CHARS + "\ud800"))
+
+
+@pytest.mark.parametrize("value", [None, 1, ["x" * 2 * PIECE_CHARS], {"a": "x" * 2 * PIECE_CHARS}])
+def test_other_values_are_encoded_at_once(value: Any) -> None:
+    steps = encode_in_steps("f", value)
+    with pytest.raises(StopIteration) as done:
+        next(steps)
+    assert done.value.value == orjson.dumps(value)

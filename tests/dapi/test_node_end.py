@@ -256,6 +256,24 @@ def test_what_is_cancelled_while_it_waits_for_its_turn_never_runs(make_node: Cal
     asyncio.run(main())
 
 
+def test_what_comes_behind_a_failure_has_its_turn_all_the_same(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        slow = Slow(make_node)
+        runner_start = slow.node.end._runner.start
+
+        def failing(job: Any) -> None:
+            if job.id == 2:
+                raise OSError("bad")
+            runner_start(job)
+
+        slow.node.end._runner.start = failing  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="bad"):
+            slow.work(1, 4)
+        assert await slow.turn() == [3, 4]
+
+    asyncio.run(main())
+
+
 def test_what_waits_for_its_turn_is_forgotten_with_the_session(make_node: Callable[..., Node]) -> None:
     async def main() -> None:
         slow = Slow(make_node)

@@ -161,14 +161,9 @@ def test_find_tells_what_is_not_there(make_rig: MakeRig) -> None:
 @pytest.mark.parametrize("each", ["x", "\n", '"', "é", "€", "😀", "\\", "\x00"])
 @pytest.mark.parametrize("chars", [0, PIECE_CHARS, PIECE_CHARS + 1, 2 * PIECE_CHARS + 3])
 def test_a_long_text_is_encoded_in_pieces_as_in_one(each: str, chars: int) -> None:
-    steps = encode_in_steps("f", each * chars)
-    pieces = 0
-    try:
-        while True:
-            next(steps)
-            pieces += 1
-    except StopIteration as done:
-        assert done.value == orjson.dumps(each * chars)
+    value = each * chars
+    assert at_once(encode_in_steps("f", value)) == orjson.dumps(value)
+    pieces = len(list(encode_in_steps("f", value)))
     assert pieces == (0 if chars <= PIECE_CHARS else 2 if chars == PIECE_CHARS + 1 else 3)
 
 

@@ -212,19 +212,18 @@ class NodeEnd:
             self._receiving = False
             self._ended_s = self._clock()
             self._spent_s += self._ended_s - now
-        if self._spent_s >= TURN_S:
             self._later.extend(left)
-            self._resting = True
-            # Twice: what is called soon comes before the sockets are looked at.
-            self._loop.call_soon(self._loop.call_soon, self._go_on)
+            if self._later or self._spent_s >= TURN_S:
+                self._resting = True
+                # Twice: what is called soon comes before the sockets are looked at.
+                self._loop.call_soon(self._loop.call_soon, self._go_on)
 
     def _go_on(self) -> None:
         self._resting, self._spent_s = False, 0.0
         waiting, self._later = self._later, deque()
         if waiting:
-            wanted = [each for each in waiting if type(each) is not Job or self._end.runs(each.id)]
-            self._take_turn(wanted, self._clock())
             self._wake()
+            self._take_turn([each for each in waiting if type(each) is not Job or self._end.runs(each.id)], self._clock())
 
     def _perform(self, effect: Effect) -> None:
         match effect:

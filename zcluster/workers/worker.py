@@ -245,6 +245,8 @@ class Worker:
         self._flushing = False
         self._door.flush()
         self._driver.flush()
+        if self._node.busy:  # what had waited for its turn has deadlines now
+            self._alarm.set(self._node.next_deadline())
 
     def _due(self) -> None:
         self._node.handle_deadline(self._loop.time())

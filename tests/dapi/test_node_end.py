@@ -169,7 +169,7 @@ def test_a_drain_of_an_idle_node_ends_at_once(make_node: Callable[..., Node]) ->
 class Slow:
     """A node with an inline function of which four take a turn, as the node's clock tells it."""
 
-    def __init__(self, make_node: Callable[..., Node]) -> None:
+    def __init__(self, make_node: Callable[..., Node], *calls: Callable[..., Any]) -> None:
         self.ran: list[int] = []
 
         @function("slow", pool="inline")
@@ -178,7 +178,7 @@ class Slow:
             self.ran.append(number)
             return number
 
-        self.node = make_node(slow)
+        self.node = make_node(slow, *calls)
 
     def work(self, first: int, count: int, *, heavy: bool = True) -> None:
         """Let the master ask for it that often, in one message."""
@@ -251,6 +251,33 @@ def test_what_is_cancelled_while_it_waits_for_its_turn_never_runs(make_node: Cal
         assert await slow.turn() == [6]
         await turns()
         assert slow.ran == [1, 2, 3, 4, 6]
+        assert slow.node.end.in_flight == 0
+
+    asyncio.run(main())
+
+
+def test_a_call_that_is_cancelled_at_a_rest_is_stopped_before_its_leg_is_used_again(make_node: Callable[..., Node]) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        @function("last")
+        async def last(number: int) -> int:
+            try:
+                await asyncio.Event().wait() if number == 1 else None
+            finally:
+                ended.set()
+            return number
+
+        slow = Slow(make_node, last)
+        slow.node.work("last", 1, b'{"number":1}')
+        await turns()
+        slow.work(2, 5)
+        slow.node.end.receive(Cancel(ids=[1]), b"", 0)
+        slow.node.end.session_lost()
+        slow.node.taken()
+        slow.node.work("last", 1, b'{"number":2}')
+        assert await slow.node.results() == [Status.VALUE]
+        assert ended.is_set()
         assert slow.node.end.in_flight == 0
 
     asyncio.run(main())

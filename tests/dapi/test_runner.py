@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from zcluster.dapi import Context, function
 from zcluster.dapi.executors import TaskCall
 from zcluster.dapi.runner import LIVE_FACTOR
+from zcluster.dapi.steps import Steps
 from zcluster.dapi.weight import LARGE_BYTES
 from zcluster.errors import (
     Busy,
@@ -495,5 +496,40 @@ def test_a_result_that_is_too_large_of_a_large_inline_call(make_rig: MakeRig) ->
         rig = make_rig(echo, body_bytes=LARGE_BYTES)
         with pytest.raises(TooLarge):
             await rig.end(rig.start("echo", large()))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_large_call_in_a_thread_never_starts_after_its_deadline_while_others_are_read(make_rig: MakeRig, stream: bool) -> None:
+    reading, go_on, ran = threading.Event(), threading.Event(), list[str]()
+
+    def others() -> Steps[None]:
+        reading.set()
+        assert go_on.wait(PATIENCE_S)
+        yield
+
+    def plain(text: str) -> str:
+        ran.append(text)
+        return ""
+
+    def items(text: str) -> Iterator[str]:
+        ran.append(text)
+        yield ""
+
+    async def main() -> None:
+        rig = make_rig(function("f")(items if stream else plain))
+        busy = threading.Thread(target=rig.runner._pace.in_thread, args=(others(),))
+        busy.start()
+        assert reading.wait(PATIENCE_S)
+        job_id = rig.start("f", large(), deadline_s=rig.now + 1)
+        rig.runner.handle_deadline(rig.now + 1)
+        assert "never started: its deadline passed while its large arguments waited" in rig.error(job_id).message
+        go_on.set()
+        busy.join(PATIENCE_S)
+        later = rig.start("f", {"text": "small"})
+        await rig.end(later)
+        assert ran == ["small"]
+        assert rig.runner.abandoned == 0
 
     asyncio.run(main())

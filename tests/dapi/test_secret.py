@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from zcluster.dapi import Function, Secret, child, function
 from zcluster.dapi.secret import MAX_SECRETS, MIN_CHARS, WITHHELD, hide
+from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES
 from zcluster.errors import MAX_TEXT_CHARS, ConfigError, FunctionFailed, InvalidArguments, Reject, Retry, one_line
 
 MakeRig = Callable[..., Any]
@@ -348,3 +349,17 @@ def test_the_beginning_of_a_secret_at_a_cut_end_is_hidden(kept: int) -> None:
 def test_hidden_text_does_not_hold_the_secret(secret: str, around: str) -> None:
     for form in (secret, repr(secret), json.dumps(secret), one_line(secret)):
         assert secret not in hide(around + form + around, [secret]) or secret in "***"
+
+
+def test_arguments_that_are_too_much_are_not_decoded_for_their_secrets() -> None:
+    def login(password: Secret, value: Any) -> None:
+        return None
+
+    declared = Function(function("login")(login))
+    for size in (LIGHT_BYTES, LARGE_BYTES):
+        body = b'{"password":"hunter-2","value":[' + b"1e308," * (size // 6) + b"1]}"
+        assert declared.secrets(body) == []
+        with pytest.raises(InvalidArguments, match="slow numbers") as caught:
+            declared.run(body)
+        assert "hunter" not in repr(caught.value.to_dict())
+    assert declared.secrets(b'{"password":"hunter-2","value":[1e308]}'.ljust(2 * LARGE_BYTES)) == ["hunter-2"]

@@ -68,7 +68,7 @@ def test_a_very_long_step_is_followed_by_a_longer_rest(where: str) -> None:
 @BOTH
 def test_short_steps_have_a_rest_when_they_are_long_together(where: str) -> None:
     hand = Hand()
-    getattr(hand, where)(hand.work("a", [LONG_S / 2] * 5))
+    getattr(hand, where)(hand.work("a", [0.6 * LONG_S] * 5))
     assert hand.done == ["a0", "a1", REST, "a2", "a3", REST, "a4"]
 
 
@@ -94,9 +94,18 @@ def test_a_step_that_fails_is_work_too_and_its_error_is_told(where: str) -> None
     run = getattr(hand, where)
     with pytest.raises(ValueError, match="bad"):
         run(failing())
-    hand.now += 1
     run(hand.work("b", [0.0]))
     assert hand.done == [REST, "b0"], "the rest was before the step that failed"
+
+
+@BOTH
+def test_time_that_passes_without_work_is_a_rest(where: str) -> None:
+    hand = Hand()
+    run = getattr(hand, where)
+    run(hand.work("a", [1.5 * LONG_S]))
+    hand.now += LONG_S
+    run(hand.work("b", [0.0]))
+    assert hand.done == ["a0", "b0"]
 
 
 def test_on_the_loop_others_work_waits_while_one_rests() -> None:
@@ -134,7 +143,7 @@ def test_work_that_is_cancelled_at_its_rest_leaves_the_turn_to_others() -> None:
         await asyncio.wait([task])
         hand.at_rest = hand.nothing
         assert await hand.pace.on_loop(hand.work("b", [0.0])) == "b"
-        assert hand.done == ["a0", REST, REST, "b0"]
+        assert hand.done == ["a0", REST, "b0"]
 
     asyncio.run(main())
 

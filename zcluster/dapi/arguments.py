@@ -25,7 +25,7 @@ from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
 from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
 from zcluster.dapi.steps import Steps, at_once
-from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, weigh, weigh_short
+from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, MAX_QUOTES, weigh, weigh_short
 from zcluster.errors import ConfigError, InvalidArguments
 
 _astuple: Callable[[Any], tuple[Any, ...]] = msgspec.structs.astuple
@@ -115,14 +115,15 @@ class Arguments:
         if not self.has_secrets:
             return []
         found: list[Secret] = []
-
         def keep(kind: type, value: Any) -> Secret:
             found.append(from_json(kind, value))
             return found[-1]
 
-        # A decoder of its own: this is for calls that failed, which need not be fast.
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            msgspec.json.decode(body, type=self._struct, dec_hook=keep)
+        # A decoder of its own: this is for calls that failed, which need not be fast. What was refused for its weight was not
+        # decoded, and no error tells anything of it.
+        if not _too_much(body):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                msgspec.json.decode(body, type=self._struct, dec_hook=keep)
         found += [default for default in self._defaults.values() if isinstance(default, Secret)]
         return [secret.reveal() for secret in found]
 
@@ -153,7 +154,7 @@ class Arguments:
         """What ``decode`` does, in steps; for a body that is longer than LARGE_BYTES."""
         said = yield from weigh(body)
         if said:
-            raise self._too_much(said)
+            raise self._refusal_of_weight(said)
         yield
         values = self._read(body)
         yield
@@ -172,7 +173,7 @@ class Arguments:
                 if len(body) > LARGE_BYTES:
                     return at_once(self.decode_large(body))
                 if said := weigh_short(body):
-                    raise self._too_much(said)
+                    raise self._refusal_of_weight(said)
             try:
                 values = _astuple(decode(body))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -190,10 +191,11 @@ class Arguments:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._refusal(error) from error
 
-    def _too_much(self, said: str) -> InvalidArguments:
+    def _refusal_of_weight(self, said: str) -> InvalidArguments:
         """Decoding them would keep the loop from everybody else."""
         hint = "spread them over several calls, or send them as one text (base64 for what is no text)"
-        return InvalidArguments(f"{self._name}: the arguments hold {said}", hint=hint)
+        crowded = f"; behind the first {MAX_QUOTES:,} quotes what is in texts counts as well"
+        return InvalidArguments(f"{self._name}: the arguments hold {said}", hint=hint + crowded)
 
     def _explain(self, body: Body, error: Exception) -> tuple[Any, ...]:
         """The values of a body that means "no arguments"; for any other, the error that says what is wrong."""
@@ -271,6 +273,12 @@ class Arguments:
                 f"{self._name}: an argument is given twice, or its name is written with escapes",
                 hint="write each argument's name once, in plain letters",
             )
+
+
+def _too_much(body: Body) -> str:
+    if len(body) > LARGE_BYTES:
+        return at_once(weigh(body))
+    return weigh_short(body) if len(body) > LIGHT_BYTES else ""
 
 
 def _shortened(text: str) -> str:

@@ -132,6 +132,23 @@ class DaemonThreads:
                     self._unfinished -= 1
 
 
+def claimed_arguments(job: AnyJob, claim: threading.Lock, pace: Pace) -> tuple[Any, ...] | None:
+    """In a thread: claim ``job`` and decode its arguments; None when the loop has ended it. Raises what is wrong with them.
+
+    A job with large ones is claimed when they have been read: until then it may be stopped, and has not started.
+    """
+    large = len(job.body) > LARGE_BYTES
+    if claim.locked() or not (large or claim.acquire(blocking=False)):
+        return None
+    try:
+        values = pace.in_thread(job.function.decode_large(job.body)) if large else job.function.decode(job.body)
+    except BaseException:
+        if large and not claim.acquire(blocking=False):
+            return None
+        raise
+    return None if large and not claim.acquire(blocking=False) else values
+
+
 class ThreadCall:
     """A plain function in a thread."""
 
@@ -148,12 +165,22 @@ class ThreadCall:
 
     def work(self) -> None:
         """Run it; in the thread."""
-        if not self._claim.acquire(blocking=False):
-            return
         if len(self.job.body) > LARGE_BYTES:
-            ok, body = self._outcomes.run_large(self.job, self._context, self._pace)
-        else:
-            ok, body = self._outcomes.run(self.job, self._context)
+            self._work_large()
+        elif self._claim.acquire(blocking=False):
+            self._post(self._outcomes.run(self.job, self._context))
+
+    def _work_large(self) -> None:
+        try:
+            values = claimed_arguments(self.job, self._claim, self._pace)
+        except BaseException as error:
+            self._post((False, self._outcomes.failed(self.job, error)))
+            return
+        if values is not None:
+            self._post(self._outcomes.run_decoded(self.job, values, self._context))
+
+    def _post(self, outcome: tuple[bool, bytes]) -> None:
+        ok, body = outcome
         self._inbox.post(self, Report.OK if ok else Report.FAILED, body)
 
     def stop(self) -> bool:

@@ -133,7 +133,7 @@ class NodeEnd:
             case Work():
                 effects = self._end.work(message, data, offset, now)
             case Cancel():
-                effects = self._end.cancel(message)
+                self._stop(self._end.cancel(message))
             case Credit():
                 effects = self._end.credit(message)
             case Chunk():
@@ -147,8 +147,7 @@ class NodeEnd:
     def session_lost(self) -> None:
         """The master is gone: what runs for it is stopped, and what waits is forgotten: legs begin again."""
         self._later.clear()
-        for effect in self._end.session_lost():
-            self._perform(effect)
+        self._stop(self._end.session_lost())
         self._note_done()
 
     def take(self) -> list[Outgoing]:
@@ -196,6 +195,15 @@ class NodeEnd:
         self._runner.close()
         while self._later:  # the runner refuses it: it never started
             self._perform(self._later.popleft())
+
+    def _stop(self, effects: list[Effect]) -> None:
+        """Perform what only stops: at once, since what comes behind may use the same legs again."""
+        self._receiving = True
+        try:
+            for effect in effects:
+                self._perform(effect)
+        finally:
+            self._receiving = False
 
     def _take_turn(self, effects: Iterable[Effect], now: float) -> None:
         """Perform ``effects``; what is left when the turn is over comes later."""

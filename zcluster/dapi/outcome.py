@@ -24,7 +24,7 @@ import orjson
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import AnyJob
 from zcluster.dapi.secret import Secret, hide
-from zcluster.dapi.steps import Pace, Steps
+from zcluster.dapi.steps import Steps
 from zcluster.errors import FunctionFailed, InvalidArguments, Reject, Retry, TooLarge, ZClusterError, error_from_dict
 
 _dumps = orjson.dumps
@@ -219,12 +219,10 @@ class Outcomes:
             return True, body
         return self.result(job, body)
 
-    def run_large(self, job: AnyJob, context: Context | None, pace: Pace) -> tuple[bool, bytes]:
-        """:meth:`run` in a thread, for large arguments."""
-        function = job.function
+    def run_decoded(self, job: AnyJob, values: tuple[Any, ...], context: Context | None) -> tuple[bool, bytes]:
+        """:meth:`run` where the arguments have been decoded."""
         try:
-            values = pace.in_thread(function.decode_large(job.body))
-            body = encode(function.name, function.call(values, context))
+            body = encode(job.function.name, job.function.call(values, context))
         except BaseException as error:
             return False, self.failed(job, error)
         return self.result(job, body)

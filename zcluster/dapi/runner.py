@@ -268,8 +268,8 @@ def _timed_out(call: Call, started: bool) -> TimedOut:
     name = call.job.function.name
     if not started:
         return TimedOut(
-            f"{name} never started: its deadline passed while it waited for a free thread or process",
-            hint="give it a longer timeout, or more worker.slots or worker.processes",
+            f"{name} never started: its deadline passed while {_what_it_waited_for(call)}",
+            hint="give it a longer timeout, smaller arguments, or more worker.slots or worker.processes",
         )
     own = call.deadline_s < call.job.deadline_s
     limit = f"its own limit of {call.job.function.timeout_s} s" if own else "its deadline"
@@ -277,6 +277,12 @@ def _timed_out(call: Call, started: bool) -> TimedOut:
         f"{name} was past {limit}: started, outcome unknown",
         hint="raise timeout_s where the function is declared" if own else "give it a longer timeout",
     )
+
+
+def _what_it_waited_for(call: Call) -> str:
+    if call.job.function.pool != "process" and len(call.job.body) > LARGE_BYTES:
+        return "its large arguments waited to be read"
+    return "it waited for a free thread or process"
 
 
 def _no_thread(call: Call, error: BaseException, started: bool) -> Busy:

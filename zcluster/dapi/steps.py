@@ -38,6 +38,27 @@ def at_once(steps: Steps[T]) -> T:
             return found
 
 
+class _Worked:
+    """How long work took lately; time that passes without any is taken off."""
+
+    def __init__(self) -> None:
+        self._worked_s = self._ended_s = 0.0
+
+    def add(self, began_s: float, ended_s: float) -> None:
+        """There was work from ``began_s`` to ``ended_s``."""
+        self._worked_s = max(0.0, self._worked_s - (began_s - self._ended_s)) + ended_s - began_s
+        self._ended_s = ended_s
+
+    def rest_s(self, now: float) -> float:
+        """How long the rest is to be that is due now; it counts as taken."""
+        worked_s, self._worked_s = max(0.0, self._worked_s - (now - self._ended_s)), 0.0
+        self._ended_s = now
+        if worked_s >= LONG_S:
+            return max(REST_S, REST_SHARE * worked_s)
+        self._worked_s = worked_s
+        return 0.0
+
+
 class Pace:
     """Goes through the steps of one node.
 
@@ -56,19 +77,16 @@ class Pace:
         self._clock = clock
         self._rest = rest
         self._rest_here = rest_here
-        self._worked_s = 0.0
-        """Since the loop's last rest."""
-        self._worked_here_s = 0.0
-        self._turn = asyncio.Lock()
-        self._turn_here = threading.Lock()
+        self._on_loop, self._in_threads = _Worked(), _Worked()
+        self._turn, self._turn_in_threads = asyncio.Lock(), threading.Lock()
 
     async def on_loop(self, steps: Steps[T]) -> T:
         """Do it on the loop; others' work is done before or after. Raises what the steps raise."""
         async with self._turn:
             while True:
-                if self._worked_s >= LONG_S:
-                    await self._rest(max(REST_S, REST_SHARE * self._worked_s))
-                    self._worked_s = 0.0
+                rest_s = self._on_loop.rest_s(self._clock())
+                if rest_s:
+                    await self._rest(rest_s)
                 began_s = self._clock()
                 try:
                     next(steps)
@@ -76,15 +94,15 @@ class Pace:
                     found: T = done.value
                     return found
                 finally:
-                    self._worked_s += self._clock() - began_s
+                    self._on_loop.add(began_s, self._clock())
 
     def in_thread(self, steps: Steps[T]) -> T:
         """Do it in the calling thread; other threads' work is done before or after. Raises what the steps raise."""
-        with self._turn_here:
+        with self._turn_in_threads:
             while True:
-                if self._worked_here_s >= LONG_S:
-                    self._rest_here(max(REST_S, REST_SHARE * self._worked_here_s))
-                    self._worked_here_s = 0.0
+                rest_s = self._in_threads.rest_s(self._clock())
+                if rest_s:
+                    self._rest_here(rest_s)
                 began_s = self._clock()
                 try:
                     next(steps)
@@ -92,4 +110,4 @@ class Pace:
                     found: T = done.value
                     return found
                 finally:
-                    self._worked_here_s += self._clock() - began_s
+                    self._in_threads.add(began_s, self._clock())

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import Any
 
 from zcluster.dapi.context import Context
-from zcluster.dapi.executors import Inbox, Report, TaskCall, Tell
+from zcluster.dapi.executors import Inbox, Report, TaskCall, Tell, claimed_arguments
 from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, AnyJob
 from zcluster.dapi.outcome import Outcomes
 from zcluster.dapi.steps import Pace
-from zcluster.dapi.weight import LARGE_BYTES
 
 
 class ThreadStream:
@@ -40,10 +40,11 @@ class ThreadStream:
 
     def work(self) -> None:
         """Run it to its end; in the thread."""
-        if not self._claim.acquire(blocking=False):
-            return
         try:
-            report, body = self._drive()
+            values = claimed_arguments(self.job, self._claim, self._pace)
+            if values is None:
+                return
+            report, body = self._drive(values)
         except BaseException as error:
             report, body = Report.FAILED, self._outcomes.failed(self.job, error)
         self._inbox.post(self, report, body)
@@ -63,11 +64,8 @@ class ThreadStream:
             self._credit_items = items_upto
             self._changed.set()
 
-    def _drive(self) -> tuple[Report, bytes]:
-        function, body = self.job.function, self.job.body
-        large = len(body) > LARGE_BYTES
-        values = self._pace.in_thread(function.decode_large(body)) if large else function.decode(body)
-        with contextlib.closing(function.call(values, self._context)) as items:
+    def _drive(self, values: tuple[Any, ...]) -> tuple[Report, bytes]:
+        with contextlib.closing(self.job.function.call(values, self._context)) as items:
             for value in items:
                 ok, body = self._outcomes.item(self.job, value)
                 if not ok:

@@ -6,194 +6,211 @@ everybody waiting for seconds. So would half a million numbers near the smallest
 and texts of nothing but escapes.
 
 Rules kept here:
-- looking costs time for what is allowed, never for what a caller sends;
-- a text counts as one value whatever is in it, as long as quotes are not too many to tell where texts end;
+- looking is one way through the body by searches of the bytes type, in short steps; never a loop over what a caller sends;
+- what is within texts is nothing, as long as quotes are not too many to tell where texts end; behind those it counts;
 - a body that is no JSON may be weighed wrongly: the decoder refuses it anyhow.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 from zcluster.dapi.jobs import Body
+from zcluster.dapi.steps import Steps
 
-MAX_VALUES = 200_000
-"""Values in the arguments of one call, those within others too."""
-LARGE_BYTES = MAX_VALUES
-"""A body that is not longer cannot hold more."""
+LARGE_BYTES = 256 * 1024
+"""A longer body is read in steps."""
 LIGHT_BYTES = 8 * 1024
 """A body that is not longer is decoded within some 8 ms, whatever it is."""
-FEW_ODD, MAX_ODD = 16, 10_000
-"""Numbers beyond 1e250 or below 1e-250: near the end of their range the decoder takes 7 us for one."""
-ODD_BYTES = 64
-"""For so many bytes there may be one of them."""
-LONG_DIGITS = 24
-"""More digits, with the point, than any number of 64 bits needs."""
-MAX_LONG = 50_000
-"""Pieces of LONG_DIGITS of such numbers."""
-BLANKS = 32
-"""In a row."""
-MAX_BLANKS = 1_000_000
-"""Pieces of BLANKS."""
-MAX_ESCAPES = 4_000_000
-"""Escapes in texts; those of four hexadecimal digits count twice."""
-MAX_TEXT_BYTES = 96 * 1024 * 1024
+MAX_VALUES = 500_000
+"""Values in the arguments of one call, those within others too."""
+MAX_SLOW = 250_000
+"""What numbers count that are slow to decode; each is worth half a microsecond.
+
+Once: a number of LONG_DIGITS with its point, which may lie just between two that a float can be. VERY_LONG times: each
+VERY_LONG_DIGITS of a longer one, or of an integer. ODD times: one with an exponent of three digits, or with one and more digits
+than a float has: near the ends of their range that is what they take."""
+LONG_DIGITS, TOO_EXACT_DIGITS, VERY_LONG_DIGITS = 16, 20, 24
+VERY_LONG, ODD = 2, 16
+FEW_SLOW, SLOW_BYTES = 256, 4
+"""A short body may have so many, and one more for so many bytes."""
+MAX_BLANKS, BLANKS = 1_000_000, 32
+"""Pieces of so many blanks in a row."""
+MAX_BACKSLASHES = 4_000_000
+"""In texts; those of four hexadecimal digits count twice."""
+MAX_TEXT_BYTES, WIDEST_BYTES = 96 * 1024 * 1024, 4
 """In memory, if all were one text: a character beyond U+00FF makes each other one of its text take two bytes, and one beyond
 U+FFFF makes it four."""
-WIDEST_BYTES = 4
 FEW_QUOTES = 16
 """Quotes that are followed at first: enough for a few long texts."""
 MAX_QUOTES = 20_000
-"""Quotes that are followed when that was too much."""
-MAX_BACKSLASHES = 4096
-"""In a row, before a quote."""
+"""Quotes that are followed when that was too much, those within texts too."""
+PASSES = ((FEW_QUOTES, False), (MAX_QUOTES, True))
+BACKSLASHES_IN_A_ROW = 4096
+"""Before a quote; with more it is not told where the text ends."""
+MAX_HEX = 1000
+"""Escapes of four digits that are looked at one by one."""
 SLICE_BYTES = 1024 * 1024
 STEP_BYTES = 8 * SLICE_BYTES
-SEPARATORS = (b",", b"[", b"{")
+
 _BACKSLASH = ord("\\")
-_ODD = re.compile(rb"[0-9][eE][-+]?0*(?:2[5-9]|3[0-3])\d(?!\d)")
-ODD_NUMBERS = "numbers beyond 1e250 or below 1e-250"
-SHORTEST_ODD = len(b"1e308")
-_KINDS = {"0": "0123456789.", "e": "eE", " ": " \t\r\n"}
-_SHAPES = bytes(ord(next((kind for kind, of in _KINDS.items() if each in of), "x")) for each in map(chr, range(256)))
-"""What digits and points, exponents, and blanks become; all else becomes an x."""
+_SEPARATORS = (b",", b"[", b"{")
+_KINDS = {"0": "0123456789", ".": ".", "e": "eE", " ": " \t\r\n"}
 _SIGNS = b"+-"
-_EXPONENT = b"0e000"
-_LONG = b"0" * LONG_DIGITS
-_BLANKS = b" " * BLANKS
+_SHAPES = bytes(ord(next((kind for kind, of in _KINDS.items() if each in of), "x")) for each in map(chr, range(256)))
+"""What digits, points, exponents and blanks become; all else becomes an x."""
+_POINTS = bytes.maketrans(b".", b"0")
+_LARGE_EXPONENT = re.compile(rb"[0-9][eE][-+]?[0-9]{3,}(?=[],}\s])")
+_SHORTEST_ODD = len(b"1e308")
 _WIDTHS = bytes([1] * 0x80 + [ord("c")] * 0x40 + [1] * 4 + [2] * 0x2C + [4] * 0x10)
 """How wide UTF-8 that begins so makes a text; c: it goes on."""
 
 
 def weigh_short(body: Body) -> str:
-    """Tell what is too much in a body of at most LARGE_BYTES, in words, empty when nothing is: numbers are all that may be."""
-    most = _most_odd(body)
-    for quotes, exact in ((FEW_QUOTES, False), (MAX_QUOTES, True)):
-        parts = [body[start:end] for start, end in outside_of_texts(body, quotes) if end - start >= SHORTEST_ODD]
-        if sum([_odd_numbers(part, part.translate(_SHAPES, _SIGNS), exact) for part in parts]) <= most:
+    """Tell what is too much in a body of at most LARGE_BYTES: in words, empty when nothing is. Only slow numbers may be."""
+    most = FEW_SLOW + len(body) // SLOW_BYTES
+    for quotes, exact in PASSES:
+        numbers = _Numbers(exact)
+        for start, end in outside_of_texts(body, quotes):
+            if end - start >= _SHORTEST_ODD:
+                numbers.look(body[start:end])
+        if numbers.slow <= most:
             return ""
-    return f"more than {most:,} {ODD_NUMBERS}"
+    return "more slow numbers than a call may have"
 
 
-def weigh(body: Body) -> Generator[None, None, str]:
+def weigh(body: Body) -> Steps[str]:
     """Tell the same of a longer one, where other things may be too much. Each step is short."""
-    if (yield from too_many_values(body)):
-        return f"more than {MAX_VALUES:,} values"
-    yield
-    said = yield from _weigh_outside_of_texts(body)
-    if said:
-        return said
-    return (yield from _weigh_texts(body))
-
-
-def too_many_values(body: Body) -> Generator[None, None, bool]:
-    """Whether ``body`` may hold more than MAX_VALUES values."""
-    if len(body) <= LARGE_BYTES:
-        return False
-    for quotes in (FEW_QUOTES, MAX_QUOTES):
-        if (yield from values_of(body, quotes)) < MAX_VALUES:
-            return False
-    return True
-
-
-def values_of(body: Body, quotes: int) -> Generator[None, None, int]:
-    """How often a value may begin when that many quotes are followed; looks no further than MAX_VALUES."""
-    found = looked_bytes = 0
-    for start, end in outside_of_texts(body, quotes):
-        for first in range(start, end, SLICE_BYTES):
-            last = min(end, first + SLICE_BYTES)
-            found += sum([body.count(mark, first, last) for mark in SEPARATORS])
-            if found >= MAX_VALUES:
-                return found
-            looked_bytes += last - first
-            if looked_bytes >= STEP_BYTES:
-                looked_bytes = 0
-                yield
-    return found
+    for weigh_part in (_weigh_backslashes, _weigh_values, _weigh_numbers, _weigh_width):
+        said = yield from weigh_part(body)
+        if said:
+            return said
+        yield
+    return ""
 
 
 def outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
     """The parts of ``body`` that are not within texts, as (start, end); what comes behind that many quotes is one of them."""
     at = 0
-    for _ in range(quotes):
+    while quotes > 0:
         begin = body.find(b'"', at)
         if begin < 0:
             break
         yield at, begin
-        end = _end_of_text(body, begin + 1, quotes)
+        end, quotes = _end_of_text(body, begin + 1, quotes - 1)
         if end < 0:
-            yield begin, len(body)
-            return
+            at = begin
+            break
         at = end
     yield at, len(body)
 
 
-def _weigh_outside_of_texts(body: Body) -> Generator[None, None, str]:
-    said = ""
-    for quotes, exact in ((FEW_QUOTES, False), (MAX_QUOTES, True)):
-        said = yield from _weigh_parts(body, quotes, exact)
-        if not said:
-            break
-    return said
-
-
-def _weigh_parts(body: Body, quotes: int, exact: bool) -> Generator[None, None, str]:
-    """What is too much in numbers and blanks."""
-    most_odd = _most_odd(body)
-    odd = long = blanks = looked_bytes = 0
+def slices_outside_of_texts(body: Body, quotes: int) -> Iterator[tuple[int, int]]:
+    """The same, in slices."""
     for start, end in outside_of_texts(body, quotes):
-        if end - start < SHORTEST_ODD:
-            continue
         for first in range(start, end, SLICE_BYTES):
-            part = body[first : min(end, first + SLICE_BYTES)]
-            shapes = part.translate(_SHAPES, _SIGNS)
-            odd += _odd_numbers(part, shapes, exact)
-            long += shapes.count(_LONG)
-            blanks += shapes.count(_BLANKS)
-            if odd > most_odd:
-                return f"more than {most_odd:,} {ODD_NUMBERS}"
-            if long > MAX_LONG:
-                return f"more than {MAX_LONG * LONG_DIGITS:,} digits in numbers of {LONG_DIGITS} and more"
-            if blanks > MAX_BLANKS:
-                return f"more than {MAX_BLANKS * BLANKS:,} blanks"
-            looked_bytes += len(part)
+            yield first, min(end, first + SLICE_BYTES)
+
+
+def _weigh_values(body: Body) -> Steps[str]:
+    if len(body) <= MAX_VALUES:
+        return ""
+    for quotes, _ in PASSES:
+        found = looked_bytes = 0
+        for start, end in slices_outside_of_texts(body, quotes):
+            found += sum([body.count(mark, start, end) for mark in _SEPARATORS])
+            if found >= MAX_VALUES:
+                break
+            looked_bytes += end - start
             if looked_bytes >= STEP_BYTES:
                 looked_bytes = 0
                 yield
-    return ""
-
-
-def _most_odd(body: Body) -> int:
-    return min(MAX_ODD, FEW_ODD + len(body) // ODD_BYTES)
-
-
-def _odd_numbers(part: Body, shapes: Body, exact: bool) -> int:
-    """How many are in ``part``. When not ``exact``, any exponent of three digits is taken for large, and few are passed over."""
-    if not exact and shapes.count(b"e") <= FEW_ODD:  # often, and quickly told
-        return 0
-    exponents = shapes.count(_EXPONENT)
-    return len(_ODD.findall(part)) if exact and exponents else exponents
-
-
-def _weigh_texts(body: Body) -> Generator[None, None, str]:
-    size = len(body)
-    first = body.find(b"\\") if size > min(MAX_ESCAPES, MAX_TEXT_BYTES // WIDEST_BYTES) else -1
-    escapes = in_hex = 0
-    if first >= 0:
-        escapes = body.count(b"\\", first)
+        else:
+            return ""
         yield
-    if 0 < escapes <= MAX_ESCAPES:
-        in_hex = body.count(b"\\u", first)
+    return f"more than {MAX_VALUES:,} values"
+
+
+class _Numbers:
+    """Counts what is slow in numbers, and blanks. When not ``exact``, what looks like a large exponent is taken for one."""
+
+    def __init__(self, exact: bool) -> None:
+        self._exact = exact
+        self._odd = self._long = self._very_long = self._points = 0
+        self.blanks = 0
+
+    def look(self, part: Body) -> None:
+        """Count those of ``part``, a slice that is outside of texts."""
+        shapes = part.translate(_SHAPES, _SIGNS)
+        self._points += shapes.count(b"0.0")
+        self.blanks += shapes.count(b" " * BLANKS)
+        shapes = shapes.translate(_POINTS)
+        self._long += shapes.count(b"0" * LONG_DIGITS)
+        self._very_long += shapes.count(b"0" * VERY_LONG_DIGITS)
+        if shapes.count(b"e"):
+            exponents = shapes.count(b"0e000")
+            if exponents and self._exact:
+                exponents = len(_LARGE_EXPONENT.findall(part))
+            self._odd += exponents + shapes.count(b"0" * TOO_EXACT_DIGITS + b"e")
+
+    @property
+    def slow(self) -> int:
+        """What they count in all. Long integers have no point, and addresses are not long."""
+        return ODD * self._odd + VERY_LONG * self._very_long + min(self._long, self._points)
+
+
+def _weigh_numbers(body: Body) -> Steps[str]:
+    most, said = min(MAX_SLOW, FEW_SLOW + len(body) // SLOW_BYTES), ""
+    for quotes, exact in PASSES:
+        numbers, looked_bytes, said = _Numbers(exact), 0, ""
+        for start, end in slices_outside_of_texts(body, quotes):
+            if end - start < _SHORTEST_ODD:
+                continue
+            numbers.look(body[start:end])
+            if numbers.slow > most or numbers.blanks > MAX_BLANKS:
+                blanks = f"more than {MAX_BLANKS * BLANKS:,} blanks"
+                said = "more slow numbers than a call may have" if numbers.slow > most else blanks
+                break
+            looked_bytes += end - start
+            if looked_bytes >= (SLICE_BYTES if exact else STEP_BYTES):
+                looked_bytes = 0
+                yield
+        if not said:
+            break
         yield
-    if escapes + in_hex > MAX_ESCAPES:
-        return f"more than {MAX_ESCAPES:,} escapes"
-    if size * WIDEST_BYTES <= MAX_TEXT_BYTES or (not in_hex and body.isascii()):
+    return said
+
+
+def _weigh_backslashes(body: Body) -> Steps[str]:
+    first = body.find(b"\\") if len(body) > MAX_BACKSLASHES else -1
+    if first < 0:
         return ""
-    width, chars = 1, size - 5 * in_hex
-    if in_hex:
+    found = body.count(b"\\", first)
+    yield
+    if 2 * found > MAX_BACKSLASHES >= found:
+        found += body.count(b"\\u", first)
+    return f"more than {MAX_BACKSLASHES:,} backslashes" if found > MAX_BACKSLASHES else ""
+
+
+def _weigh_width(body: Body) -> Steps[str]:
+    size = len(body)
+    if size * WIDEST_BYTES <= MAX_TEXT_BYTES:
+        return ""
+    first = body.find(b"\\")
+    if first >= 0:
+        first = body.find(b"\\u", first)
+    if first < 0 and body.isascii():
+        return ""
+    chars, width = size, 1
+    if first >= 0:
         yield
-        width = 4 if body.find(b"\\ud", first) >= 0 or body.find(b"\\uD", first) >= 0 else 2
+        in_hex = body.count(b"\\u", first)
+        chars -= 5 * in_hex
+        yield
+        if body.count(b"\\u00", first) < in_hex:
+            yield
+            width = _widest_escape(body, first)
     for start in range(0, size, SLICE_BYTES):
         widths = body[start : start + SLICE_BYTES].translate(_WIDTHS)
         chars -= widths.count(b"c")
@@ -205,25 +222,41 @@ def _weigh_texts(body: Body) -> Generator[None, None, str]:
     return ""
 
 
-def _end_of_text(body: Body, start: int, quotes: int) -> int:
-    """Where the text that begins at ``start`` is over; -1 when that is too much to find out."""
+def _widest_escape(body: Body, first: int) -> int:
+    """How wide the escapes of four digits make a text: the first of them tell, and when they are many it is as wide as can be."""
+    width, at = 1, first
+    for _ in range(MAX_HEX):
+        if at < 0:
+            return width
+        if _backslashes(body, 0, at + 1) % 2:
+            high = bytes(body[at + 2 : at + 4]).lower()
+            width = 4 if b"d8" <= high <= b"db" else max(width, 1 if high == b"00" else 2)
+        if width == WIDEST_BYTES:
+            return width
+        at = body.find(b"\\u", at + 2)
+    return 4 if body.find(b"\\ud", at) >= 0 or body.find(b"\\uD", at) >= 0 else 2
+
+
+def _end_of_text(body: Body, start: int, quotes: int) -> tuple[int, int]:
+    """Where the text that begins at ``start`` is over, and how many quotes may still be followed; -1 when that is too many."""
     at = start
-    for _ in range(quotes):
+    while quotes > 0:
         quote = body.find(b'"', at)
         if quote < 0:
-            return len(body)
+            return len(body), 0
+        quotes -= 1
         count = _backslashes(body, at, quote)
-        if count > MAX_BACKSLASHES:
-            return -1
+        if count > BACKSLASHES_IN_A_ROW:
+            break
         if count % 2 == 0:
-            return quote + 1
+            return quote + 1, quotes
         at = quote + 1
-    return -1
+    return -1, 0
 
 
 def _backslashes(body: Body, start: int, end: int) -> int:
-    """How many backslashes stand before ``end``, none of them before ``start``; of more than MAX_BACKSLASHES one more."""
+    """How many backslashes stand before ``end``, none of them before ``start``; of more than BACKSLASHES_IN_A_ROW one more."""
     if body[end - 1] != _BACKSLASH:
         return 0
-    part = body[max(start, end - MAX_BACKSLASHES - 1) : end]
+    part = body[max(start, end - BACKSLASHES_IN_A_ROW - 1) : end]
     return len(part) - len(part.rstrip(b"\\"))

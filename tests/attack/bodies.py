@@ -49,6 +49,8 @@ def arguments(size_bytes: int) -> Iterator[tuple[str, str, bytes]]:
     yield "very many empty arrays", "echo", b'{"value":[' + b"[]," * (half * 2 // 3) + b"[]]"
     yield "very many unknown names", "echo", b'{"value":1,' + b",".join(b'"%d":1' % n for n in range(size_bytes // 16)) + b"}"
     yield "numbers near the smallest", "echo", b'{"value":[' + b"1e-309," * (size_bytes // 16) + b"1]}"
+    yield "numbers of 19 digits near it", "echo", b'{"value":[' + b"1234567890123456789e-340," * (size_bytes // 32) + b"1]}"
+    yield "quotes in many texts", "echo", b'{"value":["' + (b'\\",' * 1100 + b'","') * (size_bytes // 3500) + b'"]}'
     yield "integers of 4000 digits", "echo", b'{"value":[' + (b"9" * 4000 + b",") * (size_bytes // 4002) + b"1]}"
     yield "a long unknown name", "echo", b'{"value":1,"' + b"n" * half + b'":1}'
     yield "a long name of escapes", "echo", b'{"value":1,"' + b"\\n" * (half // 2) + b'":1}'
@@ -210,6 +212,7 @@ def attackers(ground: Ground, scale: Scale) -> list[tuple[str, Callable[[], Chil
 
 ATTACK = Attack(
     "bodies",
-    "JSON: depth 10^6, 100-digit integers, duplicate keys, 64 MiB strings, 20 million empty arrays; decompression bombs",
+    "JSON: depth 10^6, 100-digit integers, duplicate keys, 64 MiB strings, 20 million empty arrays, slow numbers, "
+    "texts of escapes and quotes, long names; decompression bombs",
     "refused with a clear error, the loop never stalls over 200 ms", run,
 )  # fmt: skip

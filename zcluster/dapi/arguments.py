@@ -23,6 +23,7 @@ import msgspec
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.jobs import Body
+from zcluster.dapi.longtext import LONG_BYTES, QUOTE, decode_text
 from zcluster.dapi.secret import Secret, from_json, holds_secret, schema_of_type
 from zcluster.dapi.steps import Steps, at_once
 from zcluster.dapi.weight import LARGE_BYTES, LIGHT_BYTES, MAX_QUOTES, weigh, weigh_short
@@ -92,6 +93,8 @@ class Arguments:
         self.names = tuple(parameter.name for parameter in parameters)
         self.by_position = self.context_name is None and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._texts = {p.name for p in parameters if hints.get(p.name, Any) in (Any, str)}
+        """What takes any text as it is."""
         self._tokens = [f'"{name}"'.encode() for name in self.names]
         self._struct = self._make_struct([(p.name, hints.get(p.name, Any)) for p in parameters])
         try:
@@ -156,7 +159,13 @@ class Arguments:
         if said:
             raise self._refusal_of_weight(said)
         yield
-        values = self._read(body)
+        raws = _raws(body) if len(body) > LONG_BYTES else {}
+        long = [name for name, raw in raws.items() if name in self._texts and _is_long_text(raw)]
+        if long:
+            yield
+            values = yield from self._read_in_pieces(body, raws, long)
+        else:
+            values = self._read(body)
         yield
         yield from self._refuse_duplicates_of_large(body)
         return values
@@ -190,6 +199,17 @@ class Arguments:
             return _astuple(self._decoder.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._refusal(error) from error
+
+    def _read_in_pieces(self, body: Body, raws: dict[str, msgspec.Raw], long: list[str]) -> Steps[tuple[Any, ...]]:
+        """What :meth:`_read` does, with the long texts among the arguments decoded by themselves."""
+        members = [msgspec.json.encode(name) + b":" + (b'""' if name in long else raw) for name, raw in raws.items()]
+        values = list(self._read(b"{" + b",".join(members) + b"}"))
+        try:
+            for name in long:
+                values[self.names.index(name)] = yield from decode_text(memoryview(raws[name]))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._read(body)  # it says what is wrong
+        return tuple(values)
 
     def _refusal_of_weight(self, said: str) -> InvalidArguments:
         """Decoding them would keep the loop from everybody else."""
@@ -273,6 +293,18 @@ class Arguments:
                 f"{self._name}: an argument is given twice, or its name is written with escapes",
                 hint="write each argument's name once, in plain letters",
             )
+
+
+def _raws(body: Body) -> dict[str, msgspec.Raw]:
+    """The arguments as they are; empty when that cannot be told."""
+    try:
+        return _RAW_OBJECT.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _is_long_text(raw: msgspec.Raw) -> bool:
+    return len(raw) > LONG_BYTES and memoryview(raw)[0] == QUOTE
 
 
 def _too_much(body: Body) -> str:

@@ -20,7 +20,7 @@ from typing import TypeVar
 LONG_S = 0.02
 REST_S = 0.005
 """At least."""
-REST_SHARE = 0.1
+REST_SHARE = 0.25
 """Of the work before it."""
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zcluster.dapi import Context, Function, function
+from zcluster.dapi.longtext import LONG_BYTES
 from zcluster.dapi.steps import at_once
 from zcluster.dapi.weight import LARGE_BYTES
 from zcluster.errors import ConfigError, InvalidArguments
@@ -301,7 +302,7 @@ def test_a_large_object_is_refused_where_a_small_one_is_and_where_a_name_has_esc
         assert any("\\" in name for _, name, *_ in members)
 
 
-@pytest.mark.parametrize("size", [400, 100_000, 2 * LARGE_BYTES])
+@pytest.mark.parametrize("size", [400, 100_000, 2 * LARGE_BYTES, 2 * LONG_BYTES])
 def test_an_error_does_not_repeat_a_long_name(size: int) -> None:
     message = refused(two, b'{"value":1,"' + b"n" * size + b'":1}')
     assert message.startswith("math.add: unknown argument 'nnn")

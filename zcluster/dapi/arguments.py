@@ -160,6 +160,9 @@ class Arguments:
             raise self._refusal_of_weight(said)
         yield
         raws = _raws(body) if len(body) > LONG_BYTES else {}
+        for name in raws:
+            if len(name) > _MAX_SAID_CHARS and name not in self.names:  # the decoder would repeat it
+                raise self._refusal(self._unknown(_shortened(name)))
         long = [name for name, raw in raws.items() if name in self._texts and _is_long_text(raw)]
         if long:
             yield
@@ -198,7 +201,7 @@ class Arguments:
         try:
             return _astuple(self._decoder.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._refusal(error) from error
+            raise self._refusal(self._what_is_wrong(error)) from error
 
     def _read_in_pieces(self, body: Body, raws: dict[str, msgspec.Raw], long: list[str]) -> Steps[tuple[Any, ...]]:
         """What :meth:`_read` does, with the long texts among the arguments decoded by themselves."""
@@ -225,10 +228,13 @@ class Arguments:
                 return _astuple(self._decoder.decode(b"{}"))
             except msgspec.ValidationError as missing:
                 wrong = missing
-        raise self._refusal(wrong) from wrong
+        raise self._refusal(self._what_is_wrong(wrong)) from wrong
 
-    def _refusal(self, wrong: Exception) -> InvalidArguments:
-        return InvalidArguments(f"{self._name}: {self._what_is_wrong(wrong)}", hint=f"see: zcluster dapi describe {self._name}")
+    def _refusal(self, wrong: str) -> InvalidArguments:
+        return InvalidArguments(f"{self._name}: {wrong}", hint=f"see: zcluster dapi describe {self._name}")
+
+    def _unknown(self, name: str) -> str:
+        return f"unknown argument '{name}' (it takes {', '.join(self.names) or 'none'})"
 
     def _what_is_wrong(self, error: Exception) -> str:
         if isinstance(error, UnicodeDecodeError):
@@ -242,7 +248,7 @@ class Arguments:
         if place is None and (field := _FIELD.match(text)):
             if field["what"] == "missing required":
                 return f"missing argument '{field['name']}'"
-            return f"unknown argument '{field['name']}' (it takes {', '.join(self.names) or 'none'})"
+            return self._unknown(field["name"])
         argument = _ARGUMENT.match(place["path"]) if place else None
         if place is None or argument is None:
             return f"the arguments must be one JSON object: {_plain(text)}"

@@ -48,9 +48,13 @@ def test_what_is_no_text_is_none_in_pieces(parts: list[bytes]) -> None:
         assert at_once(decode_text(memoryview(written))) == whole
 
 
-def test_where_escapes_are_dense_the_rest_is_decoded_at_once() -> None:
-    written = b'"' + b"\\n" * 1000 + b'"'
-    assert len(list(decode_text(memoryview(written)))) == 1
+@pytest.mark.parametrize(
+    ("dense", "pieces"), [(b"\\n", 500), (b"\\u20ac", 1000), (b"xxxxxx\\n", 1001), (b"\\ud83d\\ude00", 1000), (b"\\\\", 1)]
+)
+def test_where_escapes_are_dense_the_text_is_cut_before_one(dense: bytes, pieces: int) -> None:
+    written = b'"' + dense * 1000 + b'"'
+    assert at_once(decode_text(memoryview(written))) == json.loads(written)
+    assert len(list(decode_text(memoryview(written)))) == pieces
 
 
 def free(value: Any, other: str = "", number: int = 0) -> Any:

@@ -19,7 +19,7 @@ class Outbound:
 
     __slots__ = ("body", "leg", "sent", "upto")
 
-    def __init__(self, body: bytes, leg: int = 0) -> None:
+    def __init__(self, body: bytes | bytearray, leg: int = 0) -> None:
         self.body = body
         self.leg = leg
         self.sent = 0

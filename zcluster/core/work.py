@@ -260,7 +260,7 @@ class WorkEnd:
 
     # -- from the runner --------------------------------------------------------------------------------------------
 
-    def finished(self, leg: int, ok: bool, body: bytes) -> None:
+    def finished(self, leg: int, ok: bool, body: bytes | bytearray) -> None:
         """The job ended: with a value, an error, or the end of its stream."""
         job = self._running.pop(leg, None)
         self._gathering.read(leg)
@@ -284,7 +284,7 @@ class WorkEnd:
             self._lanes.batch.begin(ResultGroup(leg, Status.LARGE_VALUE, [len(body)]), b"")
             self._lanes.batch.last = None
 
-    def item(self, leg: int, body: bytes) -> None:
+    def item(self, leg: int, body: bytes | bytearray) -> None:
         """An item of a stream; the runner has seen to it that there is credit and that it is not too large."""
         if leg not in self._running:
             self.dropped_results += 1
@@ -355,7 +355,7 @@ class WorkEnd:
     def _error_body(self, error: ZClusterError, request_id: str) -> bytes:
         return msgspec.json.encode({**error.to_dict(), "node": self.node, "request_id": request_id})
 
-    def _result(self, leg: int, status: int, body: bytes) -> None:
+    def _result(self, leg: int, status: int, body: bytes | bytearray) -> None:
         batch = self._lanes.batch
         last = batch.last
         if last is not None and leg == self._next_result and last.status == status:

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from zcluster.dapi.context import Context
-from zcluster.dapi.jobs import AnyJob, Call
+from zcluster.dapi.jobs import AnyJob, Body, Call
 from zcluster.dapi.outcome import Outcomes, encode, encode_in_steps
 from zcluster.dapi.steps import Pace, Steps
 from zcluster.dapi.weight import LARGE_BYTES
@@ -38,7 +38,7 @@ class Report(Enum):
     """It ended because it was stopped; nobody waits for a body."""
 
 
-Tell = Callable[[Call, Report, bytes], None]
+Tell = Callable[[Call, Report, Body], None]
 """How an executor on the loop's thread reports."""
 
 
@@ -53,10 +53,10 @@ class Inbox:
     def __init__(self, wake: Callable[[Callable[[], None]], object], tell: Tell) -> None:
         self._wake = wake
         self._tell = tell
-        self._waiting: deque[tuple[Call, Report, bytes]] = deque()
+        self._waiting: deque[tuple[Call, Report, Body]] = deque()
         self._woken = False
 
-    def post(self, call: Call, report: Report, body: bytes = b"") -> None:
+    def post(self, call: Call, report: Report, body: Body = b"") -> None:
         """Report from any thread. After the loop is closed nobody listens: the report is dropped."""
         self._waiting.append((call, report, body))
         if self._woken:
@@ -179,7 +179,7 @@ class ThreadCall:
         if values is not None:
             self._post(self._outcomes.run_decoded(self.job, values, self._context))
 
-    def _post(self, outcome: tuple[bool, bytes]) -> None:
+    def _post(self, outcome: tuple[bool, Body]) -> None:
         ok, body = outcome
         self._inbox.post(self, Report.OK if ok else Report.FAILED, body)
 
@@ -238,7 +238,7 @@ class TaskCall:
             return
         self._tell(self, Report.OK if ok else Report.FAILED, body)
 
-    async def _outcome(self) -> tuple[bool, bytes]:
+    async def _outcome(self) -> tuple[bool, Body]:
         function, values = self.job.function, await self._decoded()
         self._started = True
         value: Any = await function.call(values, self._context)
@@ -254,10 +254,10 @@ class TaskCall:
 class InlineCall(TaskCall):
     """An inline function with large arguments: others have their turn while they are read."""
 
-    async def _outcome(self) -> tuple[bool, bytes]:
+    async def _outcome(self) -> tuple[bool, Body]:
         return self._outcomes.result(self.job, await self._pace.on_loop(self._steps()))
 
-    def _steps(self) -> Steps[bytes]:
+    def _steps(self) -> Steps[Body]:
         function = self.job.function
         values = yield from function.decode_large(self.job.body)
         yield

@@ -22,6 +22,7 @@ from zcluster.core.rights import Rights
 from zcluster.core.work import Effect, Job, Limits, More, Stop, WorkEnd
 from zcluster.dapi.builtins import ResourceSampler
 from zcluster.dapi.function import Function
+from zcluster.dapi.jobs import Body
 from zcluster.dapi.runner import Runner
 from zcluster.errors import ConfigError
 from zcluster.wire import Beat, Cancel, Chunk, Credit, FunctionInfo, Message, Work
@@ -246,12 +247,12 @@ class NodeEnd:
         if self._end.draining and not self.busy:
             self._done.set()
 
-    def _finished(self, job_id: int, ok: bool, body: bytes) -> None:
+    def _finished(self, job_id: int, ok: bool, body: Body) -> None:
         self._end.finished(job_id, ok, body)
         if not self._receiving:
             self._wake()
 
-    def _item(self, job_id: int, body: bytes) -> None:
+    def _item(self, job_id: int, body: Body) -> None:
         self._end.item(job_id, body)
         if not self._receiving:
             self._wake()

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from zcluster.dapi.context import Context
-from zcluster.dapi.jobs import AnyJob
+from zcluster.dapi.jobs import AnyJob, Body
 from zcluster.dapi.secret import Secret, hide
 from zcluster.dapi.steps import Steps
 from zcluster.errors import FunctionFailed, InvalidArguments, Reject, Retry, TooLarge, ZClusterError, error_from_dict
@@ -95,16 +95,16 @@ def encode(name: str, value: Any) -> bytes:
         raise FunctionFailed(f"{name} returned a {type(value).__name__} that is not JSON: {error}", hint=hint) from error
 
 
-def encode_in_steps(name: str, value: Any) -> Steps[bytes]:
-    """What :func:`encode` does; a long text goes piece by piece."""
+def encode_in_steps(name: str, value: Any) -> Steps[Body]:
+    """What :func:`encode` does; a long text goes piece by piece, and so does the room for it."""
     if type(value) is not str or len(value) <= PIECE_CHARS:
         return encode(name, value)
-    pieces = [b'"']
+    body = bytearray(b'"')
     for first in range(0, len(value), PIECE_CHARS):
-        pieces.append(encode(name, value[first : first + PIECE_CHARS])[1:-1])
+        body += memoryview(encode(name, value[first : first + PIECE_CHARS]))[1:-1]
         yield
-    pieces.append(b'"')
-    return b"".join(pieces)
+    body += b'"'
+    return body
 
 
 def _holds_secret(value: Any) -> bool:
@@ -167,7 +167,7 @@ class Outcomes:
             held=job.held,
         )
 
-    def result(self, job: AnyJob, body: bytes) -> tuple[bool, bytes]:
+    def result(self, job: AnyJob, body: Body) -> tuple[bool, Body]:
         """``body`` when it is within the limit, else the TooLarge that says so."""
         if len(body) <= self._body_bytes:
             return True, body
@@ -209,7 +209,7 @@ class Outcomes:
         """The body for an error of our own making."""
         return error_body(error, self._node, job.request_id)
 
-    def run(self, job: AnyJob, context: Context | None) -> tuple[bool, bytes]:
+    def run(self, job: AnyJob, context: Context | None) -> tuple[bool, Body]:
         """Run a plain function here and now: (whether it succeeded, the body). Never raises."""
         try:
             body = job.function.run(job.body, context)
@@ -219,7 +219,7 @@ class Outcomes:
             return True, body
         return self.result(job, body)
 
-    def run_decoded(self, job: AnyJob, values: tuple[Any, ...], context: Context | None) -> tuple[bool, bytes]:
+    def run_decoded(self, job: AnyJob, values: tuple[Any, ...], context: Context | None) -> tuple[bool, Body]:
         """:meth:`run` where the arguments have been decoded."""
         try:
             body = encode(job.function.name, job.function.call(values, context))

@@ -251,11 +251,11 @@ class Processes:
         if error is not None:
             self._fail(call, _death(error))
             return
-        ok, body, traceback = future.result()
+        ok, said, traceback = future.result()
         if ok:
-            ok, body = self._outcomes.result(call.job, body)
+            ok, body = self._outcomes.result(call.job, said)
         else:
-            body = self._outcomes.failed_elsewhere(call.job, body, traceback)
+            body = self._outcomes.failed_elsewhere(call.job, said, traceback)
         self._inbox.post(call, Report.OK if ok else Report.FAILED, body)
 
     def _not_started(self, call: ProcessCall, error: BaseException) -> None:

@@ -19,7 +19,7 @@ from functools import partial
 
 from zcluster.dapi.executors import DaemonThreads, Inbox, InlineCall, Report, TaskCall, ThreadCall
 from zcluster.dapi.function import Function
-from zcluster.dapi.jobs import AnyJob, Call, JobTable
+from zcluster.dapi.jobs import AnyJob, Body, Call, JobTable
 from zcluster.dapi.loader import absolute_modules
 from zcluster.dapi.outcome import Outcomes
 from zcluster.dapi.processes import ProcessCall, Processes
@@ -61,8 +61,8 @@ class Runner:
         processes: int,
         modules: Sequence[str],
         clock: Callable[[], float],
-        finished: Callable[[int, bool, bytes], None],
-        item: Callable[[int, bytes], None],
+        finished: Callable[[int, bool, Body], None],
+        item: Callable[[int, Body], None],
         logger: logging.Logger,
         entry_points: bool = True,
         body_bytes: int = 64 * 1024 * 1024,
@@ -241,7 +241,7 @@ class Runner:
             self._abandoned.add(call)
         self._finished(call.job.id, False, self._outcomes.refused(call.job, reason(started)))
 
-    def _report(self, call: Call, report: Report, body: bytes) -> None:
+    def _report(self, call: Call, report: Report, body: Body) -> None:
         """An executor says something of ``call``; on the loop's thread."""
         if report is Report.ITEM:
             if self._table.holds(call):

@@ -17,7 +17,7 @@ from typing import Any
 
 from zcluster.dapi.context import Context
 from zcluster.dapi.executors import Inbox, Report, TaskCall, Tell, claimed_arguments
-from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, AnyJob
+from zcluster.dapi.jobs import INITIAL_CREDIT_ITEMS, AnyJob, Body
 from zcluster.dapi.outcome import Outcomes
 from zcluster.dapi.steps import Pace
 
@@ -100,7 +100,7 @@ class TaskStream(TaskCall):
             self._credit_items = items_upto
             self._changed.set()
 
-    async def _outcome(self) -> tuple[bool, bytes]:
+    async def _outcome(self) -> tuple[bool, Body]:
         values = await self._decoded()
         self._started = True
         async with contextlib.aclosing(self.job.function.call(values, self._context)) as items:

@@ -163,9 +163,10 @@ class Arguments:
         for name in raws:
             if len(name) > _MAX_SAID_CHARS and name not in self.names:  # the decoder would repeat it
                 raise self._refusal(self._unknown(_shortened(name)))
+        if raws:
+            yield
         long = [name for name, raw in raws.items() if name in self._texts and _is_long_text(raw)]
         if long:
-            yield
             values = yield from self._read_in_pieces(body, raws, long)
         else:
             values = self._read(body)

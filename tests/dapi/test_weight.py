@@ -281,6 +281,6 @@ def test_what_is_too_much_is_refused_for_a_function(count: int) -> None:
     assert "as one text" in caught.value.hint
 
 
-def test_no_step_looks_at_much() -> None:
+def test_a_large_body_is_weighed_in_steps() -> None:
     looked = list(weigh(b"x" * 64 * 1024 * 1024))
     assert len(looked) >= 8

@@ -38,6 +38,7 @@ _PLAIN_DEFAULTS = (type(None), bool, int, float, str, bytes)
 _MAX_SAID_CHARS = 400
 """Of the decoder's own words: they hold a name that may be as long as the body."""
 _FEW_TOKENS = 2
+"""For so many names it takes less to count each than to read the object again."""
 _COLON = ord(":")
 _BACKSLASH = ord("\\")
 _REFUSED_KINDS = {
@@ -118,6 +119,7 @@ class Arguments:
         if not self.has_secrets:
             return []
         found: list[Secret] = []
+
         def keep(kind: type, value: Any) -> Secret:
             found.append(from_json(kind, value))
             return found[-1]
@@ -171,7 +173,7 @@ class Arguments:
         else:
             values = self._read(body)
         yield
-        yield from self._refuse_duplicates_of_large(body)
+        yield from self._refuse_duplicates_of_large(body, raws)
         return values
 
     def _make_decode(self) -> Callable[[Body], tuple[Any, ...]]:
@@ -270,13 +272,14 @@ class Arguments:
             return
         at_once(self._look_for_duplicates(body, _RAW_OBJECT.decode(body)))
 
-    def _refuse_duplicates_of_large(self, body: Body) -> Steps[None]:
-        """The same, where lengths can tell it without looking into long texts."""
+    def _refuse_duplicates_of_large(self, body: Body, raws: dict[str, msgspec.Raw]) -> Steps[None]:
+        """The same, where lengths can tell it without looking into long texts. ``raws`` may be empty."""
         escapes = body.find(_BACKSLASH) >= 0
-        if not escapes and len(self._tokens) <= _FEW_TOKENS and all(body.count(token) < 2 for token in self._tokens):
-            return
-        yield
-        raws = _RAW_OBJECT.decode(body)
+        if not raws:
+            if not escapes and len(self._tokens) <= _FEW_TOKENS and all(body.count(token) < 2 for token in self._tokens):
+                return
+            yield
+            raws = _RAW_OBJECT.decode(body)
         given = [token for name, token in zip(self.names, self._tokens, strict=True) if name in raws]
         outside_bytes = len(body) - sum([len(raw) for raw in raws.values()])
         # {"a":1,"b":2}: what there must be besides the values, at least.

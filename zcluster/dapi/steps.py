@@ -41,22 +41,26 @@ def at_once(steps: Steps[T]) -> T:
 class _Worked:
     """How long work took lately; time that passes without any is taken off."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._worked_s = self._ended_s = 0.0
 
-    def add(self, began_s: float, ended_s: float) -> None:
-        """There was work from ``began_s`` to ``ended_s``."""
-        self._worked_s = max(0.0, self._worked_s - (began_s - self._ended_s)) + ended_s - began_s
-        self._ended_s = ended_s
-
-    def rest_s(self, now: float) -> float:
+    def rest_s(self) -> float:
         """How long the rest is to be that is due now; it counts as taken."""
-        worked_s, self._worked_s = max(0.0, self._worked_s - (now - self._ended_s)), 0.0
-        self._ended_s = now
-        if worked_s >= LONG_S:
-            return max(REST_S, REST_SHARE * worked_s)
-        self._worked_s = worked_s
-        return 0.0
+        now = self._clock()
+        worked_s = max(0.0, self._worked_s - (now - self._ended_s))
+        self._worked_s, self._ended_s = (0.0 if worked_s >= LONG_S else worked_s), now
+        return max(REST_S, REST_SHARE * worked_s) if worked_s >= LONG_S else 0.0
+
+    def step(self, steps: Steps[T]) -> None:
+        """Do the next step; raises what it raises, StopIteration behind the last."""
+        began_s = self._clock()
+        try:
+            next(steps)
+        finally:
+            ended_s = self._clock()
+            self._worked_s = max(0.0, self._worked_s - (began_s - self._ended_s)) + ended_s - began_s
+            self._ended_s = ended_s
 
 
 class Pace:
@@ -74,40 +78,31 @@ class Pace:
         rest: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rest_here: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._clock = clock
         self._rest = rest
         self._rest_here = rest_here
-        self._on_loop, self._in_threads = _Worked(), _Worked()
+        self._on_loop, self._in_threads = _Worked(clock), _Worked(clock)
         self._turn, self._turn_in_threads = asyncio.Lock(), threading.Lock()
 
     async def on_loop(self, steps: Steps[T]) -> T:
         """Do it on the loop; others' work is done before or after. Raises what the steps raise."""
         async with self._turn:
             while True:
-                rest_s = self._on_loop.rest_s(self._clock())
-                if rest_s:
+                if rest_s := self._on_loop.rest_s():
                     await self._rest(rest_s)
-                began_s = self._clock()
                 try:
-                    next(steps)
+                    self._on_loop.step(steps)
                 except StopIteration as done:
                     found: T = done.value
                     return found
-                finally:
-                    self._on_loop.add(began_s, self._clock())
 
     def in_thread(self, steps: Steps[T]) -> T:
         """Do it in the calling thread; other threads' work is done before or after. Raises what the steps raise."""
         with self._turn_in_threads:
             while True:
-                rest_s = self._in_threads.rest_s(self._clock())
-                if rest_s:
+                if rest_s := self._in_threads.rest_s():
                     self._rest_here(rest_s)
-                began_s = self._clock()
                 try:
-                    next(steps)
+                    self._in_threads.step(steps)
                 except StopIteration as done:
                     found: T = done.value
                     return found
-                finally:
-                    self._in_threads.add(began_s, self._clock())

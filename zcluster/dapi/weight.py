@@ -6,7 +6,7 @@ everybody waiting for seconds. So would half a million numbers near the smallest
 and texts of nothing but escapes.
 
 Rules kept here:
-- looking is one way through the body by searches of the bytes type, in short steps; never a loop over what a caller sends;
+- looking is searches of the bytes type, in short steps; what Python looks at one by one is bounded, whatever a caller sends;
 - what is within texts is nothing, as long as quotes are not too many to tell where texts end; behind those it counts;
 - a body that is no JSON may be weighed wrongly: the decoder refuses it anyhow.
 """
